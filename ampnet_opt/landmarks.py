@@ -1,0 +1,101 @@
+"""From five facial landmarks to patches of the trunk's feature map, as tensor operations.
+
+Everything here is exact in float32: after the first rounding all values are integers of at most two digits. Selection is
+a product with one-hot rows and columns, so the patches follow the landmarks in a traced graph, for any batch, and padding
+with zeros is a row of zeros.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IMAGE_SIDE = 224
+GRID_SIDE = 28
+LOCAL_SIDE = 14
+EYE_LEFT, EYE_RIGHT, NOSE, MOUTH_LEFT, MOUTH_RIGHT = range(5)
+
+
+class Windows(NamedTuple):
+    """Square windows on the grid: `start` (x, y) of the full-size window, and the part of it that is kept.
+
+    Each field is a float32 tensor [N, K, 2] of integers, last axis (x, y); cells outside [low, high) read as zero.
+    """
+
+    start: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def to_grid(landmarks: Tensor) -> Tensor:
+    """Landmarks float32 [N, 5, 2] in pixels -> the same, clipped to the image and rounded half to even to grid cells."""
+    return (landmarks.clamp(0, IMAGE_SIDE) * (GRID_SIDE / IMAGE_SIDE)).round()
+
+
+def _midpoint(grid: Tensor, first: int, second: int) -> Tensor:
+    return ((grid[:, first] + grid[:, second]) * 0.5).floor()
+
+
+def _pair_sides(height: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """Sides [N] of the left and right patch that meet at `column`, with `height` rows to share (each [N])."""
+    right_room = GRID_SIDE - column
+    smallest = torch.minimum(height, torch.minimum(column, right_room))
+    free_left = torch.minimum(torch.minimum(height, column), torch.full_like(height, LOCAL_SIDE))
+    free_right = torch.minimum(torch.minimum(height, right_room), torch.full_like(height, LOCAL_SIDE))
+    # Only when the patch would be narrower than a third of the grid, and the width is what limits it, does the
+    # other side of the pair grow past it.
+    narrow = smallest < GRID_SIDE / 3
+    left_limits = narrow & (column == smallest) & (height != smallest)
+    right_limits = narrow & (right_room == smallest) & (height != smallest) & (column != smallest)
+    return torch.where(right_limits, free_left, smallest), torch.where(left_limits, free_right, smallest)
+
+
+def local_windows(grid: Tensor) -> Windows:
+    """Four 14 x 14 windows (top-left, top-right, bottom-left, bottom-right) that meet between the eyes and mouth corners."""
+    row = grid[:, NOSE, 1]
+    eyes = _midpoint(grid, EYE_LEFT, EYE_RIGHT)[:, 0]
+    mouth = _midpoint(grid, MOUTH_LEFT, MOUTH_RIGHT)[:, 0]
+    top_left, top_right = _pair_sides(row, eyes)
+    bottom_left, bottom_right = _pair_sides(GRID_SIDE - row, mouth)
+
+    corner = torch.stack([torch.stack([x, row], 1) for x in (eyes, eyes, mouth, mouth)], 1)
+    side = torch.stack([top_left, top_right, bottom_left, bottom_right], 1).unsqueeze(2)
+    before = corner.new_tensor([[1, 1], [0, 1], [1, 0], [0, 0]])  # 1 where the window ends at the corner, (x, y)
+    return Windows(corner - LOCAL_SIDE * before, corner - side * before, corner + side * (1 - before))
+
+
+def attention_windows(grid: Tensor, radius: int) -> Windows:
+    """Five windows of side 2 * radius around the eyes, the point between them and the mouth corners."""
+    centre = torch.stack(
+        [
+            grid[:, EYE_LEFT],
+            grid[:, EYE_RIGHT],
+            _midpoint(grid, EYE_LEFT, EYE_RIGHT),
+            grid[:, MOUTH_LEFT],
+            grid[:, MOUTH_RIGHT],
+        ],
+        1,
+    ).clamp(radius, GRID_SIDE - radius)
+    return Windows(centre - radius, centre - radius, centre + radius)
+
+
+def one_hot(windows: Windows, side: int) -> Tensor:
+    """Selectors [N, K, 2, side, 28] (axis 2: columns, rows): 1 where window cell i reads grid cell j, else 0."""
+    cell = windows.start.unsqueeze(3) + torch.arange(side, dtype=torch.float32, device=windows.start.device)
+    low, high = windows.low.unsqueeze(3), windows.high.unsqueeze(3)
+    outside = (low - cell).clamp(0, 1) + (cell + 1 - high).clamp(0, 1)
+    grid = torch.arange(GRID_SIDE, dtype=torch.float32, device=cell.device)
+    # For integers max(0, 1 - |i - j|) is a one-hot; a cell outside its window is pushed off the grid instead.
+    return (1 - (cell - 2 * GRID_SIDE * outside).unsqueeze(4).sub(grid).abs()).clamp(min=0)
+
+
+def crop(features: Tensor, windows: Windows, side: int) -> list[Tensor]:
+    """K patches [N, C, side, side] of `features` [N, C, 28, 28], zero outside each window."""
+    selectors = one_hot(windows, side).to(features.dtype)
+    count = selectors.shape[1]
+    rows = selectors[:, :, 1].flatten(1, 2).unsqueeze(1)  # [N, 1, K * side, 28]: one product for all K
+    columns = selectors[:, :, 0].transpose(2, 3)  # [N, K, 28, side]
+    bands = torch.matmul(rows, features).split(side, 2)
+    return [torch.matmul(bands[k], columns[:, k].unsqueeze(1)) for k in range(count)]
