@@ -42,8 +42,8 @@ def _pair_sides(height: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Sides [N] of the left and right patch that meet at `column`, with `height` rows to share (each [N])."""
     right_room = GRID_SIDE - column
     smallest = torch.minimum(height, torch.minimum(column, right_room))
-    free_left = torch.minimum(torch.minimum(height, column), torch.full_like(height, LOCAL_SIDE))
-    free_right = torch.minimum(torch.minimum(height, right_room), torch.full_like(height, LOCAL_SIDE))
+    free_left = torch.minimum(height, column).clamp(max=LOCAL_SIDE)
+    free_right = torch.minimum(height, right_room).clamp(max=LOCAL_SIDE)
     # Only when the patch would be narrower than a third of the grid, and the width is what limits it, does the
     # other side of the pair grow past it.
     narrow = smallest < GRID_SIDE / 3
@@ -95,7 +95,7 @@ def crop(features: Tensor, windows: Windows, side: int) -> list[Tensor]:
     """K patches [N, C, side, side] of `features` [N, C, 28, 28], zero outside each window."""
     selectors = one_hot(windows, side).to(features.dtype)
     count = selectors.shape[1]
-    rows = selectors[:, :, 1].flatten(1, 2).unsqueeze(1)  # [N, 1, K * side, 28]: one product for all K
+    rows = selectors[:, :, 1].reshape(-1, 1, count * side, GRID_SIDE)  # [N, 1, K * side, 28]: one product for all K
     columns = selectors[:, :, 0].transpose(2, 3)  # [N, K, 28, side]
     bands = torch.matmul(rows, features).split(side, 2)
     return [torch.matmul(bands[k], columns[:, k].unsqueeze(1)) for k in range(count)]
