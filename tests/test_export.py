@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from recorded import DATA, image
 
 from ampnet_opt.checkpoint import Checkpoint, init_checkpoint, read_checkpoint
 from ampnet_opt.convert.export import OPSET, check_against, export
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.labels import PRESETS
+from recorded import DATA, image
 
 
 @pytest.fixture(scope="module")

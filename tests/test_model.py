@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recorded import DATA, image
 
 from ampnet_opt.checkpoint import read_checkpoint
 from ampnet_opt.landmarks import attention_windows, local_windows, to_grid
+from recorded import DATA, image
 
 
 @pytest.fixture(scope="module")

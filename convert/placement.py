@@ -1,0 +1,149 @@
+"""Where Q/DQ pairs go: one short rule per pattern of AMP-Net, after TensorRT's guidance for explicit quantisation.
+
+A tensor is either quantised for all of its readers, by one Q/DQ pair, or for none; so a placement is a set of tensors,
+some of which share a scale. The rules run in the order of `RULES`, each on what the ones before it have placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import onnx
+
+from ampnet_opt.convert.graph import GraphIndex
+
+# A matrix product with fewer rows or columns than this gains nothing from INT8 (the class heads, the scalar gates).
+SMALLEST_PRODUCT = 16
+# What may stand between a gate's last product and its sigmoid.
+GATE_PATH = {"Relu", "Add", "Gemm", "Conv", "Mul", "ReduceSum", "Squeeze", "Unsqueeze"}
+GATES = {"Sigmoid", "HardSigmoid"}
+
+
+@dataclass
+class Placement:
+    """tensors: quantised activations -> the tensor that names their shared scale. layers: Conv and Gemm in INT8."""
+
+    tensors: dict[str, str] = field(default_factory=dict)
+    layers: list[str] = field(default_factory=list)
+
+    def add(self, tensor: str, scale_of: str | None = None) -> None:
+        """Quantise `tensor`, with the scale of `scale_of` (quantised here as well) when given."""
+        self.tensors.setdefault(tensor, tensor)
+        if scale_of is not None:
+            self.tensors.setdefault(scale_of, scale_of)
+            old, new = self.tensors[tensor], self.tensors[scale_of]
+            for name, group in self.tensors.items():
+                if group == old:
+                    self.tensors[name] = new
+
+    def groups(self) -> dict[str, list[str]]:
+        """Scale name -> the tensors that share it."""
+        found: dict[str, list[str]] = {}
+        for tensor, group in self.tensors.items():
+            found.setdefault(group, []).append(tensor)
+        return found
+
+
+def place(model: onnx.ModelProto) -> Placement:
+    """Run every rule on a float graph whose batch norms are folded and whose constants are initializers."""
+    index, placement = GraphIndex(model.graph), Placement()
+    for rule in RULES:
+        rule(model.graph, index, placement)
+    return placement
+
+
+def inputs_of_products(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
+    """Both inputs of every convolution and matrix product with constant weights, but for gates and class heads."""
+    for node in graph.node:
+        if node.op_type in {"Conv", "Gemm"} and not _is_gate(node, index) and not _is_small(node, index):
+            placement.layers.append(node.name)
+            placement.add(node.input[0])
+
+
+def pools_commute(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
+    """A maximum commutes with quantisation: the pair stands before the pool, and the pool runs in INT8."""
+    for node in graph.node:
+        if node.op_type == "MaxPool" and placement.tensors.pop(node.output[0], None):
+            placement.add(node.input[0])
+
+
+def residual_additions(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
+    """The shortcut of an addition to a quantised convolution, so that convolution + addition + ReLU is one INT8 kernel.
+
+    Where gates stand between the convolution and the addition no such kernel exists, and nothing is added.
+    """
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        makers = [index.producers.get(name) for name in node.input]
+        if makers[0] is not None and makers[0].name in placement.layers and makers[0].op_type == "Conv":
+            shortcut = makers[1]
+            if shortcut is not None and shortcut.op_type == "MaxPool":
+                continue  # already INT8, by the pair before the pool
+            placement.add(node.input[1])
+
+
+def concatenations(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
+    """A concatenation read in INT8 runs in INT8: all its inputs, and its output, share one scale."""
+    for node in graph.node:
+        if node.op_type == "Concat" and node.output[0] in placement.tensors and len(_spatial_inputs(node, index)) > 1:
+            for name in _spatial_inputs(node, index):
+                placement.add(name, node.output[0])
+
+
+def crops(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
+    """A patch holds values of the map it was cut from and zeros: the same scale makes its pair exact."""
+    for tensor in list(placement.tensors):
+        source = _cut_from(tensor, index)
+        if source is not None:
+            placement.add(tensor, source)
+
+
+RULES: list[Callable[[onnx.GraphProto, GraphIndex, Placement], None]] = [
+    inputs_of_products,
+    pools_commute,
+    residual_additions,
+    concatenations,
+    crops,
+]
+
+
+def _is_gate(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    """Whether all that `node` computes ends in a sigmoid."""
+    readers = index.readers(node.output[0])
+    return bool(readers) and all(
+        reader.op_type in GATES or (reader.op_type in GATE_PATH and _is_gate(reader, index)) for reader in readers
+    )
+
+
+def _is_small(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    return node.op_type == "Gemm" and min(index.constants[node.input[1]].dims) < SMALLEST_PRODUCT
+
+
+def _through_pool(tensor: str, index: GraphIndex) -> str:
+    maker = index.producers.get(tensor)
+    return maker.input[0] if maker is not None and maker.op_type == "MaxPool" else tensor
+
+
+def _spatial_inputs(concat: onnx.NodeProto, index: GraphIndex) -> list[str]:
+    """Inputs of a concatenation of feature maps, each followed back through a pool; [] for pooled vectors."""
+    if any(_maker_type(name, index) == "ReduceMean" for name in concat.input):
+        return []
+    return [_through_pool(name, index) for name in concat.input]
+
+
+def _maker_type(tensor: str, index: GraphIndex) -> str:
+    maker = index.producers.get(tensor)
+    return maker.op_type if maker is not None else ""
+
+
+def _cut_from(tensor: str, index: GraphIndex) -> str | None:
+    """The feature map that a patch was cut from by two products with one-hot selectors, or None."""
+    maker = index.producers.get(tensor)
+    if maker is None or maker.op_type != "MatMul":
+        return None
+    bands = index.producers.get(maker.input[0])
+    if bands is not None and bands.op_type == "Split":
+        bands = index.producers.get(bands.input[0])
+    return bands.input[1] if bands is not None and bands.op_type == "MatMul" else None

@@ -1,0 +1,73 @@
+"""From a float graph and a calibration table to the explicit Q/DQ graph: symmetric INT8, zero point 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
+from ampnet_opt.convert.placement import Placement
+
+LEVELS = 127  # -127..127, so that a range and its negative have the same scale
+
+
+def quantize(model: onnx.ModelProto, placement: Placement, scales: Mapping[str, float]) -> onnx.ModelProto:
+    """A copy of `model` with a Q/DQ pair behind every placed tensor and INT8 weights before every placed layer.
+
+    scales: scale (float32, over 0) of every placed tensor. Weights are stored as INT8 with a DequantizeLinear, one scale
+    per output channel (axis 0): amax / 127.
+    """
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    graph = quantized.graph
+    index = GraphIndex(graph)
+    add_constant(graph, "zero_point", np.int8(0)[()].reshape(()))
+
+    nodes: list[onnx.NodeProto] = []
+    for tensor in (t for t in placement.tensors if t not in index.producers):
+        nodes += _pair(graph, index, tensor, scales[tensor])
+    for node in graph.node:
+        if node.name in placement.layers:
+            nodes.append(_weight(graph, index, node))
+        nodes.append(node)
+        for tensor in node.output:
+            if tensor in placement.tensors:
+                nodes += _pair(graph, index, tensor, scales[tensor])
+    replace_nodes(graph, nodes)
+    onnx.checker.check_model(quantized, full_check=True)
+    return quantized
+
+
+def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """INT8 values and float32 scales [outputs] of a float weight [outputs, ...]; scale = amax of the channel / 127."""
+    amax = np.abs(weight).reshape(len(weight), -1).max(1)
+    # A channel of zeros has no range; any scale gives zeros back, but it must be over 0 and not denormal.
+    scale = np.maximum(amax / LEVELS, np.finfo(np.float32).tiny * 2**16).astype(np.float32)
+    steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
+    return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
+
+
+def _pair(graph: onnx.GraphProto, index: GraphIndex, tensor: str, scale: float) -> list[onnx.NodeProto]:
+    """Q and DQ nodes behind `tensor`, whose readers are moved to the DQ."""
+    inputs = [add_constant(graph, f"{tensor}_scale", np.float32(scale).reshape(())), "zero_point"]
+    stored, read = f"{tensor}_quantized", f"{tensor}_dequantized"
+    for reader, i in index.consumers.get(tensor, []):
+        reader.input[i] = read
+    return [
+        helper.make_node("QuantizeLinear", [tensor, *inputs], [stored], name=f"{tensor}_Q"),
+        helper.make_node("DequantizeLinear", [stored, *inputs], [read], name=f"{tensor}_DQ"),
+    ]
+
+
+def _weight(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto:
+    """The DQ node of a layer's weight, which is stored as INT8; the layer is moved to it."""
+    name = node.input[1]
+    values, scale = quantize_weight(index.array(name))
+    stored = add_constant(graph, f"{name}_quantized", values)
+    zero_points = add_constant(graph, f"{name}_zero_point", np.zeros(len(scale), np.int8))
+    inputs = [stored, add_constant(graph, f"{name}_scale", scale), zero_points]
+    node.input[1] = f"{name}_dequantized"
+    return helper.make_node("DequantizeLinear", inputs, [node.input[1]], name=f"{name}_DQ", axis=0)
