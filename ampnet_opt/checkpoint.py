@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import pickletools
-import sys
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -21,6 +17,7 @@ from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, new_file, require_file, sha256
 from ampnet_opt.labels import class_names
 from ampnet_opt.model import AMPNet, Config
+from ampnet_opt.pickles import pickled_tensors
 from ampnet_opt.published import DEAD, published_key
 
 log = logging.getLogger(__name__)
@@ -44,34 +41,48 @@ class Checkpoint:
     sha256: str
 
 
-def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int = 5) -> AMPNet:
+def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> AMPNet:
     """The network alone; see `read_checkpoint`."""
     return read_checkpoint(path, classes, patch_radius).model
 
 
-def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int = 5) -> Checkpoint:
+def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> Checkpoint:
     """Read the authors' layout (a `state_dict` wrapper and `module.` prefixes allowed) or our safetensors file.
 
-    classes: names of the outputs, for files that carry none. patch_radius: likewise, the published value being 5.
-    Raises MisuseError when there is no such file or the classes do not fit, AmpnetError when it is no AMP-Net checkpoint;
-    the message names every missing or misshapen key.
+    classes: names of the outputs, in place of the file's own. patch_radius: of the authors' files, which carry none; None
+    is the published 5. Raises MisuseError when there is no such file, or the classes or radius do not fit, AmpnetError
+    when it is no AMP-Net checkpoint; the message names every missing or misshapen key.
     """
     file = require_file(path, "checkpoint")
-    if file.stat().st_size == 0:
-        raise AmpnetError(f"checkpoint {file} is empty")
-    own = _read_own(file)
-    if own is not None:
-        tensors, config, stored, trained = own
-        model, dropped = _fill(file, AMPNet(**asdict(config)), tensors, lambda key: key)
-        names = class_names(config.num_classes, stored if classes is None else classes)
-    else:
-        tensors = _strip(_read_pickled(file))
-        head = tensors.get("fc_5.weight")
-        if head is None or head.ndim != 2:
-            raise AmpnetError(f"{file} is not an AMP-Net checkpoint: it has no patch head (fc_5.weight)")
-        model, dropped = _fill(file, AMPNet(head.shape[0], patch_radius=patch_radius), tensors, published_key)
-        names, trained = class_names(head.shape[0], classes), True
-    return Checkpoint(model.eval(), names, trained, tuple(dropped), sha256(file))
+    try:
+        if file.stat().st_size == 0:
+            raise AmpnetError(f"checkpoint {file} is empty")
+        own = _read_own(file)
+        if own is not None:
+            tensors, config, stored, trained = own
+            if patch_radius not in (None, config.patch_radius):
+                raise MisuseError(f"{file} was made with patch radius {config.patch_radius}; it cannot be {patch_radius}")
+            model, dropped = _fill(file, config, tensors, lambda key: key)
+            names = class_names(config.num_classes, stored if classes is None else classes)
+        else:
+            with pickled_tensors(file) as pickled:
+                config = _published_config(file, pickled, 5 if patch_radius is None else patch_radius)
+                names, trained = class_names(config.num_classes, classes), True
+                model, dropped = _fill(file, config, pickled, published_key)
+        return Checkpoint(model.eval(), names, trained, tuple(dropped), sha256(file))
+    except OSError as error:
+        raise AmpnetError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
+
+
+def _published_config(file: Path, tensors: Mapping[str, Tensor], patch_radius: int) -> Config:
+    """The configuration of a file of the authors' layout: as many classes as either head has outputs."""
+    for head in ("fc_5.weight", "fc_3.weight"):
+        if head in tensors and tensors[head].ndim == 2:
+            try:
+                return Config(tensors[head].shape[0], patch_radius=patch_radius)
+            except ValueError as error:
+                raise MisuseError(f"{file} cannot be loaded: {error}") from error
+    raise AmpnetError(f"{file} is not an AMP-Net checkpoint: it has neither of the heads fc_5.weight and fc_3.weight")
 
 
 def save_checkpoint(path: PathLike, model: AMPNet, classes: Sequence[str], trained: bool = True) -> None:
@@ -83,31 +94,39 @@ def save_checkpoint(path: PathLike, model: AMPNet, classes: Sequence[str], train
         "trained": json.dumps(trained),
     }
     with new_file(path) as temporary:
-        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, metadata)
+        try:
+            safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, metadata)
+        except safetensors.SafetensorError as error:  # how its writer reports a full disk
+            raise OSError(str(error)) from error
 
 
-def _fill(file: Path, model: AMPNet, tensors: Mapping[str, Tensor], name_of: Any) -> tuple[AMPNet, list[str]]:
-    """Load `tensors`, found under `name_of(our key)`, into `model`; the keys left over are returned as dropped."""
+def _fill(
+    file: Path, config: Config, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]
+) -> tuple[AMPNet, list[str]]:
+    """The network of `config` with its weights, found under `name_of(our key)`; keys left over are returned as dropped."""
+    with torch.device("meta"):  # shapes alone: no memory, and no draw from the global random generator
+        model = AMPNet(**asdict(config))
     state: dict[str, Tensor] = {}
     missing, misshapen, used = [], [], set()
     for key, expected in model.state_dict().items():
         name = name_of(key)
         used.add(name)
-        tensor = tensors.get(name)
         if key.endswith(STATISTICS_COUNTER):
-            state[key] = expected  # counts training steps; has no part in inference
-        elif tensor is None:
+            state[key] = torch.zeros((), dtype=torch.int64)  # counts training steps; has no part in inference
+            continue
+        tensor = tensors.get(name)
+        if tensor is None:
             missing.append(name)
         elif tensor.shape != expected.shape:
             misshapen.append(f"{name} is {list(tensor.shape)}, expected {list(expected.shape)}")
         elif not torch.isfinite(tensor).all():
             misshapen.append(f"{name} holds NaN or infinity")
         else:
-            state[key] = tensor.float()
+            state[key] = tensor.float().contiguous()
     if missing or misshapen:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + misshapen
         raise AmpnetError(f"{file} does not fit AMP-Net: {'; '.join(parts)}")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     left = sorted(set(tensors) - used)
     unknown = [key for key in left if not DEAD.match(key)]
     if left:
@@ -130,102 +149,31 @@ def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], b
     if metadata.get("format") != FORMAT:
         raise AmpnetError(f"{file} is a safetensors file, but not one of ampnet-opt's (no format {FORMAT} in its metadata)")
     try:
-        known = {field.name for field in fields(Config)}
-        config = Config(**{k: v for k, v in json.loads(metadata["config"]).items() if k in known})
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        trained = bool(json.loads(metadata["trained"]))
+        raw, classes, trained = (json.loads(metadata[key]) for key in ("config", "classes", "trained"))
+        whole = {field.name: field.type == "int" for field in fields(Config)}
+        if set(raw) != set(whole) or not all(isinstance(raw[k], int if whole[k] else (int, float)) for k in raw):
+            raise ValueError(f"config is {metadata['config']}")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"classes are {metadata['classes']}")
+        if len(classes) != raw["num_classes"] or not isinstance(trained, bool):
+            raise ValueError(f"{len(classes)} classes are named for {raw['num_classes']} outputs")
+        config = Config(**raw)
     except (KeyError, TypeError, ValueError) as error:
         raise AmpnetError(f"{file} has damaged metadata: {error}") from error
-    return tensors, config, classes, trained
-
-
-# --- pickled files -----------------------------------------------------------------------------------------------
-
-
-class _Foreign:
-    """Takes the place of a training object in a pickle: accepts anything, keeps nothing."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Foreign:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-# Standard-library names that harmless training objects are made of; nothing else of the standard library is looked at.
-_INERT = {"argparse.Namespace", "collections.defaultdict", "pathlib.PosixPath", "datetime.datetime"}
-
-
-def _globals(stream: IO[bytes]) -> Iterator[str]:
-    """Names ("module.attribute") that the pickles in `stream` would import, without running them."""
-    while stream.peek(1) if hasattr(stream, "peek") else False:
-        try:
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name == "GLOBAL":
-                    yield str(argument).replace(" ", ".")
-        except ValueError:  # the tensors' bytes follow the pickles in a file of the old layout
-            return
-
-
-def _foreign_names(file: Path) -> list[str]:
-    """Names a checkpoint refers to that are neither torch's nor the standard library's; refuses one that reaches for code."""
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                member = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
-                if member is None:
-                    raise AmpnetError(f"{file} is a zip file, but not a PyTorch checkpoint")
-                with archive.open(member) as stream:
-                    names = set(_globals(stream))
-        else:
-            with open(file, "rb") as raw:
-                names = set(_globals(raw))
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise AmpnetError(f"{file} is a damaged PyTorch checkpoint: {error}") from error
-    foreign = []
-    for name in sorted(names):
-        top = name.partition(".")[0]
-        if name in _INERT or top in {"numpy", "__main__"}:
-            foreign.append(name)
-        elif top in sys.stdlib_module_names or top in sys.builtin_module_names or top == "__builtin__":
-            if name not in {"collections.OrderedDict", "builtins.set", "__builtin__.set"}:
-                raise AmpnetError(f"{file} is refused: its pickle asks for {name}, which no checkpoint needs")
-        elif top != "torch" or name.startswith(("torch.optim", "torch.cuda.amp", "torch.amp")):
-            foreign.append(name)
-    return foreign
-
-
-def _read_pickled(file: Path) -> Mapping[str, Any]:
-    foreign: list[Any] = [(_Foreign, name) for name in _foreign_names(file)]
-    try:
-        with torch.serialization.safe_globals(foreign):
-            # mmap keeps optimiser state and dead weights out of memory; only the zip layout has it.
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise AmpnetError(f"{file} cannot be read as a PyTorch checkpoint: {reason}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise AmpnetError(f"{file} is not an AMP-Net checkpoint: it holds no table of tensors")
-    return content
-
-
-def _strip(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors only, without the `module.` prefix that data-parallel training leaves."""
-    return {str(key).removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+    return tensors, config, tuple(classes), trained
 
 
 def init_checkpoint(path: PathLike, seed: int, width: float, classes: Sequence[str]) -> AMPNet:
-    """Write a seeded, untrained network, so that every command can be tried without a checkpoint of one's own."""
+    """Write a seeded, untrained network, so that every command can be tried without a checkpoint of one's own.
+
+    Equal arguments give equal weights. Raises MisuseError for a width outside (0, 4], fewer than 2 classes or a seed that
+    torch has no room for.
+    """
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators as well
             model = AMPNet(len(classes), width)
-    except ValueError as error:
-        raise MisuseError(str(error)) from error
+    except (ValueError, RuntimeError) as error:
+        raise MisuseError(f"no network can be made of seed {seed}, width {width}: {error}") from error
     save_checkpoint(path, model.eval(), classes, trained=False)
     return model

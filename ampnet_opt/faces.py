@@ -19,13 +19,17 @@ SIDE = 224
 SMALLEST_SIDE = 16  # pixels; a smaller picture holds no face that could be read
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = [f"{point}_{axis}" for point in POINTS for axis in "xy"]
-# A palette may hold transparency and CMYK needs a colour profile: the first is handled, the second refused.
+FARTHEST = 1e6  # pixels; a landmark farther out is no landmark
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 
 
 @dataclass(frozen=True)
 class Face:
-    """One row: an image file, its five landmarks float32 [5, 2] in pixels of that file, its label and split ("" if none)."""
+    """One row of the data file.
+
+    landmarks: float32 [5, 2], (x, y) in pixels of the upright picture, that is after its EXIF orientation is applied; (0, 0)
+    is the outer corner of the top left pixel. label, split: "" if none.
+    """
 
     file: Path
     landmarks: np.ndarray
@@ -34,57 +38,58 @@ class Face:
 
 
 def read_faces(path: PathLike, split: Optional[str] = None, labelled: bool = True) -> List[Face]:
-    """Rows of a CSV with the columns file, label, split and the five landmarks; images in `images/` beside it.
+    """Rows of a CSV (UTF-8) with the columns file, label, split and the five landmarks (`COLUMNS`).
 
-    split: only the rows of that split. labelled: whether label and split must be there. Raises MisuseError that names
-    the missing columns or files, or the row whose landmarks are missing or not finite.
+    Images lie in `images/` beside the CSV, or right beside it if there is no such folder. split: only the rows of that
+    split. labelled: whether every row must have a label, and the file the columns label and split. Raises MisuseError that
+    names the missing columns or files, or the row that lacks a label or five finite landmarks.
     """
     table = require_file(path, "data file")
+    needed = ["file", *(["label", "split"] if labelled else ["split"] if split is not None else []), *COLUMNS]
     try:
         with open(table, newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            missing = [
-                c
-                for c in ["file", *(["label", "split"] if labelled else []), *COLUMNS]
-                if c not in (reader.fieldnames or [])
-            ]
+            missing = [column for column in needed if column not in (reader.fieldnames or [])]
             if missing:
                 raise MisuseError(f"{table} has no column {', '.join(missing)}")
-            rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+            rows = [(f"{table}, line {reader.line_num}", row) for row in reader]
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
-    if labelled and split is not None:
-        found = sorted({row["split"] for _, row in rows})
-        rows = [(line, row) for line, row in rows if row["split"] == split]
-        if not rows:
-            raise MisuseError(f"{table} has no rows of split {split!r}; it has {', '.join(found) or 'none'}")
-    if not rows:
-        raise MisuseError(f"{table} has no rows")
     folder = table.parent / "images"
-    faces = [_face(table, line, row, folder if folder.is_dir() else table.parent) for line, row in rows]
+    faces = [_face(where, row, folder if folder.is_dir() else table.parent, labelled) for where, row in rows]
+    if not faces:
+        raise MisuseError(f"{table} has no rows")
+    if split is not None:
+        found = sorted({face.split for face in faces} - {""})
+        faces = [face for face in faces if face.split == split]
+        if not faces:
+            raise MisuseError(f"{table} has no rows of split {split!r}; it has {', '.join(found) or 'none'}")
     absent = [face.file for face in faces if not face.file.is_file()]
     if absent:
-        raise MisuseError(f"{table} names {len(absent)} images that do not exist, the first being {absent[0]}")
+        images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
+        raise MisuseError(f"{table} names {images} not exist: {absent[0]}{' and others' if len(absent) > 1 else ''}")
     return faces
 
 
-def _face(table: Path, line: int, row: Dict[str, str], folder: Path) -> Face:
-    where = f"{table}, line {line}"
-    if not row["file"]:
+def _face(where: str, row: Dict[str, str], folder: Path, labelled: bool) -> Face:
+    name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
+    if not name:
         raise MisuseError(f"{where}: the file name is empty")
-    values = []
+    if None in row:  # csv keeps what is over under this key
+        raise MisuseError(f"{where}: the row of {name} has more values than there are columns")
+    points = []
     for column in COLUMNS:
+        text = (row[column] or "").strip()
         try:
-            value = float(row[column] or "")
-        except (TypeError, ValueError):
+            value = float(text)
+        except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise MisuseError(
-                f"{where}: landmark {column} of {row['file']} is {row[column] or 'missing'!s}; five finite points are needed"
-            )
-        values.append(value)
-    points = np.array(values, np.float32).reshape(5, 2)
-    return Face(folder / row["file"], points, (row.get("label") or "").strip(), (row.get("split") or "").strip())
+        if not abs(value) <= FARTHEST:  # true of NaN as well
+            raise MisuseError(f"{where}: landmark {column} of {name} is {text or 'missing'}; five finite points are needed")
+        points.append(value)
+    if labelled and not label:
+        raise MisuseError(f"{where}: the label of {name} is missing")
+    return Face(folder / name, np.array(points, np.float32).reshape(5, 2), label, split)
 
 
 def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
@@ -102,37 +107,45 @@ def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray,
 def read_image(path: PathLike) -> np.ndarray:
     """A picture as uint8 [height, width, 3] RGB, turned upright by its EXIF orientation.
 
-    Grey, palette and 16-bit pictures are converted, transparency is laid over black. Raises MisuseError for a file that
-    is missing, empty, damaged, CMYK or smaller than 16 pixels a side.
+    Grey, palette, 16-bit and float (0 to 255) pictures are converted, transparency is laid over black. Raises MisuseError
+    for a file that is missing, empty, damaged, of another range, CMYK or smaller than 16 pixels a side.
     """
     file = require_file(path, "image")
-    if file.stat().st_size == 0:
-        raise MisuseError(f"image {file} is empty")
     try:
+        if file.stat().st_size == 0:
+            raise MisuseError(f"image {file} is empty")
         with Image.open(file) as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened) or opened
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise MisuseError(f"image {file} cannot be read: {reason}") from error
+    except MisuseError:
+        raise
+    except UnidentifiedImageError as error:
+        raise MisuseError(f"image {file} cannot be read: it is no picture") from error
+    except Exception as error:  # decoders meet damage with every kind of exception
+        raise MisuseError(f"image {file} cannot be read: {str(error).rstrip('.') or type(error).__name__}") from error
     if picture.mode in {"CMYK", "YCCK", "LAB"}:
         raise MisuseError(f"image {file} is {picture.mode}, whose colours depend on a profile; convert it to RGB first")
     if min(picture.size) < SMALLEST_SIDE:
         raise MisuseError(
             f"image {file} is {picture.width} x {picture.height} pixels; at least {SMALLEST_SIDE} a side are needed"
         )
-    return np.asarray(_to_rgb(picture))
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in SIXTEEN_BIT:
-        return Image.fromarray((np.asarray(picture, np.float64) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        return Image.fromarray(np.asarray(picture).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F" or picture.mode in SIXTEEN_BIT:
+        return np.asarray(_to_eight_bit(file, picture).convert("RGB"))
     if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or "transparency" in picture.info:
         coloured = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured).convert("RGB")
-    return picture.convert("RGB")
+        picture = Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _to_eight_bit(file: Path, picture: Image.Image) -> Image.Image:
+    """Grey of 8 bits from grey of 16 bits or float; what lies outside the range would need a guess and is refused."""
+    top = 255.0 if picture.mode == "F" else 65535.0
+    values = np.asarray(picture, np.float64)
+    if not ((values >= 0) & (values <= top)).all():
+        raise MisuseError(f"image {file} has values outside 0 to {top:.0f}; convert it to 8 bits first")
+    if picture.mode == "F" and 0 < values.max() <= 1:
+        raise MisuseError(f"image {file} has float values of 0 to 1, not 0 to 255; convert it to 8 bits first")
+    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
 
 
 def fit(image: np.ndarray, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

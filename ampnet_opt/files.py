@@ -43,23 +43,46 @@ def require_new(path: PathLike, force: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _place(target: Path, directory: bool) -> Iterator[None]:
+    """Make the parents of `target` for the time of the block, and for good when it ends well.
+
+    Raises MisuseError when something of another kind stands in the way, AmpnetError for what the system refuses.
+    """
+    made = []
     try:
+        for parent in reversed(target.parents):
+            if parent.exists() and not parent.is_dir():
+                raise MisuseError(f"cannot write {target}: {parent} is a file, not a directory")
+        if target.exists() and directory and not target.is_dir():
+            raise MisuseError(f"cannot write {target}: it is a file, not a directory")
+        if target.exists() and not directory and not target.is_file():
+            raise MisuseError(f"cannot write {target}: it is {'a directory' if target.is_dir() else 'no regular file'}")
+        made = [parent for parent in target.parents if not parent.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        raise AmpnetError(f"cannot write {target}: {error.strerror or error}; nothing was left there") from error
+    except BaseException as error:
+        for parent in made:
+            with contextlib.suppress(OSError):  # another process may have put a file there
+                parent.rmdir()
+        if isinstance(error, OSError):
+            own = str(error.filename or target).startswith((str(target), str(target.parent / f".{target.name}.")))
+            cause = f"{error.strerror or error}{'' if own else f' ({error.filename})'}"
+            raise AmpnetError(f"cannot write {target}: {cause}; nothing was changed there") from error
+        raise
 
 
 @contextlib.contextmanager
 def new_file(path: PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    Raises MisuseError when `path` is no place for a file, AmpnetError when it cannot be written (full disk, permission).
+    """
     target = Path(path)
-    with _explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _place(target, directory=False):
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-        os.close(handle)
         temporary = Path(name)
         try:
+            os.close(handle)
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, target)
@@ -69,28 +92,38 @@ def new_file(path: PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_directory(path: PathLike) -> Iterator[Path]:
-    """A temporary directory that takes the place of `path`, with all it holds, when the block ends well."""
+    """A temporary directory that takes the place of `path`, with all it holds, when the block ends well.
+
+    Raises MisuseError when `path` is no place for a directory, AmpnetError when it cannot be written.
+    """
     target = Path(path)
-    with _explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _place(target, directory=True):
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             yield temporary
             temporary.chmod(0o777 & ~_umask())
-            if target.is_dir() and not target.is_symlink():
-                # A directory cannot be renamed onto a full one: the old one steps aside until the new one stands.
-                old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-                os.replace(target, old)
-                try:
-                    os.replace(temporary, target)
-                except OSError:
-                    os.replace(old, target)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(temporary, target)
+            _replace_directory(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_directory(new: Path, target: Path) -> None:
+    """Rename `new` to `target`, whose old contents come back if that fails and go if it does not."""
+    if not target.exists():
+        os.replace(new, target)
+        return
+    target = target.resolve()  # behind a link, the directory itself is replaced
+    # A directory cannot be renamed onto a full one: the old one steps aside until the new one stands.
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    try:
+        os.replace(target, aside / "old")
+        try:
+            os.replace(new, target)
+        except BaseException:
+            os.replace(aside / "old", target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 IMAGE_SIDE = 224
 GRID_SIDE = 28
 LOCAL_SIDE = 14
+LOCAL_PATCHES = 4
 EYE_LEFT, EYE_RIGHT, NOSE, MOUTH_LEFT, MOUTH_RIGHT = range(5)
 
 
@@ -39,7 +40,7 @@ def _midpoint(grid: Tensor, first: int, second: int) -> Tensor:
 
 
 def _pair_sides(height: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Sides [N] of the left and right patch that meet at `column`, with `height` rows to share (each [N])."""
+    """Sides of the left and right patch that meet at `column`, with `height` rows to share (all of one shape)."""
     right_room = GRID_SIDE - column
     smallest = torch.minimum(height, torch.minimum(column, right_room))
     free_left = torch.minimum(height, column).clamp(max=LOCAL_SIDE)
@@ -54,14 +55,13 @@ def _pair_sides(height: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
 
 def local_windows(grid: Tensor) -> Windows:
     """Four 14 x 14 windows (top-left, top-right, bottom-left, bottom-right) that meet between the eyes and mouth corners."""
-    row = grid[:, NOSE, 1]
-    eyes = _midpoint(grid, EYE_LEFT, EYE_RIGHT)[:, 0]
-    mouth = _midpoint(grid, MOUTH_LEFT, MOUTH_RIGHT)[:, 0]
-    top_left, top_right = _pair_sides(row, eyes)
-    bottom_left, bottom_right = _pair_sides(GRID_SIDE - row, mouth)
+    row = grid[:, NOSE, 1:]
+    columns = torch.cat([_midpoint(grid, EYE_LEFT, EYE_RIGHT)[:, :1], _midpoint(grid, MOUTH_LEFT, MOUTH_RIGHT)[:, :1]], 1)
+    left, right = _pair_sides(torch.cat([row, GRID_SIDE - row], 1), columns)  # [N, 2] each: upper pair, lower pair
 
-    corner = torch.stack([torch.stack([x, row], 1) for x in (eyes, eyes, mouth, mouth)], 1)
-    side = torch.stack([top_left, top_right, bottom_left, bottom_right], 1).unsqueeze(2)
+    upper, lower = (torch.cat([columns[:, i : i + 1], row], 1) for i in range(2))
+    corner = torch.stack([upper, upper, lower, lower], 1)
+    side = torch.stack([left, right], 2).reshape(-1, LOCAL_PATCHES, 1)
     before = corner.new_tensor([[1, 1], [0, 1], [1, 0], [0, 0]])  # 1 where the window ends at the corner, (x, y)
     return Windows(corner - LOCAL_SIDE * before, corner - side * before, corner + side * (1 - before))
 

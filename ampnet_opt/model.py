@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ampnet_opt.landmarks import LOCAL_SIDE, attention_windows, crop, local_windows, to_grid
+from ampnet_opt.landmarks import LOCAL_PATCHES, LOCAL_SIDE, attention_windows, crop, local_windows, to_grid
 
-LOCAL_PATCHES = 4
 ATTENTION_PATCHES = 5
 GATE_REDUCTION = 16
 
@@ -57,8 +56,13 @@ class ConvNorm(nn.Sequential):
         self.norm = nn.BatchNorm2d(outputs)
 
 
+def pointwise(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """A linear layer over the channels of [N, C, H, W]: as a convolution, pooled vectors need no reshaping around it."""
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
 class ChannelGate(nn.Module):
-    """CBAM's channel gate: one MLP shared by the average- and the max-pooled vector."""
+    """CBAM's channel gate: one MLP shared by the average- and the max-pooled vector, its two outputs added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,8 +70,11 @@ class ChannelGate(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
-        return x * gate.sigmoid()[:, :, None, None]
+        first, _, second = self.mlp
+        mean, peak = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
+        hidden = F.relu(pointwise(first.weight, first.bias, mean)) + F.relu(pointwise(first.weight, first.bias, peak))
+        # The second layer is linear, so it is applied once, to the sum of the two hidden vectors.
+        return x * pointwise(second.weight, 2 * second.bias, hidden).sigmoid()
 
 
 class SpatialGate(nn.Module):
@@ -90,7 +97,7 @@ class ScalarGate(nn.Module):
         self.fc = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        return x * pointwise(self.fc.weight, self.fc.bias, x.mean((2, 3), keepdim=True)).sigmoid()
 
 
 class ChannelAttention(nn.Module):

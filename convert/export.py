@@ -33,7 +33,8 @@ class _CameraInput(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor, landmarks: Tensor) -> Tensor:
-        return self.model(image.permute(0, 3, 1, 2).float() * (1 / 255), landmarks)
+        # TensorRT-RTX moves floats, not bytes: the cast comes first.
+        return self.model(image.float().permute(0, 3, 1, 2) * (1 / 255), landmarks)
 
 
 def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.ModelProto:

@@ -11,6 +11,7 @@ from onnx import helper
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.convert.placement import Placement
 
+SMALLEST_SCALE = 1e-12
 LEVELS = 127  # -127..127, so that a range and its negative have the same scale
 
 
@@ -42,10 +43,17 @@ def quantize(model: onnx.ModelProto, placement: Placement, scales: Mapping[str, 
 
 
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """INT8 values and float32 scales [outputs] of a float weight [outputs, ...]; scale = amax of the channel / 127."""
+    """INT8 values and float32 scales [outputs] of a float weight [outputs, ...].
+
+    scale = amax of the channel / 127, rounded up to what float16 holds, so that FP16 and FP32 graphs are the same
+    network; where that would lose over a thousandth (scales under 6e-5) it stays as it is.
+    """
     amax = np.abs(weight).reshape(len(weight), -1).max(1)
-    # A channel of zeros has no range; any scale gives zeros back, but it must be over 0 and not denormal.
-    scale = np.maximum(amax / LEVELS, np.finfo(np.float32).tiny * 2**16).astype(np.float32)
+    # A channel of zeros has no range; any scale gives zeros back, but it must be over 0.
+    exact = np.maximum(amax / LEVELS, SMALLEST_SCALE).astype(np.float32)
+    half = exact.astype(np.float16)
+    half = np.where(half.astype(np.float32) < exact, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
+    scale = np.where(half <= exact * 1.001, half, exact)
     steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
     return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
 
@@ -67,7 +75,6 @@ def _weight(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProto) -> 
     name = node.input[1]
     values, scale = quantize_weight(index.array(name))
     stored = add_constant(graph, f"{name}_quantized", values)
-    zero_points = add_constant(graph, f"{name}_zero_point", np.zeros(len(scale), np.int8))
-    inputs = [stored, add_constant(graph, f"{name}_scale", scale), zero_points]
+    inputs = [stored, add_constant(graph, f"{name}_scale", scale)]  # no zero point means zero
     node.input[1] = f"{name}_dequantized"
     return helper.make_node("DequantizeLinear", inputs, [node.input[1]], name=f"{name}_DQ", axis=0)

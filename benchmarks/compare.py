@@ -1,0 +1,228 @@
+"""Accuracy and speed of engines against the PyTorch checkpoint they stand for, all in one interleaved run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from ampnet_opt import __version__
+from ampnet_opt.benchmarks.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
+from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, available_cores, time_in_turns
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.faces import Face, load_batches
+
+SCORING_BATCH = 16
+REFERENCE = "PyTorch"
+UNSTEADY = 1.5  # p90 over p50; on a quiet machine it is within a few per cent of 1
+METHOD = (
+    "Latency is host wall clock around one inference of a batch, inputs and logits in host memory, after warm-up; every "
+    "subject runs in a process of its own and is timed in turn, in rounds.",
+    "Intervals are 95 %: Wilson score for shares, percentile bootstrap over faces for macro-F1, which is taken over the "
+    "classes that occur in the labels.",
+    "Peak memory is the largest resident set of loading and running the timed batch, host memory only.",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """cpu: name; cores: that the run may use; versions: of every library that ran; date: UTC, ISO 8601."""
+
+    cpu: str
+    cores: int
+    system: str
+    versions: dict[str, str]
+    date: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything measured of one subject. size: on disk, bytes; peak_memory: bytes, None where the system does not tell.
+
+    same_checkpoint: False for an engine that was built from another checkpoint. trained: False for seeded weights.
+    """
+
+    name: str
+    backend: str
+    precision: str
+    trained: bool
+    same_checkpoint: bool
+    accuracy: Accuracy
+    agreement: Agreement
+    latency: Latency
+    size: int
+    peak_memory: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One comparison; the first result is PyTorch's, the reference of all agreement. notes: what a reader must know."""
+
+    checkpoint: str
+    checkpoint_sha256: str
+    classes: tuple[str, ...]
+    faces: int
+    batch: int
+    threads: int
+    environment: Environment
+    results: list[Result]
+    notes: list[str]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def compare(
+    checkpoint: Path,
+    engines: Sequence[Path],
+    faces: Sequence[Face],
+    *,
+    classes: Sequence[str] | None = None,
+    patch_radius: int = 5,
+    batch: int = 1,
+    threads: int | None = None,
+    runs: int = 50,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure `checkpoint` in PyTorch (eager, float32, on the CPU) and every engine on the same labelled faces.
+
+    classes, patch_radius: of a checkpoint that carries none. batch: images per timed inference, the first faces, repeated
+    if they are fewer. threads: by default all cores. runs: timed inferences of each. Accuracy is measured after the timing,
+    16 faces at a time. Raises MisuseError when labels or an engine's classes are not the checkpoint's, AmpnetError naming
+    the subject that failed; no process is left behind either way.
+    """
+    require_positive(batch=batch, runs=runs, threads=1 if threads is None else threads)
+    if not faces:
+        raise MisuseError("there are no faces to compare on")
+    threads = threads or available_cores()
+    subjects = [
+        Subject(REFERENCE, "torch", Path(checkpoint), threads, None if classes is None else tuple(classes), patch_radius),
+        *engine_subjects(engines, threads),
+    ]
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(subjects[0]))]
+        reference = workers[0].loaded
+        labels = _label_indices(faces, reference.classes)
+        for subject in subjects[1:]:
+            if progress:
+                progress("loading", len(workers), len(subjects))
+            workers.append(stack.enter_context(Worker(subject)))
+            if workers[-1].loaded.classes != reference.classes:
+                raise MisuseError(
+                    f"engine {subject.path} has the classes {', '.join(workers[-1].loaded.classes)}, but checkpoint "
+                    f"{checkpoint} has {', '.join(reference.classes)}; build the engine from this checkpoint"
+                )
+        images, landmarks = next(load_batches([faces[i % len(faces)] for i in range(batch)], batch))
+        seconds = time_in_turns(workers, images, landmarks, runs, progress)
+        memory = [worker.peak_memory() for worker in workers]
+        logits = _logits(workers, faces, progress)
+    results = [
+        Result(
+            worker.subject.name,
+            worker.loaded.backend,
+            worker.loaded.precision,
+            worker.loaded.trained,
+            worker.loaded.checkpoint_sha256 == reference.checkpoint_sha256,
+            accuracy(found, labels, reference.classes),
+            agreement(found, logits[0]),
+            latency(taken, batch),
+            size_on_disk(worker.subject.path),
+            peak,
+        )
+        for worker, found, taken, peak in zip(workers, logits, seconds, memory, strict=True)
+    ]
+    return Report(
+        checkpoint=str(checkpoint),
+        checkpoint_sha256=reference.checkpoint_sha256,
+        classes=reference.classes,
+        faces=len(faces),
+        batch=batch,
+        threads=threads,
+        environment=environment(workers),
+        results=results,
+        notes=_notes(results),
+    )
+
+
+def engine_subjects(engines: Sequence[Path], threads: int) -> list[Subject]:
+    """Engines named by their directory, or by their whole path where two directories are called the same."""
+    short = [Path(engine).resolve().name for engine in engines]
+    return [
+        Subject(name if short.count(name) == 1 and name != REFERENCE else str(engine), "engine", Path(engine), threads)
+        for name, engine in zip(short, engines, strict=True)
+    ]
+
+
+def require_positive(**options: int) -> None:
+    for name, value in options.items():
+        if value < 1:
+            raise MisuseError(f"{name} must be at least 1, got {value}")
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+
+
+def environment(workers: Sequence[Worker]) -> Environment:
+    versions = {"ampnet-opt": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    for worker in workers:
+        versions.update(worker.loaded.versions)
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Environment(_cpu_name(), available_cores(), platform.platform(), versions, date)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip().lower() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _label_indices(faces: Sequence[Face], classes: Sequence[str]) -> np.ndarray:
+    """Labels as int64 [N] places in `classes`, by name."""
+    unknown = sorted({face.label for face in faces} - set(classes))
+    if unknown:
+        raise MisuseError(
+            f"the data has labels that the checkpoint lacks: {', '.join(map(repr, unknown))}; its classes are "
+            f"{', '.join(classes)}"
+        )
+    place = {name: i for i, name in enumerate(classes)}
+    return np.array([place[face.label] for face in faces], np.int64)
+
+
+def _logits(workers: Sequence[Worker], faces: Sequence[Face], progress: Progress | None) -> list[np.ndarray]:
+    """Logits float32 [N, classes] of every worker; each batch of faces is read once."""
+    parts: list[list[np.ndarray]] = [[] for _ in workers]
+    done = 0
+    for images, landmarks in load_batches(faces, SCORING_BATCH):
+        for part, worker in zip(parts, workers, strict=True):
+            part.append(worker.infer(images, landmarks))
+        done += len(images)
+        if progress:
+            progress("scoring", done, len(faces))
+    return [np.concatenate(part) for part in parts]
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    notes = []
+    untrained = [result.name for result in results if not result.trained]
+    if untrained:
+        notes.append(
+            f"Untrained (seeded) weights: {', '.join(untrained)}. Their accuracy means nothing; agreement and speed do."
+        )
+    notes += [f"{r.name} was built from another checkpoint than this one." for r in results if not r.same_checkpoint]
+    unsteady = [result.name for result in results if result.latency.p90 > UNSTEADY * result.latency.p50]
+    if unsteady:
+        notes.append(f"Unsteady times: {', '.join(unsteady)}. Other work was probably running; measure again without it.")
+    return [*notes, *METHOD]

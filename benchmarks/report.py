@@ -1,0 +1,112 @@
+"""A comparison as tables for a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ampnet_opt.benchmarks.compare import Report, Result
+from ampnet_opt.benchmarks.metrics import Estimate
+
+RECALL_COLUMNS = 4  # subjects side by side; more go to a further table
+
+
+def render(report: Report) -> Group:
+    """Where it was measured, what a reader must know, and the tables of accuracy, speed and recall."""
+    parts: list[RenderableType] = [Text(line) for line in heading(report)]
+    parts += [Text(f"* {note}") for note in report.notes]
+    parts += [_accuracy(report), _speed(report)]
+    parts += [
+        _recall(report, report.results[start : start + RECALL_COLUMNS])
+        for start in range(0, len(report.results), RECALL_COLUMNS)
+    ]
+    return Group(*parts)
+
+
+def heading(report: Report) -> list[str]:
+    place = report.environment
+    return [
+        f"{report.checkpoint} ({report.checkpoint_sha256[:12]}), {count(report.faces, 'face')}, batch {report.batch}, "
+        f"{count(report.threads, 'thread')}",
+        f"{place.cpu}, {count(place.cores, 'core')}; {place.system}; {place.date}",
+        ", ".join(f"{name} {version}" for name, version in place.versions.items()),
+    ]
+
+
+def new_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """An empty table with columns set left (names) and right (numbers)."""
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in left:
+        table.add_column(Text(name), overflow="fold")
+    for name in right:
+        table.add_column(Text(name), justify="right")
+    return table
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(estimate: Estimate) -> str:
+    """A share and its interval in per cent: 84.2 [80.1, 87.6]."""
+    value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits at least, and no more after the point than a clock is good for."""
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def megabytes(size: int | None) -> str:
+    """MB = 1e6 bytes; a dash where the system does not tell."""
+    return "-" if size is None else f"{size / 1e6:.1f}" if size < 100e6 else f"{size / 1e6:.0f}"
+
+
+def ratio(base: float, value: float) -> str:
+    """How many times faster than `base`: 2.41x."""
+    return f"{base / value:.2f}x"
+
+
+def _accuracy(report: Report) -> Table:
+    right = ["top-1 %", "macro-F1 %", "same top-1 %", "largest |d|", "mean |d|"]
+    table = new_table("Accuracy, and agreement with PyTorch (d: difference of a logit)", [""], right)
+    for result in report.results:
+        same = result.agreement
+        against = [percent(same.same_top1), f"{same.largest:.2g}", f"{same.mean:.2g}"]
+        scores = [percent(result.accuracy.top1), percent(result.accuracy.macro_f1)]
+        table.add_row(Text(result.name), *scores, *(against if result is not report.results[0] else ["-"] * 3))
+    return table
+
+
+def _speed(report: Report) -> Table:
+    title = (
+        f"Speed at batch {report.batch}, {count(report.threads, 'thread')}, {count(report.results[0].latency.runs, 'run')}"
+    )
+    right = ["p50 ms", "p90 ms", "p99 ms", "images/s", "p50 vs PyTorch", "size MB", "peak MB"]
+    table = new_table(title, ["", "backend", "precision"], right)
+    base = report.results[0].latency.p50
+    for result in report.results:
+        took = result.latency
+        table.add_row(
+            Text(result.name),
+            result.backend,
+            result.precision,
+            *map(milliseconds, (took.p50, took.p90, took.p99, took.images_per_second)),
+            ratio(base, took.p50),
+            megabytes(result.size),
+            megabytes(result.peak_memory),
+        )
+    return table
+
+
+def _recall(report: Report, results: Sequence[Result]) -> Table:
+    table = new_table("Recall of each class, %", ["class"], ["faces", *(result.name for result in results)])
+    for i, row in enumerate(results[0].accuracy.recalls):
+        found = [percent(result.accuracy.recalls[i].recall) for result in results]
+        table.add_row(Text(row.name), str(row.faces), *found)
+    return table

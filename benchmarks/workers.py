@@ -1,0 +1,284 @@
+"""Every measured subject in a process of its own: its own peak memory, its own threads, and nothing of the others loaded.
+
+A worker is `serve()` in a fresh interpreter, fed pickled requests on its standard input and answering on its standard
+output. The imports here stay lean: an engine's process loads the runtime and its backend, and no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from ampnet_opt.errors import AmpnetError
+
+Kind = Literal["torch", "engine", "onnxruntime"]
+Infer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
+
+WARM_UP = 3  # untimed runs before the first round
+TURN = 5  # timed runs of one subject before the next one's turn, after one untimed run that refills the caches
+# The modules are found where this interpreter finds them, whatever the working directory holds.
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ampnet_opt.benchmarks.workers import serve; serve()"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a worker measures: a checkpoint in PyTorch ("torch"), an engine directory, or an ONNX graph with uint8 images.
+
+    threads: for one inference. classes, patch_radius: for a checkpoint that carries none.
+    """
+
+    name: str
+    kind: Kind
+    path: Path
+    threads: int
+    classes: tuple[str, ...] | None = None
+    patch_radius: int = 5
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a worker found when it loaded its subject. versions: of the libraries that run it, by name."""
+
+    backend: str
+    precision: str
+    classes: tuple[str, ...]
+    trained: bool
+    checkpoint_sha256: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+# --- the parent's side -------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """A process that has loaded a subject. A context manager; leaving it ends the process, whatever it is doing.
+
+    Every method raises AmpnetError (MisuseError where the subject's loader does) that names the subject when the worker
+    fails or dies.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        # Its standard error, of which only the last line is ever shown.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
+        command = [sys.executable, "-c", START, json.dumps(sys.path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
+        try:
+            self.loaded: Loaded = self._ask("load", subject)
+        except BaseException:
+            self.close()
+            raise
+
+    def infer(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Logits float32 [N, classes] of images uint8 [N, 224, 224, 3] and landmarks float32 [N, 5, 2]."""
+        logits: np.ndarray = self._ask("infer", images, landmarks)
+        if not np.isfinite(logits).all():
+            raise AmpnetError(
+                f"{self.subject.name} gave logits that are not finite; its precision does not hold this network"
+            )
+        return logits
+
+    def time(self, images: np.ndarray, landmarks: np.ndarray, untimed: int, timed: int) -> list[float]:
+        """Wall-clock seconds of each of `timed` inferences of the same faces, after `untimed` ones."""
+        return self._ask("time", images, landmarks, untimed, timed)
+
+    def peak_memory(self) -> int | None:
+        """Largest resident set so far, in bytes; None where the system does not tell."""
+        return self._ask("peak_memory")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            with contextlib.suppress(BrokenPipeError):  # an unsent rest of a request
+                stream.close()  # type: ignore[union-attr]
+
+    def _ask(self, action: str, *arguments: Any) -> Any:
+        assert self._process.stdin and self._process.stdout
+        try:
+            pickle.dump((action, arguments), self._process.stdin)
+            self._process.stdin.flush()
+            error, answer = pickle.load(self._process.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as failure:
+            raise AmpnetError(f"{self.subject.name} could not be measured: {self._cause_of_death()}") from failure
+        if error is not None:
+            raise error(f"{self.subject.name} could not be measured: {answer}")
+        return answer
+
+    def _cause_of_death(self) -> str:
+        code = self._process.wait()
+        if code == -getattr(signal, "SIGKILL", 9):
+            return "its process was killed, most likely for want of memory"
+        self._log.seek(0)
+        last = self._log.read().decode(errors="replace").strip().rpartition("\n")[2]
+        end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return f"its process ended {end}" + (f" ({last})" if last else "")
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def time_in_turns(
+    workers: Sequence[Worker], images: np.ndarray, landmarks: np.ndarray, runs: int, progress: Progress | None = None
+) -> list[list[float]]:
+    """Seconds of `runs` inferences of the same faces by every worker, in the workers' order.
+
+    Rounds in which each has its turn, every other round backwards, so that a processor that slows down or a neighbour that
+    wakes up meets all of them alike.
+    """
+    seconds: list[list[float]] = [[] for _ in workers]
+    for worker in workers:
+        worker.time(images, landmarks, WARM_UP, 0)
+    order = list(range(len(workers)))
+    for start in range(0, runs, TURN):
+        count = min(TURN, runs - start)
+        for i in order:
+            seconds[i] += workers[i].time(images, landmarks, 1, count)
+        order.reverse()
+        if progress:
+            progress("timing", start + count, runs)
+    return seconds
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- the worker's side -------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Answer requests until the parent closes the pipe, which it also does by dying."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    infer: Infer | None = None
+    while True:
+        try:
+            action, arguments = pickle.load(requests)
+        except EOFError:
+            return
+        try:
+            answer: Any
+            if action == "load":
+                infer, answer = LOADERS[arguments[0].kind](arguments[0])
+            elif action == "peak_memory":
+                answer = peak_memory()
+            else:
+                assert infer is not None
+                answer = infer(*arguments) if action == "infer" else _time(infer, *arguments)
+            _send(answers, None, answer)
+        except AmpnetError as error:
+            _send(answers, type(error), str(error))
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            _send(answers, AmpnetError, f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
+
+
+def _send(answers: BinaryIO, error: type[AmpnetError] | None, answer: Any) -> None:
+    pickle.dump((error, answer), answers)
+    answers.flush()
+
+
+def _time(infer: Infer, images: np.ndarray, landmarks: np.ndarray, untimed: int, timed: int) -> list[float]:
+    for _ in range(untimed):
+        infer(images, landmarks)
+    seconds = []
+    for _ in range(timed):
+        start = time.perf_counter()
+        infer(images, landmarks)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _load_torch(subject: Subject) -> tuple[Infer, Loaded]:
+    import torch
+
+    from ampnet_opt.checkpoint import read_checkpoint
+
+    torch.set_num_threads(subject.threads)
+    checkpoint = read_checkpoint(subject.path, subject.classes, subject.patch_radius)
+    model = checkpoint.model
+
+    @torch.inference_mode()
+    def infer(images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() * (1 / 255)
+        return model(pictures, torch.from_numpy(landmarks)).numpy()
+
+    versions = {"torch": str(torch.__version__)}  # a plain str: a TorchVersion would load torch in the parent
+    return infer, Loaded("torch", "fp32", checkpoint.classes, checkpoint.trained, checkpoint.sha256, versions)
+
+
+def _load_engine(subject: Subject) -> tuple[Infer, Loaded]:
+    from ampnet_opt.runtime import Engine
+
+    engine = Engine.load(subject.path, subject.threads)
+    made = engine.sidecar
+    library = {"cpu": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[made.backend]
+    versions = {library: str(sys.modules[library].__version__)}
+    return engine.infer, Loaded(
+        made.backend, made.precision, tuple(made.classes), made.trained, made.checkpoint_sha256, versions
+    )
+
+
+def _load_onnxruntime(subject: Subject) -> tuple[Infer, Loaded]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = subject.threads
+    session = onnxruntime.InferenceSession(str(subject.path), options, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+
+    def infer(images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return session.run(None, {"image": images, "landmarks": landmarks})[0]
+
+    return infer, Loaded(
+        "onnxruntime",
+        "fp32",
+        tuple(json.loads(about["classes"])),
+        json.loads(about["trained"]),
+        about["checkpoint_sha256"],
+        {"onnxruntime": onnxruntime.__version__},
+    )
+
+
+LOADERS: dict[str, Callable[[Subject], tuple[Infer, Loaded]]] = {
+    "torch": _load_torch,
+    "engine": _load_engine,
+    "onnxruntime": _load_onnxruntime,
+}
+
+
+def peak_memory() -> int | None:
+    """Largest resident set of this process so far, in bytes; None where the system does not tell."""
+    try:
+        # Linux: unlike ru_maxrss, this does not start at the size of the process that forked us.
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,68 @@
+"""The calibration table: one INT8 scale a tensor, as a file that people can read and compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.files import PathLike, require_file, write_json
+
+FORMAT = "ampnet-opt-calibration/1"
+LARGEST = 127
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """scales: tensor -> scale (a real value is scale * INT8). method: entropy or minmax. faces: how many were seen.
+
+    data_fingerprint: of those faces (`faces.fingerprint`). graph_sha256: of the float graph they ran through.
+    """
+
+    method: str
+    faces: int
+    data_fingerprint: str
+    graph_sha256: str
+    scales: Mapping[str, float]
+
+    def write(self, path: PathLike) -> None:
+        write_json(path, {"format": FORMAT, **asdict(self)})
+
+
+def read_table(path: PathLike) -> CalibrationTable:
+    """Raises AmpnetError when the file is no calibration table, or holds a scale that is not a finite number over 0."""
+    file = require_file(path, "calibration table")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise AmpnetError(f"{file} is a calibration table of another format than {FORMAT}")
+        table = CalibrationTable(**content)
+        good = all(np.isfinite(scale) and scale > 0 for scale in table.scales.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AmpnetError(f"{file} is not a calibration table: {error}") from error
+    if not good:
+        raise AmpnetError(f"{file} holds a scale that is not a finite number over 0")
+    return table
+
+
+def scale_of(amax: float) -> float:
+    """amax / 127, rounded up to a number that float16 holds exactly, so that FP16 and FP32 graphs have equal scales.
+
+    At least 2**-14, the smallest normal float16: a tensor of zeros has no range, but its scale must be over 0.
+    """
+    exact = max(amax / LARGEST, 2.0**-14)
+    half = np.float16(exact)
+    return float(half if float(half) >= exact else np.nextafter(half, np.float16(np.inf)))
+
+
+def shared_scales(amax: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Scale of every tensor, those of a group sharing the one of their largest range."""
+    return {
+        tensor: scale
+        for members in groups.values()
+        for scale in [scale_of(max(amax[t] for t in members))]
+        for tensor in members
+    }

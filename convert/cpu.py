@@ -1,0 +1,55 @@
+"""Engines of the cpu backend: OpenVINO's own files, from the float graph or the Q/DQ graph."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import onnx
+
+from ampnet_opt.convert.unsigned import to_unsigned
+from ampnet_opt.runtime.cpu import MODEL, load_openvino, require_precision
+from ampnet_opt.runtime.sidecar import INPUTS
+
+HALF = {"fp16", "bf16"}
+
+
+def build(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list[str], str]:
+    """Write `engine.xml` and `engine.bin`; returns their names and OpenVINO's version.
+
+    model: the float graph, or for int8 the Q/DQ graph. Half precisions store FP16 weights. Raises AmpnetError when
+    this processor does not compute in `precision`.
+    """
+    require_precision(precision)
+    openvino = load_openvino()
+    graph = to_unsigned(model) if precision == "int8" else model
+    network = openvino.Core().read_model(graph.SerializeToString())
+    path = directory / MODEL
+    openvino.save_model(network, path, compress_to_fp16=precision in HALF)
+    if precision in HALF:
+        _keep_landmarks_exact(path)
+    return [path.name, path.with_suffix(".bin").name], openvino.__version__
+
+
+def _keep_landmarks_exact(path: Path) -> None:
+    """Mark all layers from the landmarks to their rounding as precise: in half precision a box could move by a cell.
+
+    What follows the rounding are integers of two digits, exact in any type.
+    """
+    tree = ElementTree.parse(path)
+    layers = {layer.get("id"): layer for layer in tree.getroot().iterfind("layers/layer")}
+    readers: dict[str | None, list[str | None]] = {}
+    for edge in tree.getroot().iterfind("edges/edge"):
+        readers.setdefault(edge.get("from-layer"), []).append(edge.get("to-layer"))
+    waiting = [number for number, layer in layers.items() if layer.get("name") == INPUTS[1]]
+    while waiting:
+        number = waiting.pop()
+        layer = layers[number]
+        info = layer.find("rt_info")
+        if info is None:
+            info = ElementTree.Element("rt_info")
+            layer.insert(1 if layer.find("data") is not None else 0, info)
+        ElementTree.SubElement(info, "attribute", name="precise", version="0")
+        if layer.get("type") != "Round":
+            waiting += readers.get(number, [])
+    tree.write(path)

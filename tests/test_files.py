@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, ContextManager, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ampnet_opt import files
+from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.files import new_directory, new_file, require_file, require_new, sha256, write_json, write_text
+
+BOTH = pytest.mark.parametrize("make", [new_file, new_directory])
+Make = Callable[[Path], ContextManager[Path]]
+
+
+def fill(temporary: Path, text: str) -> None:
+    (temporary / "inner" if temporary.is_dir() else temporary).write_text(text)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() if p.is_file() else "" for p in sorted(folder.rglob("*"))}
+
+
+@BOTH
+def test_what_ends_well_stands_alone(tmp_path: Path, make: Make) -> None:
+    target = tmp_path / "a" / "b" / "target.bin"
+    for text in ("first", "second"):
+        with make(target) as temporary:
+            assert temporary.parent == target.parent and temporary != target
+            fill(temporary, text)
+        found = [text for text in tree(tmp_path).values() if text]
+        assert found == [text] and len(list(target.parent.iterdir())) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    "end", [ValueError("x"), KeyboardInterrupt(), SystemExit(1), OSError(28, "No space left on device")]
+)
+def test_what_ends_badly_leaves_all_as_it_was(tmp_path: Path, make: Make, there: bool, end: BaseException) -> None:
+    target = tmp_path / "a" / "b" / "target.bin"
+    if there:
+        with make(target) as temporary:
+            fill(temporary, "old")
+    before = tree(tmp_path)
+    with pytest.raises(AmpnetError if isinstance(end, OSError) else type(end)):
+        with make(target) as temporary:
+            fill(temporary, "new")
+            raise end
+    assert tree(tmp_path) == before
+
+
+def test_parents_that_others_use_stay(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        with new_file(tmp_path / "a" / "target"):
+            (tmp_path / "a" / "other").write_text("x")
+            raise ValueError
+    assert tree(tmp_path) == {"a": "", "a/other": "x"}
+
+
+def test_new_files_are_as_readable_as_any(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "ü")
+        with new_directory(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "file").read_bytes() == "ü".encode()
+
+
+def test_the_old_directory_comes_back_when_the_new_one_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, real = tmp_path / "target", os.replace
+    with new_directory(target) as temporary:
+        fill(temporary, "old")
+    for end in (OSError(5, "Input/output error"), KeyboardInterrupt()):
+
+        def failing(source: Path, place: Path, end: BaseException = end) -> None:
+            if place == target and ".old." not in str(source):
+                raise end
+            real(source, place)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "replace", failing)
+            with pytest.raises((AmpnetError, KeyboardInterrupt)):
+                with new_directory(target) as temporary:
+                    fill(temporary, "new")
+        assert tree(tmp_path) == {"target": "", "target/inner": "old"}
+
+
+def test_a_directory_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with new_directory(tmp_path / "link") as temporary:
+        fill(temporary, "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "inner").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    before = tree(tmp_path)
+    cases = [
+        (new_file, "folder", "it is a directory"),
+        (new_directory, "file", "it is a file, not a directory"),
+        (new_file, "file/below", "file is a file, not a directory"),
+        (new_directory, "file/further/below", "file is a file, not a directory"),
+    ]
+    for make, name, reason in cases:
+        with pytest.raises(MisuseError, match=reason) as caught:
+            with make(tmp_path / name):
+                pytest.fail("the work was begun all the same")
+        assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == before
+
+
+def test_devices_are_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(MisuseError, match="no regular file"):
+        write_text(pipe, "x")
+    assert pipe.is_fifo()
+
+
+@contextmanager
+def no_permission(folder: Path) -> Iterator[None]:
+    """`folder` cannot be written; as root, who may write anywhere, by being somebody else for a while."""
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        for parent in (folder.parent, folder.parent.parent, folder.parent.parent.parent):
+            if str(parent).startswith(tempfile.gettempdir() + os.sep):
+                parent.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+@BOTH
+def test_an_unwritable_directory_is_one_sentence(tmp_path: Path, make: Make) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    for name in ("target", "below/target"):
+        with no_permission(folder), pytest.raises(AmpnetError) as caught:
+            with make(folder / name):
+                pytest.fail("the work was begun all the same")
+        assert str(caught.value).startswith(f"cannot write {folder / name}: Permission denied")
+        assert "\n" not in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.files import new_directory, new_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+make, target = {"file": new_file, "directory": new_directory}[sys.argv[1]], sys.argv[2]
+try:
+    with make(target) as temporary:
+        for part in range(3):
+            (temporary / str(part) if temporary.is_dir() else temporary).write_bytes(bytes(500 + part * 500))
+except AmpnetError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_full_disk_leaves_all_as_it_was(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("resource", reason="file-size limits are of POSIX systems")
+    target = tmp_path / "target"
+    with (new_file if kind == "file" else new_directory)(target) as temporary:
+        fill(temporary, "old")
+    before = tree(tmp_path)
+    ran = subprocess.run([sys.executable, "-c", FULL_DISK, kind, str(target)], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(f"cannot write {target}: File too large") and ran.stdout.count("\n") == 1
+    assert tree(tmp_path) == before
+
+
+FULL_CHECKPOINT = """
+import resource, signal, sys
+from ampnet_opt.checkpoint import init_checkpoint
+from ampnet_opt.errors import AmpnetError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    init_checkpoint(sys.argv[1], 1, 0.05, ["a", "b"])
+except AmpnetError as error:
+    print(error)
+"""
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="checkpoints need torch")
+    target = tmp_path / "below" / "x.safetensors"
+    ran = subprocess.run([sys.executable, "-c", FULL_CHECKPOINT, str(target)], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(f"cannot write {target}: ") and ran.stdout.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_about_another_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(AmpnetError, match=r"absent\.txt"):
+        with new_file(tmp_path / "target"):
+            (tmp_path / "absent.txt").read_text()
+    with pytest.raises(AmpnetError) as caught:
+        with new_file(tmp_path / "target") as temporary:
+            temporary.unlink()
+            temporary.read_text()
+    assert temporary.name not in str(caught.value)
+
+
+def test_required_and_free_places(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with pytest.raises(MisuseError, match=f"model {file} does not exist"):
+        require_file(file, "model")
+    with pytest.raises(MisuseError, match="is a directory"):
+        require_file(tmp_path, "model")
+    assert require_new(file, force=False) == file
+    write_json(file, {"a": [1]})
+    assert json.loads(file.read_text()) == {"a": [1]} and require_file(str(file), "model") == file
+    with pytest.raises(MisuseError, match="--force"):
+        require_new(file, force=False)
+    assert require_new(file, force=True) == file
+
+
+@given(st.binary(max_size=300), st.integers(0, 2))
+def test_fingerprints_are_of_every_byte(data: bytes, blocks: int) -> None:
+    data = data + bytes(blocks << 20)
+    path = Path(tempfile.gettempdir(), f"ampnet-sha-{os.getpid()}")
+    try:
+        path.write_bytes(data)
+        assert sha256(path) == hashlib.sha256(data).hexdigest()
+    finally:
+        path.unlink(missing_ok=True)
