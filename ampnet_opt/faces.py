@@ -7,7 +7,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Collection, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -45,16 +45,7 @@ def read_faces(path: PathLike, split: Optional[str] = None, labelled: bool = Tru
     names the missing columns or files, or the row that lacks a label or five finite landmarks.
     """
     table = require_file(path, "data file")
-    needed = ["file", *(["label", "split"] if labelled else ["split"] if split is not None else []), *COLUMNS]
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [column for column in needed if column not in (reader.fieldnames or [])]
-            if missing:
-                raise MisuseError(f"{table} has no column {', '.join(missing)}")
-            rows = [(f"{table}, line {reader.line_num}", row) for row in reader]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
+    rows = _rows(table, [*(["label", "split"] if labelled else ["split"] if split is not None else []), *COLUMNS])
     folder = table.parent / "images"
     faces = [_face(where, row, folder if folder.is_dir() else table.parent, labelled) for where, row in rows]
     if not faces:
@@ -69,6 +60,38 @@ def read_faces(path: PathLike, split: Optional[str] = None, labelled: bool = Tru
         images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
         raise MisuseError(f"{table} names {images} not exist: {absent[0]}{' and others' if len(absent) > 1 else ''}")
     return faces
+
+
+def read_landmarks(path: PathLike, names: Collection[str]) -> Dict[str, np.ndarray]:
+    """Landmarks float32 [5, 2] of the pictures called `names`, from a CSV with the columns file and the five landmarks.
+
+    Other rows are not looked at; folders in the column file are ignored. Raises MisuseError that names the missing columns,
+    the pictures without a row, or the row that lacks five finite landmarks.
+    """
+    table = require_file(path, "landmarks file")
+    found: Dict[str, np.ndarray] = {}
+    for where, row in _rows(table, COLUMNS):
+        name = Path((row["file"] or "").strip()).name
+        if name in names:
+            found[name] = _face(where, row, table.parent, labelled=False).landmarks
+    missing = sorted(set(names) - set(found))
+    if missing:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise MisuseError(f"{table} has no landmarks for {missing[0]}{others}")
+    return found
+
+
+def _rows(table: Path, columns: Sequence[str]) -> List[Tuple[str, Dict[str, str]]]:
+    """Rows of a CSV with where they stand, or MisuseError when it cannot be read or lacks the column file or `columns`."""
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in ["file", *columns] if column not in (reader.fieldnames or [])]
+            if missing:
+                raise MisuseError(f"{table} has no column {', '.join(missing)}")
+            return [(f"{table}, line {reader.line_num}", row) for row in reader]
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
 
 
 def _face(where: str, row: Dict[str, str], folder: Path, labelled: bool) -> Face:

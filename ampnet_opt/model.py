@@ -8,6 +8,7 @@ head, the third the global head; the prediction is `beta * patch + (1 - beta) * 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ class ChannelGate(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        first, _, second = self.mlp
+        first, second = cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
         mean, peak = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
         hidden = F.relu(pointwise(first.weight, first.bias, mean)) + F.relu(pointwise(first.weight, first.bias, peak))
         # The second layer is linear, so it is applied once, to the sum of the two hidden vectors.

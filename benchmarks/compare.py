@@ -84,7 +84,7 @@ def compare(
     faces: Sequence[Face],
     *,
     classes: Sequence[str] | None = None,
-    patch_radius: int = 5,
+    patch_radius: int | None = None,
     batch: int = 1,
     threads: int | None = None,
     runs: int = 50,

@@ -47,7 +47,7 @@ class Subject:
     path: Path
     threads: int
     classes: tuple[str, ...] | None = None
-    patch_radius: int = 5
+    patch_radius: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 import onnx
 
 from ampnet_opt.convert.unsigned import to_unsigned
-from ampnet_opt.runtime.cpu import MODEL, load_openvino, require_precision
+from ampnet_opt.runtime.cpu import ARITHMETIC, MODEL, load_openvino, require_precision
 from ampnet_opt.runtime.sidecar import INPUTS
+
+__all__ = ["ARITHMETIC", "build", "require_precision"]
 
 HALF = {"fp16", "bf16"}
 
@@ -26,20 +28,24 @@ def build(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list
     network = openvino.Core().read_model(graph.SerializeToString())
     path = directory / MODEL
     openvino.save_model(network, path, compress_to_fp16=precision in HALF)
+    tree = ElementTree.parse(path)
     if precision in HALF:
-        _keep_landmarks_exact(path)
+        _keep_landmarks_exact(tree.getroot())
+    for element in tree.iter():  # indentation is a sixth of the file
+        element.tail = None
+        element.text = (element.text or "").strip() or None
+    tree.write(path)
     return [path.name, path.with_suffix(".bin").name], openvino.__version__
 
 
-def _keep_landmarks_exact(path: Path) -> None:
+def _keep_landmarks_exact(network: ElementTree.Element) -> None:
     """Mark all layers from the landmarks to their rounding as precise: in half precision a box could move by a cell.
 
     What follows the rounding are integers of two digits, exact in any type.
     """
-    tree = ElementTree.parse(path)
-    layers = {layer.get("id"): layer for layer in tree.getroot().iterfind("layers/layer")}
+    layers = {layer.get("id"): layer for layer in network.iterfind("layers/layer")}
     readers: dict[str | None, list[str | None]] = {}
-    for edge in tree.getroot().iterfind("edges/edge"):
+    for edge in network.iterfind("edges/edge"):
         readers.setdefault(edge.get("from-layer"), []).append(edge.get("to-layer"))
     waiting = [number for number, layer in layers.items() if layer.get("name") == INPUTS[1]]
     while waiting:
@@ -52,4 +58,3 @@ def _keep_landmarks_exact(path: Path) -> None:
         ElementTree.SubElement(info, "attribute", name="precise", version="0")
         if layer.get("type") != "Round":
             waiting += readers.get(number, [])
-    tree.write(path)

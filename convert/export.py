@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -14,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ampnet_opt.checkpoint import Checkpoint
+from ampnet_opt.convert.graph import constants_to_initializers
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.landmarks import IMAGE_SIDE
+from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
 
 # The newest opset that TensorRT 8.5's parser reads (8.6 reads it too); per-channel Q/DQ needs at least 13.
 OPSET = 17
-INPUTS, OUTPUT = ("image", "landmarks"), "logits"
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime, both float32
 
 ImageInput = Literal["uint8", "float32"]
@@ -45,7 +48,7 @@ def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.Mo
     the checkpoint's hash, whether it was trained. Raises AmpnetError when the graph and the network disagree.
     """
     model = checkpoint.model if image_input == "float32" else _CameraInput(checkpoint.model)
-    image, landmarks = _examples(2, image_input)
+    image, landmarks = random_faces(2, image_input)
     program = _trace(model.eval(), torch.from_numpy(image), torch.from_numpy(landmarks))
     graph, simplified = onnxsim.simplify(program)
     if not simplified:
@@ -58,8 +61,9 @@ def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.Mo
         "trained": json.dumps(checkpoint.trained),
     }.items():
         graph.metadata_props.add(key=key, value=value)
+    constants_to_initializers(graph.graph)
     onnx.checker.check_model(graph, full_check=True)
-    check_against(model, graph, *_examples(4, image_input, seed=1))
+    check_against(model, graph, *random_faces(4, image_input, seed=1))
     return graph
 
 
@@ -82,26 +86,25 @@ def check_against(model: nn.Module, graph: onnx.ModelProto, images: np.ndarray, 
 
 
 def _trace(model: nn.Module, image: Tensor, landmarks: Tensor) -> onnx.ModelProto:
-    import io
-
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), TemporaryDirectory() as folder:
         # The tracing exporter writes opset 17 itself, in 4 s; the newer one writes 18 in 25 s, to be converted down.
         warnings.simplefilter("ignore")
+        path = Path(folder) / "traced.onnx"
         torch.onnx.export(
             model,
             (image, landmarks),
-            buffer,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=list(INPUTS),
             output_names=[OUTPUT],
             dynamic_axes={name: {0: "N"} for name in (*INPUTS, OUTPUT)},
         )
-    return onnx.load_model_from_string(buffer.getvalue())
+        return onnx.load_model(path)
 
 
-def _examples(count: int, image_input: ImageInput, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def random_faces(count: int, image_input: ImageInput, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise as images and points anywhere as landmarks: inputs of the graph where no faces are at hand."""
     rng = np.random.default_rng(seed)
     landmarks = rng.uniform(0, IMAGE_SIDE, (count, 5, 2)).astype(np.float32)
     if image_input == "uint8":

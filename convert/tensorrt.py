@@ -42,6 +42,13 @@ class Plan:
     target: dict[str, Any]
 
 
+def require_library(backend: str) -> None:
+    """AmpnetError when the backend's module, or the GPU that it needs to build, is missing."""
+    load_library(backend)
+    if backend == "tensorrt":
+        cuda.gpu()
+
+
 def needs_typed_graph(backend: str) -> bool:
     """Whether the graph must itself say what is computed in FP16 (casts), beside what is INT8 (Q/DQ).
 
