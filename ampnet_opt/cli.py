@@ -100,6 +100,9 @@ def build(
     min_batch: int = typer.Option(1, help="Smallest batch of the profile."),
     opt_batch: int = typer.Option(1, help="Batch that the engine is tuned for."),
     max_batch: int = typer.Option(16, help="Largest batch; more images are split."),
+    capabilities: Optional[List[str]] = typer.Option(
+        None, "--compute-capability", help="GPUs of a tensorrt-rtx engine, 8.9 say; repeatable (default: all from 8.0)."
+    ),
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
     force: bool = FORCE,
@@ -121,12 +124,22 @@ def build(
         backend = default_backend()
         typer.echo(f"backend: {backend} (this machine's default; --backend takes another)", err=True)
     _one_of("--backend", backend, tuple(BACKENDS))
+    if capabilities and backend != "tensorrt-rtx":
+        raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
     chosen = _spread(read_faces(data, split), faces) if data is not None else []
     loaded = _read_checkpoint(checkpoint, classes, patch_radius)
     from ampnet_opt.convert.build import Options
     from ampnet_opt.convert.build import build as build_engines
 
-    options = Options(backend, precisions, image_input, batch, chosen, method)  # type: ignore[arg-type]
+    options = Options(
+        backend,  # type: ignore[arg-type]
+        precisions,  # type: ignore[arg-type]
+        image_input,  # type: ignore[arg-type]
+        batch,
+        chosen,
+        method,
+        tuple(capabilities or ()),
+    )
     with _steps() as step:
         engines = build_engines(loaded, options, output, step, force)
     for engine in engines:

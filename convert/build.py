@@ -43,7 +43,10 @@ Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
 @dataclass(frozen=True)
 class Options:
-    """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration."""
+    """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration.
+
+    compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
+    """
 
     backend: Backend
     precisions: Sequence[Precision]
@@ -51,6 +54,7 @@ class Options:
     batch: BatchRange = field(default_factory=BatchRange)
     faces: Sequence[Face] = ()
     method: str = "entropy"
+    compute_capabilities: Sequence[str] = ()
 
 
 def engine_name(backend: str, precision: str) -> str:
@@ -159,7 +163,7 @@ def _compile(
     if precision in {"fp16", "int8"} and tensorrt.needs_typed_graph(options.backend):
         model, kept = to_half(model, _ranges(graph, options))
         details["float32_layers"] = kept
-    plan = tensorrt.build_plan(options.backend, model, precision, options.batch, progress)
+    plan = tensorrt.build_plan(options.backend, model, precision, options.batch, progress, options.compute_capabilities)
     (directory / PLAN).write_bytes(plan.data)
     return plan.version, {**plan.target, **details}, [PLAN]
 

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ampnet_opt.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from ampnet_opt.convert.build import Options, build
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.faces import Face
+from ampnet_opt.labels import PRESETS
+from ampnet_opt.model import AMPNet
+from ampnet_opt.runtime import Engine, cpu
+from ampnet_opt.runtime.engine import SIDE
+from ampnet_opt.runtime.sidecar import BatchRange
+
+openvino = pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
+CLASSES = PRESETS["rafdb"]
+CELL = 8  # pixels of a cell of the feature map
+HEAVY = "torch onnx onnxruntime openvino tensorrt tensorrt_rtx PIL rich typer pandas matplotlib".split()
+
+
+@contextmanager
+def quiet(name: str, total: int) -> Iterator[Callable[[float], None]]:
+    yield lambda done: None
+
+
+def pictures(count: int) -> np.ndarray:
+    """Coarse random patterns, unlike each other as a whole and from patch to patch; uint8 [count, 224, 224, 3]."""
+    rng = np.random.default_rng(5)
+    blocks = rng.integers(0, 256, (count, 14, 14, 3), np.uint8) // 2 + rng.integers(0, 128, (count, 1, 1, 3), np.uint8)
+    return blocks.repeat(SIDE // 14, 1).repeat(SIDE // 14, 2)
+
+
+def points(count: int) -> np.ndarray:
+    """Landmarks anywhere in the image; float32 [count, 5, 2]."""
+    return np.random.default_rng(6).uniform(0, SIDE, (count, 5, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A narrow network whose logits answer to the face: the seeded heads hardly do, so they are scaled up."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AMPNet(len(CLASSES), 0.125).eval()
+    with torch.no_grad():
+        model.patch_head.weight *= 300
+        model.global_head.weight *= 300
+    path = tmp_path_factory.mktemp("checkpoint") / "narrow.safetensors"
+    save_checkpoint(path, model, CLASSES, trained=False)
+    return read_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Engine directories for batches of 1 to 4, by precision: fp32, int8, and fp16 where this processor computes in it."""
+    folder = tmp_path_factory.mktemp("engines")
+    faces = []
+    for number, (image, landmarks) in enumerate(zip(pictures(4), points(4), strict=True)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+        faces.append(Face(folder / f"{number}.png", landmarks))
+    precisions: list[Any] = ["fp32", "int8", *(["fp16"] if "FP16" in cpu.capabilities() else [])]
+    options = Options("cpu", precisions, batch=BatchRange(1, 1, 4), faces=faces, method="minmax")
+    return dict(zip(precisions, build(checkpoint, options, folder, quiet), strict=True))
+
+
+@pytest.fixture(scope="module")
+def fp32(engines: dict[str, Path]) -> Iterator[Engine]:
+    with Engine.load(engines["fp32"]) as engine:
+        yield engine
+
+
+def test_importing_the_runtime_imports_no_backend_and_nothing_of_the_conversion() -> None:
+    script = f"import sys, ampnet_opt.runtime; print(*[name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_logits_are_those_of_the_checkpoint_and_answer_to_picture_and_landmarks(
+    checkpoint: Checkpoint, fp32: Engine
+) -> None:
+    images, landmarks = pictures(3), points(3)
+    logits = fp32.infer(images, landmarks)
+    with torch.no_grad():
+        expected = checkpoint.model(torch.from_numpy(images).permute(0, 3, 1, 2) / 255, torch.from_numpy(landmarks))
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    # The other tests compare logits: they would prove nothing if all faces had the same ones.
+    assert np.abs(logits[0] - logits[1]).max() > 0.1
+    assert np.abs(fp32.infer(images, landmarks[::-1]) - logits).max() > 0.1
+
+
+def test_uint8_and_float_images_agree(fp32: Engine) -> None:
+    images, landmarks = pictures(2), points(2)
+    as_float = images.transpose(0, 3, 1, 2).astype(np.float64) / 255
+    expected = fp32.infer(images, landmarks)
+    np.testing.assert_array_equal(fp32.infer(as_float, landmarks), expected)
+    np.testing.assert_array_equal(fp32.infer(as_float.astype(np.float16), landmarks.astype(np.float64)), expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_batch_beyond_the_profile_gives_what_the_faces_give_one_by_one(
+    engines: dict[str, Path], precision: str
+) -> None:
+    images, landmarks = pictures(9), points(9)  # two full batches of 4, and one face
+    with Engine.load(engines[precision], threads=1) as engine:
+        together = engine.infer(images, landmarks)
+        single = np.concatenate([engine.infer(images[i : i + 1], landmarks[i : i + 1]) for i in range(9)])
+    assert together.shape == (9, len(CLASSES))
+    np.testing.assert_allclose(together, single, atol=1e-3)
+
+
+class Counting:
+    """An executor that notes the batches it is given and hands them on."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.batches = inner, []  # type: Any, list[int]
+
+    def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        self.batches.append(len(images))
+        return self.inner.run(images, landmarks)
+
+
+def test_batches_are_kept_within_the_profile(fp32: Engine) -> None:
+    counting = Counting(fp32._executor)
+    engine = Engine(fp32.directory, replace(fp32.sidecar, batch=BatchRange(3, 3, 4)), counting)
+    images, landmarks = pictures(9), points(9)
+    logits = engine.infer(images, landmarks)
+    assert counting.batches == [4, 4, 3]  # the last face, padded to the smallest batch
+    np.testing.assert_allclose(logits, fp32.infer(images, landmarks), atol=1e-4)
+    assert engine.infer(images[:2], landmarks[:2]).shape == (2, len(CLASSES))
+
+
+def test_no_faces_give_no_logits(fp32: Engine) -> None:
+    for images in (np.empty((0, SIDE, SIDE, 3), np.uint8), np.empty((0, 3, SIDE, SIDE), np.float32)):
+        logits = fp32.infer(images, np.empty((0, 5, 2), np.float32))
+        assert logits.shape == (0, len(CLASSES))
+        assert logits.dtype == np.float32
+
+
+def altered(array: np.ndarray, value: float) -> np.ndarray:
+    copy = array.astype(np.float32)
+    copy.flat[7] = value
+    return copy
+
+
+IMAGES, LANDMARKS = pictures(2), points(2)
+FLOATS = IMAGES.transpose(0, 3, 1, 2).astype(np.float32) / 255
+WRONG = {
+    "one picture without a batch": (IMAGES[0], LANDMARKS[:1], "images must be"),
+    "another size": (IMAGES[:, :200], LANDMARKS, "images must be"),
+    "uint8 with channels first": (IMAGES.transpose(0, 3, 1, 2), LANDMARKS, "images must be"),
+    "floats with channels last": (FLOATS.transpose(0, 2, 3, 1), LANDMARKS, "images must be"),
+    "int32 pictures": (IMAGES.astype(np.int32), LANDMARKS, "images must be"),
+    "floats up to 255": (FLOATS * 255, LANDMARKS, "within"),
+    "a pixel of NaN": (altered(FLOATS, np.nan), LANDMARKS, "within"),
+    "a pixel below 0": (altered(FLOATS, -0.01), LANDMARKS, "within"),
+    "fewer landmarks than pictures": (IMAGES, LANDMARKS[:1], "landmarks must be"),
+    "four points": (IMAGES, LANDMARKS[:, :4], "landmarks must be"),
+    "ten numbers in a row": (IMAGES, LANDMARKS.reshape(2, 10), "landmarks must be"),
+    "a landmark of NaN": (IMAGES, altered(LANDMARKS, np.nan), "finite"),
+    "a landmark of infinity": (IMAGES, altered(LANDMARKS, -np.inf), "finite"),
+    "landmarks of text": (IMAGES, LANDMARKS.astype(str), "finite"),
+    "complex landmarks": (IMAGES, LANDMARKS.astype(np.complex64), "finite"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_face_is_misuse(fp32: Engine, name: str) -> None:
+    images, landmarks, message = WRONG[name]
+    with pytest.raises(MisuseError, match=message):
+        fp32.infer(images, landmarks)
+
+
+def test_landmarks_outside_the_image_count_as_on_its_border(fp32: Engine) -> None:
+    outside = np.random.default_rng(8).uniform(-SIDE, 2 * SIDE, (4, 5, 2)).astype(np.float32)
+    assert ((outside < 0) | (outside > SIDE)).any((1, 2)).all()
+    expected = fp32.infer(pictures(4), outside.clip(0, SIDE))
+    np.testing.assert_array_equal(fp32.infer(pictures(4), outside), expected)
+    assert np.abs(fp32.infer(pictures(4), points(4)) - expected).max() > 0.1
+
+
+def test_an_engine_is_freed_at_the_end_of_its_block_and_may_be_closed_twice(engines: dict[str, Path]) -> None:
+    with Engine.load(engines["fp32"]) as engine:
+        engine.infer(pictures(1), points(1))
+        assert engine.classes == list(CLASSES)
+    assert not engine._executor._requests
+    engine.close()
+
+
+def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32: Engine) -> None:
+    """Landmarks that float32 puts beside the middle between two cells, nearer than half precision can tell."""
+    if "fp16" not in engines:
+        pytest.skip("this processor does not compute in FP16 (OpenVINO's OPTIMIZATION_CAPABILITIES)")
+    rng = np.random.default_rng(9)
+    middle = (rng.integers(4, 24, (4, 5, 2)) + 0.5) * CELL
+    # Half precision rounds each onto the middle, and from there half to even: for every other one to the other cell.
+    near = (middle + rng.choice([-1e-3, 1e-3], middle.shape)).astype(np.float32)
+    images = pictures(4)
+    expected = fp32.infer(images, near)
+    moved = fp32.infer(images, near.astype(np.float16))
+    with Engine.load(engines["fp16"]) as engine:
+        logits = engine.infer(images, near)
+    print(np.abs(logits - expected).max(1), np.abs(moved - expected).max(1))
+    assert (np.abs(logits - expected).max(1) < np.abs(moved - expected).max(1) / 4).all()
