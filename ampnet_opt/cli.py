@@ -10,12 +10,26 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from ampnet_opt import __version__
 from ampnet_opt.errors import AmpnetError, MisuseError
 
+
+class _Commands(TyperGroup):
+    """Ctrl-C is answered here: further out, typer ends the program in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("stopped; nothing was left half-written", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="ampnet-opt",
+    cls=_Commands,
     help="AMP-Net facial expressions: from a PyTorch checkpoint to the fastest engine that is still right.",
     no_args_is_help=True,
     add_completion=False,
@@ -308,6 +322,8 @@ def _stages() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[stage], completed=done, total=total)
 
         yield report
+        for task in bar.tasks:
+            bar.update(task.id, completed=task.total)
 
 
 def main() -> None:
@@ -317,13 +333,14 @@ def main() -> None:
     except AmpnetError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped; nothing was left half-written", err=True)
-        sys.exit(130)
     except MemoryError:
         typer.echo("error: this machine's memory is not enough for this", err=True)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output went away: not an error of ours, and no more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        place = "" if error.filename is None else f" ({error.filename})"
+        typer.echo(f"error: the system refused a file: {error.strerror or error}{place}", err=True)
         sys.exit(1)

@@ -41,7 +41,7 @@ def new_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     """An empty table with columns set left (names) and right (numbers)."""
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in left:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(name), no_wrap=True)
     for name in right:
         table.add_column(Text(name), justify="right")
     return table
@@ -87,15 +87,14 @@ def _speed(report: Report) -> Table:
     title = (
         f"Speed at batch {report.batch}, {count(report.threads, 'thread')}, {count(report.results[0].latency.runs, 'run')}"
     )
-    right = ["p50 ms", "p90 ms", "p99 ms", "images/s", "p50 vs PyTorch", "size MB", "peak MB"]
-    table = new_table(title, ["", "backend", "precision"], right)
+    right = ["p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up", "size MB", "peak MB"]
+    table = new_table(title, ["", "runs as"], right)
     base = report.results[0].latency.p50
     for result in report.results:
         took = result.latency
         table.add_row(
             Text(result.name),
-            result.backend,
-            result.precision,
+            f"{result.backend} {result.precision}",
             *map(milliseconds, (took.p50, took.p90, took.p99, took.images_per_second)),
             ratio(base, took.p50),
             megabytes(result.size),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 BINS = 4096
+SMALLEST_LIMIT = 1e-30  # under it, 1 / width leaves float32
 
 
 class Histogram:
@@ -28,7 +29,7 @@ class Histogram:
             raise ValueError("values are not finite")
         self.amax = max(self.amax, largest)
         if largest > 0 and self.limit == 0:
-            self.limit = largest
+            self.limit = max(largest, SMALLEST_LIMIT)
         while self.limit < largest:
             merged = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate([merged, np.zeros_like(merged)])

@@ -51,9 +51,14 @@ def read_table(path: PathLike) -> CalibrationTable:
 def scale_of(amax: float) -> float:
     """amax / 127, rounded up to a number that float16 holds exactly, so that FP16 and FP32 graphs have equal scales.
 
-    At least 2**-14, the smallest normal float16: a tensor of zeros has no range, but its scale must be over 0.
+    At least 2**-14, the smallest normal float16: a tensor of zeros has no range, but its scale must be over 0. Raises
+    AmpnetError for a range whose scale float16 does not hold.
     """
     exact = max(amax / LARGEST, 2.0**-14)
+    if not exact <= np.finfo(np.float16).max:
+        raise AmpnetError(
+            f"activations of up to {amax:.3g} are too large for INT8 scales; are the checkpoint's weights right?"
+        )
     half = np.float16(exact)
     return float(half if float(half) >= exact else np.nextafter(half, np.float16(np.inf)))
 

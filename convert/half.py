@@ -78,7 +78,8 @@ def _reachable(graph: onnx.GraphProto, start: str) -> set[str]:
 
 
 def _fits(values: np.ndarray) -> bool:
-    half = values.astype(np.float16).astype(np.float32)
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16).astype(np.float32)
     return bool(np.isfinite(half).all() and np.linalg.norm(half - values) <= CONSTANT_ERROR * np.linalg.norm(values))
 
 
@@ -90,6 +91,7 @@ def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str]) -> Non
     halves: set[str] = set()  # activations that are now float16
     available: dict[tuple[str, bool], str] = {}
     nodes: list[onnx.NodeProto] = []
+    dequantized = {node.output[0]: list(node.input) for node in graph.node if node.op_type == "DequantizeLinear"}
 
     def version(name: str, half: bool) -> str:
         """The tensor that holds `name` in the wanted precision, made on first use."""
@@ -102,6 +104,15 @@ def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str]) -> Non
                 available[name, True] = copy.name
         elif (name in halves) == half:
             return name
+        elif (name, half) not in available and name in dequantized:
+            # A cast behind a DQ would keep builders from fusing it with its reader: it is dequantised twice instead.
+            again = f"{name}_{'half' if half else 'single'}"
+            stored, scale, *zero_point = dequantized[name]
+            node = helper.make_node(
+                "DequantizeLinear", [stored, version(scale, half), *zero_point], [again], name=f"{again}_DQ"
+            )
+            nodes.append(node)
+            available[name, half] = again
         elif (name, half) not in available:
             cast = f"{name}_to_{'half' if half else 'single'}"
             kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT

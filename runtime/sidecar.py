@@ -92,6 +92,9 @@ def _parse(path: Path) -> Sidecar:
         if content.pop("format") != FORMAT:
             raise AmpnetError(f"{path} is of another version of ampnet-opt; build the engine again")
         content["batch"] = BatchRange(**content["batch"])
+        for key, kind in (("files", dict), ("classes", list), ("target", dict), ("backend", str), ("backend_version", str)):
+            if not isinstance(content.get(key), kind):
+                raise ValueError(f"{key} is no {kind.__name__}")
         known = {f.name for f in fields(Sidecar)}
         return Sidecar(**{key: value for key, value in content.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,7 +26,8 @@ from ampnet_opt.runtime.sidecar import BatchRange
 openvino = pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
 CLASSES = PRESETS["rafdb"]
 CELL = 8  # pixels of a cell of the feature map
-HEAVY = "torch onnx onnxruntime openvino tensorrt tensorrt_rtx PIL rich typer pandas matplotlib".split()
+HEAVY = ["torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
+HEAVY += ["PIL", "rich", "typer", "pandas", "matplotlib"]
 
 
 @contextmanager
@@ -107,16 +108,17 @@ def test_uint8_and_float_images_agree(fp32: Engine) -> None:
     np.testing.assert_array_equal(fp32.infer(as_float.astype(np.float16), landmarks.astype(np.float64)), expected)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+# One face and several have kernels of their own, whose last bits may put a value into the next of the 8-bit steps.
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("int8", 0.03)])
 def test_a_batch_beyond_the_profile_gives_what_the_faces_give_one_by_one(
-    engines: dict[str, Path], precision: str
+    engines: dict[str, Path], precision: str, tolerance: float
 ) -> None:
     images, landmarks = pictures(9), points(9)  # two full batches of 4, and one face
     with Engine.load(engines[precision], threads=1) as engine:
         together = engine.infer(images, landmarks)
         single = np.concatenate([engine.infer(images[i : i + 1], landmarks[i : i + 1]) for i in range(9)])
     assert together.shape == (9, len(CLASSES))
-    np.testing.assert_allclose(together, single, atol=1e-3)
+    np.testing.assert_allclose(together, single, atol=tolerance)
 
 
 class Counting:
@@ -210,5 +212,4 @@ def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32
     moved = fp32.infer(images, near.astype(np.float16))
     with Engine.load(engines["fp16"]) as engine:
         logits = engine.infer(images, near)
-    print(np.abs(logits - expected).max(1), np.abs(moved - expected).max(1))
     assert (np.abs(logits - expected).max(1) < np.abs(moved - expected).max(1) / 4).all()
