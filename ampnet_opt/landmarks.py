@@ -7,6 +7,7 @@ with zeros is a row of zeros.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,11 +92,15 @@ def one_hot(windows: Windows, side: int) -> Tensor:
     return (1 - (cell - 2 * GRID_SIDE * outside).unsqueeze(4).sub(grid).abs()).clamp(min=0)
 
 
-def crop(features: Tensor, windows: Windows, side: int) -> list[Tensor]:
-    """K patches [N, C, side, side] of `features` [N, C, 28, 28], zero outside each window."""
-    selectors = one_hot(windows, side).to(features.dtype)
-    count = selectors.shape[1]
-    rows = selectors[:, :, 1].reshape(-1, 1, count * side, GRID_SIDE)  # [N, 1, K * side, 28]: one product for all K
-    columns = selectors[:, :, 0].transpose(2, 3)  # [N, K, 28, side]
-    bands = torch.matmul(rows, features).split(side, 2)
-    return [torch.matmul(bands[k], columns[:, k].unsqueeze(1)) for k in range(count)]
+def crop(features: Tensor, groups: Sequence[tuple[Windows, int]]) -> list[Tensor]:
+    """Patches [N, C, side, side] of `features` [N, C, 28, 28], zero outside each window: K for each (windows, side)."""
+    rows, columns, sides = [], [], []
+    for windows, side in groups:
+        selectors = one_hot(windows, side).to(features.dtype)
+        count = selectors.shape[1]
+        rows.append(selectors[:, :, 1].reshape(-1, count * side, GRID_SIDE))
+        columns += [selectors[:, k, :1].transpose(2, 3) for k in range(count)]  # [N, 1, 28, side]
+        sides += [side] * count
+    # One product for the rows of all patches: the map is read once.
+    bands = torch.matmul(torch.cat(rows, 1).unsqueeze(1), features).split(sides, 2)
+    return [torch.matmul(band, column) for band, column in zip(bands, columns, strict=True)]

@@ -193,8 +193,8 @@ class AMPNet(nn.Module):
 
     def _patch_logits(self, features: Tensor, grid: Tensor) -> Tensor:
         radius = self.config.patch_radius
-        local = crop(features, local_windows(grid), LOCAL_SIDE)
-        attention = crop(features, attention_windows(grid, radius), 2 * radius)
+        patches = crop(features, [(local_windows(grid), LOCAL_SIDE), (attention_windows(grid, radius), 2 * radius)])
+        local, attention = patches[:LOCAL_PATCHES], patches[LOCAL_PATCHES:]
 
         def pooled(branches: nn.ModuleList, patches: list[Tensor]) -> Tensor:
             return torch.cat([b(p).mean((2, 3)) for b, p in zip(branches, patches, strict=True)], 1)

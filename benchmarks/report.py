@@ -87,7 +87,7 @@ def _speed(report: Report) -> Table:
     title = (
         f"Speed at batch {report.batch}, {count(report.threads, 'thread')}, {count(report.results[0].latency.runs, 'run')}"
     )
-    right = ["p50 ms", "p90 ms", "p99 ms", "images/s", "speed-up", "size MB", "peak MB"]
+    right = ["p50 ms", "p90 ms", "p99 ms", "img/s", "ratio", "size MB", "peak MB"]
     table = new_table(title, ["", "runs as"], right)
     base = report.results[0].latency.p50
     for result in report.results:

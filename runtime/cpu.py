@@ -69,6 +69,7 @@ class Executor:
     def __init__(self, path: Path, precision: str, threads: Optional[int]) -> None:
         openvino = load_openvino()
         self._core = openvino.Core()
+        self._tensor = openvino.Tensor
         self._model = self._core.read_model(path)
         self._config: Dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -80,7 +81,12 @@ class Executor:
 
     def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         request = self._request(single=len(images) == 1)
-        return request.infer(dict(zip(INPUTS, (images, landmarks))), share_inputs=True)[0].copy()
+        # Tensors over our own memory, and one copy out: the request's convenience call costs a tenth of a millisecond.
+        for name, value in zip(INPUTS, (images, landmarks)):
+            request.set_tensor(name, self._tensor(value, shared_memory=True))
+        request.start_async()
+        request.wait()
+        return request.get_output_tensor(0).data.copy()
 
     def _request(self, single: bool) -> Any:
         if single not in self._requests:
