@@ -124,6 +124,7 @@ def build(
     """Build engines from a checkpoint: one directory for each precision that is asked for."""
     from ampnet_opt.doctor import default_backend
     from ampnet_opt.faces import read_faces
+    from ampnet_opt.files import size_on_disk
     from ampnet_opt.runtime.engine import BACKENDS
     from ampnet_opt.runtime.sidecar import BatchRange
 
@@ -157,9 +158,8 @@ def build(
     with _steps() as step:
         engines = build_engines(loaded, options, output, step, force)
     for engine in engines:
-        size = sum(file.stat().st_size for file in engine.iterdir())
         note = "" if loaded.trained else " (untrained weights)"
-        typer.echo(f"{engine}: {size / 1e6:.1f} MB{note}")
+        typer.echo(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
 
 
 @app.command()

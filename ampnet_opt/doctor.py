@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from typing import Any, Dict
 
 from ampnet_opt import __version__
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.machine import available_cores, processor_name
 from ampnet_opt.runtime import cpu, cuda, trt
 
 
@@ -22,22 +22,13 @@ def examine() -> Dict[str, Any]:
         "ampnet_opt": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor_name(),
+        "cores": available_cores(),
         "gpu": _gpu(),
         "convert": _convert(),
         "backends": {"cpu": _cpu(), **{name: _tensorrt(name) for name in trt.MODULES}},
         "default_backend": default_backend(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            names = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
-        return names[0] if names else platform.processor() or "unknown"
-    except OSError:
-        return platform.processor() or "unknown"
 
 
 def _gpu() -> Dict[str, Any]:

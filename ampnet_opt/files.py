@@ -25,6 +25,12 @@ def sha256(path: PathLike) -> str:
     return digest.hexdigest()
 
 
+def size_on_disk(path: PathLike) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    top = Path(path)
+    return sum(file.stat().st_size for file in (top.rglob("*") if top.is_dir() else [top]) if file.is_file())
+
+
 def require_file(path: PathLike, what: str) -> Path:
     """`path` as a Path, or a MisuseError that says which `what` is missing."""
     found = Path(path)

@@ -14,9 +14,11 @@ import numpy as np
 
 from ampnet_opt import __version__
 from ampnet_opt.benchmarks.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
-from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, available_cores, time_in_turns
+from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_turns
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, load_batches
+from ampnet_opt.files import size_on_disk
+from ampnet_opt.machine import available_cores, processor_name
 
 SCORING_BATCH = 16
 REFERENCE = "PyTorch"
@@ -165,28 +167,12 @@ def require_positive(**options: int) -> None:
             raise MisuseError(f"{name} must be at least 1, got {value}")
 
 
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files of a directory."""
-    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
-
-
 def environment(workers: Sequence[Worker]) -> Environment:
     versions = {"ampnet-opt": __version__, "python": platform.python_version(), "numpy": np.__version__}
     for worker in workers:
         versions.update(worker.loaded.versions)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Environment(_cpu_name(), available_cores(), platform.platform(), versions, date)
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip().lower() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return Environment(processor_name(), available_cores(), platform.platform(), versions, date)
 
 
 def _label_indices(faces: Sequence[Face], classes: Sequence[str]) -> np.ndarray:

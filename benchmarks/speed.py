@@ -17,14 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ampnet_opt.benchmarks.compare import REFERENCE, engine_subjects, environment, require_positive, size_on_disk
+from ampnet_opt.benchmarks.compare import REFERENCE, engine_subjects, environment, require_positive
 from ampnet_opt.benchmarks.metrics import latency
 from ampnet_opt.benchmarks.report import count, megabytes, milliseconds, new_table, ratio
-from ampnet_opt.benchmarks.workers import Subject, Worker, available_cores, time_in_turns
+from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.checkpoint import read_checkpoint
 from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import SIDE
+from ampnet_opt.files import size_on_disk
+from ampnet_opt.machine import available_cores
 
 
 def measure(checkpoint: Path, engines: list[Path], runs: int, threads: int) -> tuple[Table, str]:

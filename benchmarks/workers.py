@@ -158,11 +158,6 @@ def time_in_turns(
     return seconds
 
 
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # --- the worker's side -------------------------------------------------------------------------------------------
 
 

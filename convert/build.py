@@ -28,6 +28,7 @@ from ampnet_opt.convert.verify import verify
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, fingerprint, load_batches
 from ampnet_opt.files import PathLike, new_directory, require_new, sha256
+from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.trt import PLAN
@@ -117,11 +118,11 @@ def _require_possible(options: Options) -> None:
         raise MisuseError("int8 needs faces to calibrate on: pass --data faces.csv")
     if "bf16" in options.precisions and options.backend != "cpu":
         raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
-    for precision in options.precisions:
-        if options.backend == "cpu":
-            cpu.require_precision(precision)
-        else:
-            tensorrt.require_library(options.backend)
+    if options.backend == "cpu":
+        for precision in options.precisions:
+            require_precision(precision)
+    else:
+        tensorrt.require_library(options.backend)
 
 
 def _inputs(options: Options, count: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -158,7 +159,7 @@ def _compile(
     """Write the backend's own files; returns its version, what the engine is for, and the names of the files."""
     if options.backend == "cpu":
         files, version = cpu.build(model, precision, directory)
-        return version, {"arithmetic_of_float_layers": cpu.ARITHMETIC[precision]}, files
+        return version, {"arithmetic_of_float_layers": ARITHMETIC[precision]}, files
     details: dict[str, object] = {}
     if precision in {"fp16", "int8"} and tensorrt.needs_typed_graph(options.backend):
         model, kept = to_half(model, _ranges(graph, options))

@@ -8,10 +8,8 @@ from pathlib import Path
 import onnx
 
 from ampnet_opt.convert.unsigned import to_unsigned
-from ampnet_opt.runtime.cpu import ARITHMETIC, MODEL, load_openvino, require_precision
+from ampnet_opt.runtime.cpu import MODEL, load_openvino, require_precision
 from ampnet_opt.runtime.sidecar import INPUTS
-
-__all__ = ["ARITHMETIC", "build", "require_precision"]
 
 HALF = {"fp16", "bf16"}
 

@@ -19,12 +19,11 @@ from onnx import TensorProto
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.sidecar import BatchRange
+from ampnet_opt.runtime.sidecar import INPUTS, BatchRange
 from ampnet_opt.runtime.trt import load_library, new_logger, one_line, this_platform
 
 log = logging.getLogger(__name__)
 
-LANDMARKS = "landmarks"
 # Builder flags of a weakly typed library: what the float part may be computed in, and whether Q/DQ pairs are obeyed.
 FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("FP16", "INT8")}
 PLATFORM_CHECKS = {"FP16": "platform_has_fast_fp16", "INT8": "platform_has_fast_int8"}
@@ -152,8 +151,8 @@ def _landmark_layers(trt: Any, network: Any) -> list[Any]:
 
     Layers of integers and truth values are left out: they take no precision.
     """
-    image = {network.get_input(i).name for i in range(network.num_inputs)} - {LANDMARKS}
-    landmarks, found = {LANDMARKS}, []
+    image = {network.get_input(i).name for i in range(network.num_inputs)} - {INPUTS[1]}
+    landmarks, found = {INPUTS[1]}, []
     for layer in (network.get_layer(i) for i in range(network.num_layers)):  # in topological order, as they were parsed
         inputs = {tensor.name for tensor in map(layer.get_input, range(layer.num_inputs)) if tensor is not None}
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]

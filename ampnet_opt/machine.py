@@ -1,0 +1,24 @@
+"""What a report says of the machine it was made on. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+
+def processor_name() -> str:
+    """The processor in its maker's words, where the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                key, _, value = line.partition(":")
+                if key.strip().lower() == "model name":
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
