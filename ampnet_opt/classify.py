@@ -9,9 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import Face, load_face, read_landmarks
-
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+from ampnet_opt.faces import PICTURES, Face, load_face, read_landmarks
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ SMALLEST_SIDE = 16  # pixels; a smaller picture holds no face that could be read
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = [f"{point}_{axis}" for point in POINTS for axis in "xy"]
 FARTHEST = 1e6  # pixels; a landmark farther out is no landmark
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}  # suffixes, in lower case
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 
 

@@ -14,6 +14,19 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "ferplus": ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
 }
 
+# Other words for the same classes, as data sets name their folders.
+SYNONYMS = {
+    "happy": "happiness",
+    "sad": "sadness",
+    "angry": "anger",
+    "surprised": "surprise",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "neutrality": "neutral",
+}
+KNOWN = {name for names in PRESETS.values() for name in names}
+
 
 def parse_classes(text: str) -> tuple[str, ...]:
     """A preset's name, or class names separated by commas, in the order of the outputs."""
@@ -34,3 +47,27 @@ def class_names(count: int, given: Sequence[str] | None) -> tuple[str, ...]:
     if len(given) != count:
         raise MisuseError(f"the checkpoint has {count} classes, but {len(given)} were named: {', '.join(given)}")
     return tuple(given)
+
+
+def canonical(name: str) -> str:
+    """Our word for a class, whatever its case and synonym ("Happy" is "happiness"); a name we do not know as it is."""
+    plain = name.strip().lower()
+    word = SYNONYMS.get(plain, plain)
+    return word if word in KNOWN else name.strip()
+
+
+def match_classes(network: Sequence[str], data: Sequence[str]) -> list[int]:
+    """Where each class of the data stands among the network's, by name or else by our word for it.
+
+    Raises MisuseError, naming both lists, when the network lacks one.
+    """
+    places = {canonical(name): place for place, name in enumerate(network)}
+    places.update({name: place for place, name in enumerate(network)})
+    found = [places.get(name, places.get(canonical(name))) for name in data]
+    unknown = [name for name, place in zip(data, found) if place is None]
+    if unknown:
+        raise MisuseError(
+            f"the data has labels that the network lacks: {', '.join(map(repr, unknown))}; its classes are "
+            f"{', '.join(network)}, those of the data {', '.join(data)}"
+        )
+    return [place for place in found if place is not None]

@@ -18,6 +18,7 @@ from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_tur
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, load_batches
 from ampnet_opt.files import size_on_disk
+from ampnet_opt.labels import match_classes
 from ampnet_opt.machine import available_cores, processor_name
 
 SCORING_BATCH = 16
@@ -177,13 +178,8 @@ def environment(workers: Sequence[Worker]) -> Environment:
 
 def _label_indices(faces: Sequence[Face], classes: Sequence[str]) -> np.ndarray:
     """Labels as int64 [N] places in `classes`, by name."""
-    unknown = sorted({face.label for face in faces} - set(classes))
-    if unknown:
-        raise MisuseError(
-            f"the data has labels that the checkpoint lacks: {', '.join(map(repr, unknown))}; its classes are "
-            f"{', '.join(classes)}"
-        )
-    place = {name: i for i, name in enumerate(classes)}
+    names = sorted({face.label for face in faces})
+    place = dict(zip(names, match_classes(classes, names), strict=True))
     return np.array([place[face.label] for face in faces], np.int64)
 
 

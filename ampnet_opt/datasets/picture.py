@@ -1,0 +1,48 @@
+"""What every reader makes of a data set: pictures with a label and a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ampnet_opt.faces import read_image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a data set, before a face was looked for in it.
+
+    name: relative, unique within the data set, "/" between its parts; messages and resumed runs know the picture by it.
+    label, split ("train", "val" or "test"): "" where the data set has none. file: where it lies, or pixels: uint8
+    [height, width], for data sets that keep pictures inside a table. landmarks: float32 [5, 2] in pixels of the upright
+    picture, where the data set gives them.
+    """
+
+    name: str
+    label: str = ""
+    split: str = ""
+    file: Path | None = None
+    pixels: np.ndarray | None = field(default=None, repr=False)
+    landmarks: np.ndarray | None = None
+
+    def image(self) -> np.ndarray:
+        """uint8 [height, width, 3] RGB, upright. Raises MisuseError for a picture that cannot be read."""
+        if self.pixels is not None:
+            return np.repeat(self.pixels[:, :, None], 3, 2)
+        assert self.file is not None
+        return read_image(self.file)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """format: the reader's name; classes: in the data set's own order, empty for pictures without labels.
+
+    notes: one sentence each on what was left out, and why.
+    """
+
+    format: str
+    classes: tuple[str, ...]
+    pictures: list[Picture]
+    notes: tuple[str, ...] = ()
