@@ -1,0 +1,1 @@
+"""Photos to faces of 224 x 224 pixels with five landmarks."""

@@ -1,0 +1,140 @@
+"""The faces of a data set's pictures: found, cut out, scaled to 224 x 224, and written with their landmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterable, Literal, Sequence
+
+import numpy as np
+
+from ampnet_opt.datasets.picture import Picture
+from ampnet_opt.detector import load_detector
+from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.faces import COLUMNS
+from ampnet_opt.files import PathLike, new_file
+from ampnet_opt.machine import available_cores
+from ampnet_opt.preparing.crop import MARGIN
+from ampnet_opt.preparing.journal import IMAGES, SKIPPED, TABLE, Journal
+from ampnet_opt.preparing.work import Settings, Task, name_files, outcomes
+
+HEAD = ["file", "label", "split", "detector_score", *COLUMNS]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """faces: rows of the table; skipped: pictures without a row, by reason; several: pictures with more than one face."""
+
+    table: Path
+    faces: int
+    skipped: dict[str, int]
+    several: int
+
+
+def prepare(
+    pictures: Sequence[Picture],
+    output: PathLike,
+    detector: PathLike | None = None,
+    crop: bool = True,
+    faces: Literal["largest", "all"] = "largest",
+    workers: int | None = None,
+    force: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Prepared:
+    """Write faces.csv (which `ampnet_opt.faces.read_faces` reads), images/ and skipped.csv into the folder `output`.
+
+    detector: YuNet's ONNX file, or the installed detector. crop: cut the face out; otherwise the whole picture is scaled
+    to fit, and landmarks that the data set gives are taken as they are, without a detector. When cropping, the detector's
+    landmarks replace them, as an engine in use will see the detector's. faces: "all" writes more than one of a picture,
+    the others as name+2.jpg, name+3.jpg. workers: processes, one per core unless given. progress: is called with how many
+    pictures are done, those of an earlier run included.
+
+    A run that was stopped goes on where it was when it is repeated with the same input and settings. Raises MisuseError
+    for a finished or different preparation in `output` unless force; AmpnetError when no face is found, a package is
+    missing, the disk is full or a process dies; KeyboardInterrupt with a message after Ctrl-C.
+    """
+    folder = Path(output)
+    _check(pictures, folder, faces, workers)
+    needs_detector = crop or any(picture.landmarks is None for picture in pictures)
+    identity = load_detector(detector).identity if needs_detector else ""  # fails here, before processes start
+    settings = Settings(folder / IMAGES, needs_detector, detector, crop, faces)
+    journal = Journal(folder, _head(pictures, settings, identity), force)
+    try:
+        tasks = [Task(picture, stem) for picture, stem in zip(pictures, name_files(pictures))]
+        done = len(journal.outcomes)
+        progress(done)
+        with contextlib.closing(outcomes(tasks[done:], settings, workers or available_cores())) as finished:
+            for outcome in finished:
+                journal.add(outcome)
+                progress(len(journal.outcomes))
+        return _finish(journal, folder)
+    except KeyboardInterrupt:
+        done = len(journal.outcomes)
+        raise KeyboardInterrupt(
+            f"stopped after {done} of {len(pictures)} pictures; the same command goes on from there"
+        ) from None
+    finally:
+        journal.close()
+
+
+def _check(pictures: Sequence[Picture], output: Path, faces: str, workers: int | None) -> None:
+    if not pictures:
+        raise MisuseError("there are no pictures to prepare")
+    if faces not in ("largest", "all"):
+        raise MisuseError(f"faces is 'largest' or 'all', not {faces!r}")
+    if workers is not None and workers < 1:
+        raise MisuseError(f"{workers} processes cannot work; at least 1 is needed")
+    images = os.path.realpath(output / IMAGES)
+    for folder in {picture.file.parent for picture in pictures if picture.file is not None}:
+        if os.path.realpath(folder) == images:
+            raise MisuseError(f"{folder} holds the pictures to prepare; choose another output folder than {output}")
+
+
+def _head(pictures: Iterable[Picture], settings: Settings, identity: str) -> dict[str, Any]:
+    """What must be equal for a run to go on: keys are the words of the message when it is not."""
+    return {
+        "detector": identity,
+        "crop": MARGIN if settings.crop else None,
+        "choice of faces": settings.faces,
+        "set of pictures": _digest(pictures),
+    }
+
+
+def _digest(pictures: Iterable[Picture]) -> str:
+    """SHA-256 over names, labels, splits, landmarks and pixels; of files, size and time, as reading them would take long."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(repr((picture.name, picture.label, picture.split)).encode())
+        if picture.landmarks is not None:
+            digest.update(np.ascontiguousarray(picture.landmarks, "<f4").tobytes())
+        if picture.pixels is not None:
+            digest.update(repr(picture.pixels.shape).encode() + np.ascontiguousarray(picture.pixels).tobytes())
+        elif picture.file is not None and picture.file.is_file():
+            status = picture.file.stat()
+            digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _finish(journal: Journal, folder: Path) -> Prepared:
+    found = journal.outcomes
+    skipped = [outcome for outcome in found if not outcome.rows]
+    rows = [row for outcome in found for row in outcome.rows]
+    reasons = dict(Counter(outcome.reason for outcome in skipped).most_common())
+    _write(folder / SKIPPED, ["file", "reason", "detail"], ([o.name, o.reason, o.detail] for o in skipped))
+    if not rows:
+        journal.remove()
+        counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        raise AmpnetError(f"none of {len(found)} pictures gave a face ({counts}); {folder / SKIPPED} lists them")
+    _write(folder / TABLE, HEAD, rows)
+    journal.remove()
+    return Prepared(folder / TABLE, len(rows), reasons, sum(outcome.several for outcome in found))
+
+
+def _write(path: Path, head: list[str], rows: Iterable[list[str]]) -> None:
+    with new_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([head, *rows])
