@@ -1,0 +1,102 @@
+"""Drawn faces as data: one face of a seed, a directory of many, and the default data of this tool."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Callable, Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.faces import COLUMNS, Face, read_faces
+from ampnet_opt.files import PathLike, new_directory
+from ampnet_opt.labels import PRESETS
+from ampnet_opt.synthetic.camera import photograph
+from ampnet_opt.synthetic.drawing import draw
+from ampnet_opt.synthetic.geometry import landmarks
+from ampnet_opt.synthetic.parameters import require_label, sample_person, sample_pose, sample_units
+
+VERSION = 1  # of the pictures: raise it when a seed gives other bytes
+SPLITS = ("train", "val", "test")
+MOST = 1 << 24  # faces per class and split
+DEFAULT_CLASSES = PRESETS["affectnet7"]
+DEFAULT_COUNTS = {"train": 37, "test": 50}  # per class: 259 and 350 faces
+CACHE_VARIABLE = "AMPNET_OPT_CACHE"
+
+
+def face(seed: int, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """A face uint8 [224, 224, 3] RGB and its exact landmarks float32 [5, 2] (x, y) in pixels.
+
+    The same seed (0 or more) and label give the same bytes; every pair is drawn independently of all others. Raises
+    MisuseError for a label that is not in parameters.EXPRESSIONS.
+    """
+    rng = np.random.default_rng([require_label(label), seed])
+    person, pose, units = sample_person(rng), sample_pose(rng), sample_units(rng, label)
+    return photograph(draw(person, pose, units, rng), rng), landmarks(person, pose, units)
+
+
+def split_seed(seed: int, split: str, number: int) -> int:
+    """The seed of face `number` of a split: no two of (seed, split, number) share one."""
+    if split not in SPLITS:
+        raise MisuseError(f"there is no split {split!r}; known are {', '.join(SPLITS)}")
+    if not 0 <= number < MOST:
+        raise MisuseError(f"a split has at most {MOST} faces of a class")
+    return (seed * len(SPLITS) + SPLITS.index(split)) * MOST + number
+
+
+def write(
+    folder: PathLike,
+    counts: Mapping[str, int],
+    classes: Sequence[str],
+    seed: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Write `faces.csv` and `images/` to a directory that is whole or not there; returns the CSV's path.
+
+    counts: faces per class of each split. progress: called with the number of faces written and of all faces. Raises
+    MisuseError for unknown classes or splits, or when there would be no face; AmpnetError when it cannot be written.
+    """
+    for label in classes:
+        require_label(label)
+    jobs = [
+        (split, number, label, split_seed(seed, split, number))
+        for split, count in counts.items()
+        for number in range(count)
+        for label in classes
+    ]
+    if not jobs:
+        raise MisuseError("no faces to draw: name at least one class and a split of one face or more")
+    with new_directory(folder) as new:
+        (new / "images").mkdir()
+        with open(new / "faces.csv", "w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["file", "label", "split", *COLUMNS])
+            for done, (split, number, label, own_seed) in enumerate(jobs, 1):
+                image, points = face(own_seed, label)
+                name = f"{split}_{number:05}_{label}.jpg"
+                Image.fromarray(image).save(new / "images" / name, quality=95, subsampling=0)
+                rows.writerow([name, label, split, *(f"{value:.3f}" for value in points.ravel())])
+                if progress is not None:
+                    progress(done, len(jobs))
+    return Path(folder) / "faces.csv"
+
+
+def default_faces(split: str | None = None, progress: Callable[[int, int], object] | None = None) -> list[Face]:
+    """The default data, seven classes in the splits train and test: drawn once, then read from the user's cache.
+
+    progress: called, while they are drawn, with the number of faces written and of all faces."""
+    folder = cache_folder()
+    table = folder / "faces.csv"
+    if not table.is_file():
+        write(folder, DEFAULT_COUNTS, DEFAULT_CLASSES, progress=progress)
+    return read_faces(table, split)
+
+
+def cache_folder() -> Path:
+    """Where the default data lies: in $AMPNET_OPT_CACHE, or else in ampnet-opt of $XDG_CACHE_HOME or ~/.cache."""
+    own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    top = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "ampnet-opt"
+    return top / f"synthetic-{VERSION}"

@@ -1,0 +1,85 @@
+"""Numbers to a picture: a face drawn at twice its size in flat colours, scaled down and lit."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from ampnet_opt.faces import SIDE
+from ampnet_opt.synthetic import features, hair, worn
+from ampnet_opt.synthetic.geometry import View, outline
+from ampnet_opt.synthetic.parameters import Person, Pose, Units
+from ampnet_opt.synthetic.pen import FINE, pixels
+from ampnet_opt.synthetic.shading import creases, shade
+
+
+def draw(person: Person, pose: Pose, units: Units, rng: np.random.Generator) -> np.ndarray:
+    """The face before its camera, float32 [224, 224, 3] RGB of 0 to 255."""
+    view = View(pose)
+    picture = background(rng)
+    pen = ImageDraw.Draw(picture)
+    worn.shoulders(pen, person, view, rng)
+    hair.back_hair(pen, person, view)
+    contour, depth = outline(person, units)
+    edge = pixels(view(contour, depth=depth))
+    features.ears(pen, person, view)
+    pen.polygon(edge, fill=person.skin)
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).polygon([(x / FINE, y / FINE) for x, y in edge], fill=255)
+    features.cheeks(picture, person, view, rng)
+    hair.beard(picture, person, view, units, edge)
+    features.nose(pen, person, view, units)
+    features.lips(pen, person, view, units)
+    features.eyes_and_mouth(picture, person, pose, units)
+    features.brows(pen, person, view, units)
+    hair.front_hair(picture, person, view, rng)
+    folds = creases(person, pose, units)
+    flat = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    light, ambient = _light(rng)
+    bright = shade(person, pose, units, light, ambient, float(rng.uniform(0, 0.3))) * (1 - folds)
+    mottle = Image.fromarray(rng.normal(0, 0.035, (56, 56)).astype(np.float32))
+    bright = bright * (1 + np.asarray(mottle.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
+    inside = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.8)), np.float32) / 255
+    lit = flat * (1 + inside * (bright - 1))[:, :, None]
+    return _over(lit, person, view, rng)
+
+
+def _light(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """A direction to the light, mostly from the front and above, and the share of light without direction."""
+    direction = np.array([rng.normal(0, 0.5), rng.normal(-0.4, 0.25), 1.0])
+    return direction / np.linalg.norm(direction), float(rng.uniform(0.3, 0.6))
+
+
+def _over(lit: np.ndarray, person: Person, view: View, rng: np.random.Generator) -> np.ndarray:
+    """What lies over the skin and takes no part in its shading: glasses and things in front of the face."""
+    kind = str(rng.choice(list(worn.OCCLUSIONS), p=list(worn.OCCLUSIONS.values())))
+    if person.glasses == "none" and kind == "none":
+        return lit
+    picture = Image.fromarray(lit.clip(0, 255).astype(np.uint8)).resize((SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
+    worn.glasses(picture, person, view, rng)
+    worn.occlusion(ImageDraw.Draw(picture), kind, person, view, rng)
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+
+
+def background(rng: np.random.Generator) -> Image.Image:
+    """A gradient, blurred noise or blurred shapes, 448 x 448."""
+    small = 28
+    first, second = rng.uniform(10, 245, (2, 3)) * 0.4 + rng.uniform(10, 245, (2, 1)) * 0.6
+    kind = rng.integers(3)
+    if kind == 0:
+        angle = rng.uniform(0, 2 * np.pi)
+        line = np.linspace(-0.7, 0.7, small)
+        share = (0.5 + line[None, :] * np.cos(angle) + line[:, None] * np.sin(angle)).clip(0, 1)
+        picture = Image.fromarray((first + share[:, :, None] * (second - first)).astype(np.uint8))
+    elif kind == 1:
+        coarse = (first + rng.normal(0, 40, (7, 7, 1))).clip(0, 255).astype(np.uint8)
+        picture = Image.fromarray(coarse)
+    else:
+        picture = Image.new("RGB", (112, 112), tuple(int(v) for v in first))
+        pen = ImageDraw.Draw(picture)
+        for _ in range(int(rng.integers(3, 9))):
+            x, y, w, h = rng.uniform([0, 0, 8, 8], [112, 112, 60, 60])
+            colour = tuple(int(v) for v in (second + rng.normal(0, 45, 3)).clip(0, 255))
+            (pen.ellipse if rng.random() < 0.5 else pen.rectangle)((x - w / 2, y - h / 2, x + w / 2, y + h / 2), fill=colour)
+        picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 5))))
+    return picture.resize((SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
