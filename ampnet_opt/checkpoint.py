@@ -85,17 +85,30 @@ def _published_config(file: Path, tensors: Mapping[str, Tensor], patch_radius: i
     raise AmpnetError(f"{file} is not an AMP-Net checkpoint: it has neither of the heads fc_5.weight and fc_3.weight")
 
 
-def save_checkpoint(path: PathLike, model: AMPNet, classes: Sequence[str], trained: bool = True) -> None:
-    """Write our safetensors file: the weights, with classes, configuration and whether they were trained as metadata."""
+def save_checkpoint(
+    path: PathLike,
+    model: AMPNet,
+    classes: Sequence[str],
+    trained: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write our safetensors file: the weights as `dtype`, with classes, configuration and `trained` as metadata.
+
+    What `dtype` cannot hold raises AmpnetError: a weight may be rounded, not lost.
+    """
     metadata = {
         "format": FORMAT,
         "classes": json.dumps(list(classes)),
         "config": json.dumps(asdict(model.config)),
         "trained": json.dumps(trained),
     }
+    state = {k: v.to("cpu", dtype).contiguous() for k, v in model.state_dict().items() if not k.endswith(STATISTICS_COUNTER)}
+    lost = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if lost:
+        raise AmpnetError(f"{dtype} cannot hold {', '.join(lost)}")
     with new_file(path) as temporary:
         try:
-            safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, metadata)
+            safetensors.torch.save_file(state, temporary, metadata)
         except safetensors.SafetensorError as error:  # how its writer reports a full disk
             raise OSError(str(error)) from error
 
@@ -169,11 +182,16 @@ def init_checkpoint(path: PathLike, seed: int, width: float, classes: Sequence[s
     Equal arguments give equal weights. Raises MisuseError for a width outside (0, 4], fewer than 2 classes or a seed that
     torch has no room for.
     """
+    model = seeded(seed, width, len(classes)).eval()
+    save_checkpoint(path, model, classes, trained=False)
+    return model
+
+
+def seeded(seed: int, width: float, num_classes: int) -> AMPNet:
+    """An untrained network; equal arguments give equal weights. Raises MisuseError as `init_checkpoint` does."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators as well
-            model = AMPNet(len(classes), width)
+            return AMPNet(num_classes, width)
     except (ValueError, RuntimeError) as error:
         raise MisuseError(f"no network can be made of seed {seed}, width {width}: {error}") from error
-    save_checkpoint(path, model.eval(), classes, trained=False)
-    return model

@@ -1,0 +1,42 @@
+"""Labelled faces as a data set of torch, and batches as the network takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ampnet_opt.faces import Face, load_face
+from ampnet_opt.labels import match_classes
+
+Sample = tuple[Tensor, Tensor, int]
+
+
+class LabelledFaces(Dataset[Sample]):
+    """Faces with the index of their label in `classes`. Raises MisuseError for a label that is not among them."""
+
+    def __init__(self, faces: Sequence[Face], classes: Sequence[str]) -> None:
+        self.faces = list(faces)
+        names = sorted({face.label for face in faces})
+        index = dict(zip(names, match_classes(classes, names), strict=True))
+        self.labels = [index[face.label] for face in faces]
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, landmarks = load_face(self.faces[index])
+        return torch.from_numpy(np.array(image)), torch.from_numpy(landmarks), self.labels[index]
+
+
+def batches(faces: LabelledFaces, order: Sequence[int], size: int, workers: int) -> DataLoader[Sample]:
+    """uint8 [n, 224, 224, 3], float32 [n, 5, 2], int64 [n] of the faces in `order`, `size` at a time."""
+    return DataLoader(faces, size, sampler=list(order), num_workers=workers)
+
+
+def as_input(image: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1], channels last in memory."""
+    return image.permute(0, 3, 1, 2).float() / 255

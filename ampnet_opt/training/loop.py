@@ -1,0 +1,196 @@
+"""The training loop: epochs of steps, averaged weights, the best of them by validation kept."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ampnet_opt.benchmarks.metrics import confusion_matrix, macro_f1
+from ampnet_opt.checkpoint import save_checkpoint
+from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.faces import Face, fingerprint
+from ampnet_opt.files import new_file
+from ampnet_opt.model import AMPNet
+from ampnet_opt.training.curve import draw_curve
+from ampnet_opt.training.faces import LabelledFaces, as_input, batches
+from ampnet_opt.training.recipe import Recipe, averaging, draw
+from ampnet_opt.training.state import Progress, load_state, save_state
+
+EVALUATION_BATCH = 64
+# Called with the epoch (from 0), the faces of it that are done, and the metrics of the last finished epoch.
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of a run that writes the checkpoint `checkpoint`: the metrics, their picture, and the state to go on from."""
+
+    checkpoint: Path
+
+    @property
+    def metrics(self) -> Path:
+        return self.checkpoint.with_suffix(".csv")
+
+    @property
+    def curve(self) -> Path:
+        return self.checkpoint.with_suffix(".png")
+
+    @property
+    def state(self) -> Path:
+        return self.checkpoint.with_suffix(".state")
+
+
+def train(
+    model: AMPNet,
+    classes: Sequence[str],
+    training: Sequence[Face],
+    validation: Sequence[Face],
+    recipe: Recipe,
+    output: Path,
+    device: str = "cpu",
+    workers: int = 1,
+    report: Report = lambda epoch, done, metrics: None,
+) -> Progress:
+    """Train `model` and write to `output` the averaged weights of the epoch that was best on `validation`, as float16.
+
+    Best is the highest mean of top-1 and macro-F1: top-1 alone would not notice a rare class. A state file beside `output`
+    lets a killed run go on at its last finished epoch, to the same result; it is removed at the end. Raises MisuseError
+    for labels that are no classes or a state of another run, AmpnetError when the loss is no longer finite.
+    """
+    outputs = Outputs(output)
+    faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
+    run = _name(model, classes, recipe, training, validation)
+    model = model.to(device, memory_format=torch.channels_last)
+    ema = averaged(model, recipe.ema)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    progress = Progress()
+    if outputs.state.exists():
+        progress = load_state(outputs.state, run, {"model": model, "ema": ema}, optimizer)
+    last = progress.rows[-1] if progress.rows else {}
+    for epoch in range(progress.epoch, recipe.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate_of(epoch)
+        loss = _epoch(model, ema, optimizer, faces, recipe, epoch, device, workers, lambda n: report(epoch, n, last))  # noqa: B023
+        predicted = _predict(ema.module, held_out, device, workers)
+        truth = np.array(held_out.labels)
+        last = {
+            "epoch": epoch + 1,
+            "rate": recipe.rate_of(epoch),
+            "loss": loss,
+            "top1": float((predicted == truth).mean()),
+            "macro_f1": float(macro_f1(confusion_matrix(truth, predicted, len(classes)))),
+        }
+        score = (last["top1"] + last["macro_f1"]) / 2
+        if score > progress.best:
+            progress.best = score
+            save_checkpoint(output, ema.module, classes, dtype=torch.float16)
+        progress.rows.append(last)
+        progress.epoch = epoch + 1
+        _record(outputs, progress.rows)
+        save_state(outputs.state, run, progress, {"model": model, "ema": ema}, optimizer)
+        report(epoch, len(faces), last)
+    outputs.state.unlink(missing_ok=True)
+    return progress
+
+
+def _epoch(
+    model: AMPNet,
+    ema: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    faces: LabelledFaces,
+    recipe: Recipe,
+    epoch: int,
+    device: str,
+    workers: int,
+    done: Callable[[int], None],
+) -> float:
+    """One pass; returns the mean loss. All that is random in it follows from the recipe's seed and the epoch."""
+    torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    model.train()
+    total, seen = 0.0, 0
+    order = draw(faces.labels, recipe.balance, recipe.seed, epoch)
+    for image, landmarks, label in batches(faces, order, recipe.batch, workers):
+        if len(label) == 1:
+            continue  # batch norm has no variance of one
+        pictures, points = recipe.augmentation(as_input(image), landmarks, generator)
+        pictures = pictures.to(device, memory_format=torch.channels_last)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bf16):
+            patch, whole = model.heads(pictures, points.to(device))
+        loss = head_loss(patch.float(), whole.float(), label.to(device), model.config.beta, recipe.smoothing)
+        if not torch.isfinite(loss):
+            raise AmpnetError(f"the loss of epoch {epoch + 1} is {loss.item()}: lower the learning rate (--rate)")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ema.update_parameters(model)
+        total, seen = total + loss.item() * len(label), seen + len(label)
+        done(seen)
+    return total / seen
+
+
+def averaged(model: AMPNet, decay: float) -> AveragedModel:
+    """A copy of the network whose weights and statistics follow it as `averaging` says."""
+
+    def average(kept: list[Tensor], new: list[Tensor], steps: Tensor | int) -> None:
+        get_ema_multi_avg_fn(averaging(decay, int(steps)))(kept, new, steps)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def head_loss(patch: Tensor, whole: Tensor, label: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """beta * cross-entropy of the patch head + (1 - beta) * that of the global head: Liu et al. 2022, the joint loss."""
+    first, second = (F.cross_entropy(logits, label, label_smoothing=smoothing) for logits in (patch, whole))
+    return beta * first + (1 - beta) * second
+
+
+@torch.inference_mode()
+def _predict(model: nn.Module, faces: LabelledFaces, device: str, workers: int) -> np.ndarray:
+    """Top-1 int64 [len(faces)]."""
+    model.eval()
+    found = []
+    for image, landmarks, _ in batches(faces, range(len(faces)), EVALUATION_BATCH, workers):
+        found.append(model(as_input(image).to(device), landmarks.to(device)).argmax(1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _name(
+    model: AMPNet, classes: Sequence[str], recipe: Recipe, training: Sequence[Face], validation: Sequence[Face]
+) -> str:
+    """Digest of all that a run follows from; faces by their bytes, so that a moved data set is the same."""
+    labels = [face.label for face in [*training, *validation]]
+    start = hashlib.sha256()
+    for value in model.state_dict().values():
+        start.update(value.cpu().numpy().tobytes())
+    parts = [asdict(model.config), list(classes), asdict(recipe), labels, fingerprint(training), fingerprint(validation)]
+    return hashlib.sha256(json.dumps([*parts, start.hexdigest()]).encode()).hexdigest()
+
+
+def _record(outputs: Outputs, rows: list[dict[str, float]]) -> None:
+    with new_file(outputs.metrics) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with new_file(outputs.curve) as temporary:
+        draw_curve(temporary, rows)
+
+
+def require_device(name: str) -> str:
+    """`name` ("cpu", "cuda", "cuda:1") when torch can use it. Raises MisuseError that says why not."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise MisuseError(f"torch cannot use the device {name}: {str(error).splitlines()[0]}") from error
+    return name
