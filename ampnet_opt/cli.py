@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import typer
 from typer.core import TyperGroup
 
 from ampnet_opt import __version__
+from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.terminal import (
+    CKPT,
+    CLASSES,
+    FORCE,
+    RADIUS,
+    THREADS,
+    one_of,
+    read_checkpoint,
+    require_extra,
+    spread,
+    stages,
+    steps,
+)
+
+ENGINES = Path("engines")
+SHIPPED = typer.Argument(None, metavar="[CKPT]", help="Checkpoint (default: the one that comes with the package).")
 
 
 class _Commands(TyperGroup):
@@ -22,8 +38,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("stopped; nothing was left half-written", err=True)
+        except KeyboardInterrupt as stop:
+            typer.echo(str(stop) or "stopped; nothing was left half-written", err=True)
             raise typer.Exit(130) from None
 
 
@@ -35,14 +51,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
-CLASSES = typer.Option(
-    None, "--classes", help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus) or names, by commas."
-)
-RADIUS = typer.Option(None, "--patch-radius", help="Of the authors' files, which do not carry it (published: 5).")
-FORCE = typer.Option(False, "--force", help="Replace what stands there.")
-THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
 
 
 @app.callback(invoke_without_command=True)
@@ -61,6 +69,7 @@ def init(
     force: bool = FORCE,
 ) -> None:
     """Write a seeded, untrained checkpoint, to try every command without one of your own."""
+    require_extra()
     from ampnet_opt.checkpoint import init_checkpoint
     from ampnet_opt.files import require_new
     from ampnet_opt.labels import parse_classes
@@ -82,13 +91,13 @@ def export(
     """Write the network as one ONNX graph: image and landmarks in, logits out, any batch."""
     from ampnet_opt.files import new_file, require_new
 
-    _one_of("--input", image_input, ("uint8", "float32"))
+    one_of("--input", image_input, ("uint8", "float32"))
     require_new(output, force)
-    loaded = _read_checkpoint(checkpoint, classes, patch_radius)
+    loaded = read_checkpoint(checkpoint, classes, patch_radius)
     from ampnet_opt.convert.export import OPSET
     from ampnet_opt.convert.export import export as export_graph
 
-    with _steps() as step:
+    with steps() as step:
         with step("exporting the graph", 0):
             graph = export_graph(loaded, image_input)  # type: ignore[arg-type]
         with new_file(output) as temporary:
@@ -99,14 +108,14 @@ def export(
 
 @app.command()
 def build(
-    checkpoint: Path = CKPT,
-    output: Path = typer.Option(..., "-o", "--output", help="Where the engine directories go."),
-    int8: bool = typer.Option(False, "--int8", help="INT8 by Q/DQ; needs --data."),
+    checkpoint: Optional[Path] = SHIPPED,
+    output: Path = typer.Option(ENGINES, "-o", "--output", help="Where the engine directories go."),
+    int8: bool = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data."),
     fp16: bool = typer.Option(False, "--fp16", help="FP16."),
     bf16: bool = typer.Option(False, "--bf16", help="BF16 (cpu backend)."),
     fp32: bool = typer.Option(False, "--fp32", help="FP32."),
     backend: Optional[str] = typer.Option(None, "--backend", help="cpu, tensorrt or tensorrt-rtx (default: see doctor)."),
-    data: Optional[Path] = typer.Option(None, "--data", help="CSV of faces, images/ beside it."),
+    data: Optional[Path] = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces)."),
     split: str = typer.Option("train", "--split", help="Rows of the CSV that calibrate."),
     faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
     method: str = typer.Option("entropy", "--calibration", help="entropy or minmax."),
@@ -123,26 +132,26 @@ def build(
 ) -> None:
     """Build engines from a checkpoint: one directory for each precision that is asked for."""
     from ampnet_opt.doctor import default_backend
-    from ampnet_opt.faces import read_faces
     from ampnet_opt.files import size_on_disk
     from ampnet_opt.runtime.engine import BACKENDS
     from ampnet_opt.runtime.sidecar import BatchRange
+    from ampnet_opt.shipped import CHECKPOINT
 
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     precisions = [name for name, wanted in asked.items() if wanted]
     if not precisions:
         raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
-    _one_of("--input", image_input, ("uint8", "float32"))
-    _one_of("--calibration", method, ("entropy", "minmax"))
+    one_of("--input", image_input, ("uint8", "float32"))
+    one_of("--calibration", method, ("entropy", "minmax"))
     batch = BatchRange(min_batch, opt_batch, max_batch)
     if backend is None:
         backend = default_backend()
         typer.echo(f"backend: {backend} (this machine's default; --backend takes another)", err=True)
-    _one_of("--backend", backend, tuple(BACKENDS))
+    one_of("--backend", backend, tuple(BACKENDS))
     if capabilities and backend != "tensorrt-rtx":
         raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
-    chosen = _spread(read_faces(data, split), faces) if data is not None else []
-    loaded = _read_checkpoint(checkpoint, classes, patch_radius)
+    chosen = spread(_data(data, split), faces) if int8 or data is not None else []
+    loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     from ampnet_opt.convert.build import Options
     from ampnet_opt.convert.build import build as build_engines
 
@@ -155,7 +164,7 @@ def build(
         method,
         tuple(capabilities or ()),
     )
-    with _steps() as step:
+    with steps() as step:
         engines = build_engines(loaded, options, output, step, force)
     for engine in engines:
         note = "" if loaded.trained else " (untrained weights)"
@@ -194,9 +203,12 @@ def run(
 
 @app.command()
 def compare(
-    checkpoint: Path = CKPT,
-    engines: List[Path] = typer.Argument(..., metavar="ENGINES", help="Engine directories."),
-    data: Path = typer.Option(..., "--data", help="CSV of labelled faces, images/ beside it."),
+    subjects: Optional[List[Path]] = typer.Argument(
+        None, metavar="[CKPT] [ENGINES...]", help="Default: the package's checkpoint, and all that lies in engines/."
+    ),
+    data: Optional[Path] = typer.Option(
+        None, "--data", help="CSV of labelled faces, images/ beside it (default: drawn faces)."
+    ),
     split: str = typer.Option("test", "--split", help="Rows of the CSV to score on."),
     limit: Optional[int] = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly."),
     batch: int = typer.Option(1, "--batch", min=1, help="Batch that is timed."),
@@ -209,18 +221,18 @@ def compare(
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
     from rich.console import Console
 
-    from ampnet_opt.faces import read_faces
     from ampnet_opt.labels import parse_classes
 
-    faces = read_faces(data, split)
-    chosen = faces if limit is None else _spread(faces, limit)
-    _require_extra()
+    checkpoint, engines = _subjects(subjects or [])
+    faces = _data(data, split)
+    chosen = faces if limit is None else spread(faces, limit)
+    require_extra()
     from ampnet_opt.benchmarks.compare import compare as measure
     from ampnet_opt.benchmarks.report import render
     from ampnet_opt.files import write_text
 
     names = None if classes is None else parse_classes(classes)
-    with _stages() as progress:
+    with stages() as progress:
         report = measure(
             checkpoint,
             engines,
@@ -251,79 +263,36 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="As one JSON objec
     Console().print(render(findings))
 
 
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise MisuseError(f"{option} takes {', '.join(allowed)}, not {value!r}")
+app.command()(prepare)
+app.command()(train)
 
 
-def _spread(faces: list[Any], count: int) -> list[Any]:
-    """`count` of the faces, evenly spread over the file, all of them when there are fewer."""
-    return [faces[i * len(faces) // count] for i in range(count)] if count < len(faces) else faces
+def _data(table: Optional[Path], split: str) -> List[Any]:
+    """The faces of a CSV, or of the default data, about which a line on stderr says what they are."""
+    from ampnet_opt.faces import read_faces
+
+    if table is not None:
+        return read_faces(table, split)
+    from ampnet_opt.synthetic import default_faces
+
+    with stages() as progress:
+        faces = default_faces(split, lambda done, total: progress("drawing faces, once", done, total))
+    typer.echo(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)", err=True)
+    return faces
 
 
-def _require_extra() -> None:
-    """MisuseError where what `[convert]` installs is missing."""
-    try:
-        import onnxruntime  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise AmpnetError(
-            f"this command needs more than the runtime ({error}): pip install 'ampnet-opt[convert]'"
-        ) from error
+def _subjects(paths: List[Path]) -> tuple[Path, List[Path]]:
+    """Checkpoint and engine directories of a comparison; what is not given is the package's checkpoint and engines/*."""
+    from ampnet_opt.runtime.sidecar import NAME
+    from ampnet_opt.shipped import CHECKPOINT
 
-
-def _read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[int]) -> Any:
-    from ampnet_opt.files import require_file
-    from ampnet_opt.labels import parse_classes
-
-    require_file(path, "checkpoint")
-    _require_extra()
-    from ampnet_opt.checkpoint import read_checkpoint
-
-    loaded = read_checkpoint(path, None if classes is None else parse_classes(classes), patch_radius)
-    if loaded.dropped:
-        typer.echo(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out", err=True)
-    return loaded
-
-
-@contextmanager
-def _progress(**columns: Any) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*parts, console=Console(stderr=True), **columns) as bar:
-        yield bar
-
-
-@contextmanager
-def _steps() -> Iterator[Callable[[str, int], Any]]:
-    """Steps of a build, each with a bar on stderr."""
-    with _progress() as bar:
-
-        @contextmanager
-        def step(name: str, total: int) -> Iterator[Callable[[float], None]]:
-            task = bar.add_task(name, total=total or None)
-            yield lambda done: bar.update(task, completed=done)
-            bar.update(task, total=total or 1, completed=total or 1)
-
-        yield step
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Stages of a measurement, named by the calls themselves."""
-    with _progress() as bar:
-        tasks: Dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield report
-        for task in bar.tasks:
-            bar.update(task.id, completed=task.total)
+    checkpoint = paths[0] if paths and not paths[0].is_dir() else CHECKPOINT
+    engines = [path for path in paths if path is not checkpoint]
+    if not engines:
+        engines = sorted(file.parent for file in ENGINES.glob(f"*/{NAME}"))
+        if not engines:
+            raise MisuseError("there are no engines to compare: name them, or make one with ampnet-opt build --int8")
+    return checkpoint, engines
 
 
 def main() -> None:

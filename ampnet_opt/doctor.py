@@ -86,7 +86,7 @@ def render(findings: Dict[str, Any]) -> Any:
         machine.add_row(key.replace("_", "-"), str(findings[key]))
     gpu, convert = findings["gpu"], findings["convert"]
     machine.add_row(
-        "gpu", f"{gpu['name']}, compute capability {gpu['compute_capability']}" if gpu["found"] else gpu["problem"]
+        "gpu", f"{gpu['name']}, compute capability {gpu['compute_capability']}" if gpu["found"] else escape(gpu["problem"])
     )
     made = ", ".join(f"{name} {version}" for name, version in convert.get("versions", {}).items())
     machine.add_row("convert", made or escape(convert["problem"]))

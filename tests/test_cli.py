@@ -36,14 +36,14 @@ SCRIPT = Path(sys.executable).with_name("ampnet-opt")
 COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-c", "from ampnet_opt.cli import main; main()"]
 
 
-def ampnet(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def ampnet(*arguments: object, variables: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", **(variables or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **options)
 
 
-def succeeds(*arguments: object) -> subprocess.CompletedProcess[str]:
-    result = ampnet(*arguments)
+def succeeds(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    result = ampnet(*arguments, **options)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     return result

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from ampnet_opt.training.recipe import Recipe, averaging, draw
 from ampnet_opt.training.state import Progress, load_state, save_state
 
 EVALUATION_BATCH = 64
+Tensors = tuple[Tensor, ...] | list[Tensor]
 # Called with the epoch (from 0), the faces of it that are done, and the metrics of the last finished epoch.
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -70,7 +72,7 @@ def train(
     outputs = Outputs(output)
     faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
     run = _name(model, classes, recipe, training, validation)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = averaged(model, recipe.ema)
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
@@ -95,7 +97,7 @@ def train(
         score = (last["top1"] + last["macro_f1"]) / 2
         if score > progress.best:
             progress.best = score
-            save_checkpoint(output, ema.module, classes, dtype=torch.float16)
+            save_checkpoint(output, cast(AMPNet, ema.module), classes, dtype=torch.float16)
         progress.rows.append(last)
         progress.epoch = epoch + 1
         _record(outputs, progress.rows)
@@ -122,7 +124,7 @@ def _epoch(
     model.train()
     total, seen = 0.0, 0
     order = draw(faces.labels, recipe.balance, recipe.seed, epoch)
-    for image, landmarks, label in batches(faces, order, recipe.batch, workers):
+    for image, landmarks, label in batches(faces, order.tolist(), recipe.batch, workers):
         if len(label) == 1:
             continue  # batch norm has no variance of one
         pictures, points = recipe.augmentation(as_input(image), landmarks, generator)
@@ -144,7 +146,7 @@ def _epoch(
 def averaged(model: AMPNet, decay: float) -> AveragedModel:
     """A copy of the network whose weights and statistics follow it as `averaging` says."""
 
-    def average(kept: list[Tensor], new: list[Tensor], steps: Tensor | int) -> None:
+    def average(kept: Tensors, new: Tensors, steps: Tensor | int) -> None:
         get_ema_multi_avg_fn(averaging(decay, int(steps)))(kept, new, steps)
 
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

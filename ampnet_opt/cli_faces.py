@@ -1,0 +1,103 @@
+"""The commands before there is a checkpoint: faces from pictures, a network from faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Optional
+
+import typer
+
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.terminal import FORCE, counter, require_extra
+
+
+def prepare(
+    pictures: Path = typer.Argument(..., metavar="IMAGES_OR_DATASET", help="A picture, a folder of them, or a data set."),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for faces.csv and images/."),
+    format: Optional[str] = typer.Option(None, "--format", help="Layout of the data set (default: recognised)."),
+    detector: Optional[Path] = typer.Option(None, "--detector", help="A YuNet ONNX file (default: CenterFace of [detect])."),
+    crop: bool = typer.Option(True, help="Cut out the face; --no-crop keeps aligned pictures whole."),
+    every: bool = typer.Option(False, "--all-faces", help="Every face of a picture, not only the largest."),
+    workers: Optional[int] = typer.Option(None, min=1, help="Processes (default: one per core)."),
+    force: bool = FORCE,
+) -> None:
+    """Find faces and their landmarks: pictures or a data set in, faces.csv and images/ of 224 x 224 out."""
+    from ampnet_opt.datasets.registry import read_dataset
+    from ampnet_opt.preparing.prepare import prepare as run
+
+    dataset = read_dataset(pictures, format)
+    for note in dataset.notes:
+        typer.echo(f"note: {note}", err=True)
+    total = len(dataset.pictures)
+    with counter(f"{dataset.format}: {total} pictures", total) as bar:
+        done = run(
+            dataset.pictures,
+            output,
+            detector,
+            crop=crop,
+            faces="all" if every else "largest",
+            workers=workers,
+            force=force,
+            progress=lambda count: bar(count, f"{dataset.format}: {total} pictures"),
+        )
+    several = f", {done.several} pictures had several" if done.several else ""
+    typer.echo(f"{done.table}: {done.faces} faces{several}")
+    for reason, count in done.skipped.items():
+        typer.echo(f"skipped: {count}, {reason} (listed in {done.table.parent / 'skipped.csv'})", err=True)
+
+
+def train(
+    data: List[Path] = typer.Option(..., "--data", help="CSV of labelled faces, or its folder; repeatable: they are mixed."),
+    output: Path = typer.Option(..., "-o", "--output", help="The checkpoint; metrics, curve and state go beside it."),
+    width: float = typer.Option(0.25, help="Factor on every channel count."),
+    classes: str = typer.Option("rafdb", "--classes", help="A preset or names, by commas, in the order of the outputs."),
+    start: Optional[Path] = typer.Option(None, "--from", help="Go on from this checkpoint instead of from seeded weights."),
+    epochs: int = typer.Option(40, min=1, help="Passes over the training faces."),
+    batch: int = typer.Option(32, min=2, help="Faces a step."),
+    rate: float = typer.Option(0.01, help="Learning rate, divided by 10 at 60 % and 85 % of the epochs."),
+    balance: float = typer.Option(0.5, min=0, max=1, help="0: classes as they come, 1: all equally often."),
+    seed: int = typer.Option(0, min=0, help="Of weights, draws and augmentation."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
+    bf16: bool = typer.Option(False, "--bf16", help="BF16 autocast: for GPUs, and CPUs with AMX."),
+    force: bool = FORCE,
+) -> None:
+    """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
+    from ampnet_opt.faces import read_faces
+    from ampnet_opt.files import require_new
+    from ampnet_opt.labels import parse_classes
+
+    names = parse_classes(classes)
+    tables = [path / "faces.csv" if path.is_dir() else path for path in data]
+    faces, held_out = ([face for table in tables for face in read_faces(table, split)] for split in ("train", "val"))
+    require_extra()
+    from ampnet_opt.checkpoint import read_checkpoint, seeded
+    from ampnet_opt.training.loop import Outputs, require_device
+    from ampnet_opt.training.loop import train as run
+    from ampnet_opt.training.recipe import Recipe
+
+    state = Outputs(output).state
+    if force:
+        state.unlink(missing_ok=True)
+    if not state.exists():
+        require_new(output, force)
+    require_device(device)
+    if start is None:
+        model = seeded(seed, width, len(names))
+    else:
+        begun = read_checkpoint(start)
+        if begun.classes != names:
+            raise MisuseError(f"{start} has the classes {', '.join(begun.classes)}, not {', '.join(names)}; see --classes")
+        model = begun.model
+    recipe = Recipe(epochs=epochs, batch=batch, rate=rate, balance=balance, seed=seed, bf16=bf16)
+    with counter(f"training on {len(faces)} faces", epochs * len(faces)) as bar:
+
+        def report(epoch: int, done: int, metrics: dict[str, float]) -> None:
+            figures = "".join(f", {key} {metrics[key]:.3f}" for key in ("loss", "top1", "macro_f1") if key in metrics)
+            bar(epoch * len(faces) + done, f"epoch {epoch + 1} of {epochs}{figures}")
+
+        finished = run(model, names, faces, held_out, recipe, output, device, report=report)
+    best = max(finished.rows, key=lambda row: row["top1"] + row["macro_f1"])
+    typer.echo(
+        f"{output}: epoch {best['epoch']:.0f} of {epochs}, on {len(held_out)} validation faces "
+        f"top-1 {best['top1']:.1%}, macro-F1 {best['macro_f1']:.3f}"
+    )

@@ -1,0 +1,102 @@
+"""What the commands share: options of one meaning, progress on stderr, checkpoints read with what was given for them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Optional
+
+import typer
+
+from ampnet_opt.errors import AmpnetError, MisuseError
+
+CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
+CLASSES = typer.Option(
+    None, "--classes", help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus) or names, by commas."
+)
+RADIUS = typer.Option(None, "--patch-radius", help="Of the authors' files, which do not carry it (published: 5).")
+FORCE = typer.Option(False, "--force", help="Replace what stands there.")
+THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise MisuseError(f"{option} takes {', '.join(allowed)}, not {value!r}")
+
+
+def spread(faces: list[Any], count: int) -> list[Any]:
+    """`count` of the faces, evenly spread over the file, all of them when there are fewer."""
+    return [faces[i * len(faces) // count] for i in range(count)] if count < len(faces) else faces
+
+
+def require_extra() -> None:
+    """MisuseError where what `[convert]` installs is missing."""
+    try:
+        import onnxruntime  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise AmpnetError(
+            f"this command needs more than the runtime ({error}): pip install 'ampnet-opt[convert]'"
+        ) from error
+
+
+def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[int]) -> Any:
+    from ampnet_opt.files import require_file
+    from ampnet_opt.labels import parse_classes
+
+    require_file(path, "checkpoint")
+    require_extra()
+    from ampnet_opt.checkpoint import read_checkpoint
+
+    loaded = read_checkpoint(path, None if classes is None else parse_classes(classes), patch_radius)
+    if loaded.dropped:
+        typer.echo(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out", err=True)
+    return loaded
+
+
+@contextmanager
+def progress(**columns: Any) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*parts, console=Console(stderr=True), **columns) as bar:
+        yield bar
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int], Any]]:
+    """Steps of a build, each with a bar on stderr."""
+    with progress() as bar:
+
+        @contextmanager
+        def step(name: str, total: int) -> Iterator[Callable[[float], None]]:
+            task = bar.add_task(name, total=total or None)
+            yield lambda done: bar.update(task, completed=done)
+            bar.update(task, total=total or 1, completed=total or 1)
+
+        yield step
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Stages of a measurement, named by the calls themselves."""
+    with progress() as bar:
+        tasks: Dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield report
+        for task in bar.tasks:
+            bar.update(task.id, completed=task.total)
+
+
+@contextmanager
+def counter(name: str, total: int) -> Iterator[Callable[[float, str], None]]:
+    """One long job: call with the units done and what is being done."""
+    with progress() as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=text)
