@@ -18,14 +18,17 @@ def build(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list
     """Write `engine.xml` and `engine.bin`; returns their names and OpenVINO's version.
 
     model: the float graph, or for int8 the Q/DQ graph. Half precisions store FP16 weights. Raises AmpnetError when
-    this processor does not compute in `precision`.
+    this processor does not compute in `precision`, OSError when the files cannot be written.
     """
     require_precision(precision)
     openvino = load_openvino()
     graph = to_unsigned(model) if precision == "int8" else model
     network = openvino.Core().read_model(graph.SerializeToString())
     path = directory / MODEL
-    openvino.save_model(network, path, compress_to_fp16=precision in HALF)
+    try:
+        openvino.save_model(network, path, compress_to_fp16=precision in HALF)
+    except RuntimeError as error:  # how its writer reports a full disk, in no more words than "iostream error"
+        raise OSError(f"OpenVINO's writer failed, as on a full disk ({' '.join(str(error).split())})") from error
     tree = ElementTree.parse(path)
     if precision in HALF:
         _keep_landmarks_exact(tree.getroot())
