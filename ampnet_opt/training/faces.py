@@ -38,5 +38,5 @@ def batches(faces: LabelledFaces, order: Sequence[int], size: int, workers: int)
 
 
 def as_input(image: Tensor) -> Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1], channels last in memory."""
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1]."""
     return image.permute(0, 3, 1, 2).float() / 255
