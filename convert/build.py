@@ -115,7 +115,7 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
 def _require_possible(options: Options) -> None:
     """What can be known to fail is said before minutes of work."""
     if "int8" in options.precisions and not options.faces:
-        raise MisuseError("int8 needs faces to calibrate on: pass --data faces.csv")
+        raise MisuseError("int8 needs faces to calibrate on")
     if "bf16" in options.precisions and options.backend != "cpu":
         raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
     if options.backend == "cpu":

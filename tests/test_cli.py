@@ -228,7 +228,7 @@ def test_a_plan_for_rtx_is_built_without_its_gpu_and_refused_where_there_is_none
     [
         (2, "does not exist", ["CKPT.missing", "--fp32"]),
         (2, "say what to build", ["CKPT"]),
-        (2, "needs faces", ["CKPT", "--int8"]),
+        (2, "has no rows of split 'never'", ["CKPT", "--int8", "--data", "FACES", "--split", "never"]),
         (2, "--backend takes", ["CKPT", "--fp32", "--backend", "abacus"]),
         (2, "--calibration takes", ["CKPT", "--fp32", "--calibration", "guess"]),
         (2, "--input takes", ["CKPT", "--fp32", "--input", "float64"]),
@@ -240,7 +240,7 @@ def test_a_plan_for_rtx_is_built_without_its_gpu_and_refused_where_there_is_none
     ],
 )
 def test_build_refuses(world: World, tmp_path: Path, code: int, words: str, arguments: list[str]) -> None:
-    given = [word.replace("CKPT", str(world.checkpoint)) for word in arguments]
+    given = [word.replace("CKPT", str(world.checkpoint)).replace("FACES", str(world.data)) for word in arguments]
     backend = [] if "--backend" in given else ["--backend", "cpu"]
     fails(code, words, "build", *given, *backend, "-o", tmp_path / "engines", cwd=tmp_path)
     assert left_in(tmp_path) == []

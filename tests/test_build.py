@@ -1,4 +1,4 @@
-"""A disk that fills up while an engine's own file is written: nothing stays behind, and one sentence says why."""
+"""Building engines where something is missing: faces, or room on the disk. Nothing stays behind, one sentence says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from small import CLASSES, float_graph
 from ampnet_opt.checkpoint import Checkpoint, init_checkpoint, read_checkpoint
 from ampnet_opt.convert import cpu
 from ampnet_opt.convert.build import Backend, Options, build
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.errors import AmpnetError, MisuseError
 
 resource = pytest.importorskip("resource", reason="file-size limits are of POSIX systems")
 
@@ -84,3 +84,12 @@ def test_a_disk_that_lacks_one_byte_is_noticed(tmp_path: Path) -> None:
     largest = max((whole / name).stat().st_size for name in names)
     with no_file_beyond(largest - 1), pytest.raises(OSError, match="full disk"):
         cpu.build(float_graph(), "fp32", short)
+
+
+def test_int8_without_faces_is_refused_before_any_work(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    def step(what: str, total: int) -> object:
+        raise AssertionError(f"{what} began")
+
+    with pytest.raises(MisuseError, match="needs faces"):
+        build(checkpoint, Options("cpu", ["int8"]), tmp_path, step)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
