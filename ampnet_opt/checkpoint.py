@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import PathLike, new_file, require_file, sha256
+from ampnet_opt.files import PathLike, require_file, sha256
 from ampnet_opt.labels import class_names
 from ampnet_opt.model import AMPNet, Config
 from ampnet_opt.pickles import pickled_tensors
 from ampnet_opt.published import DEAD, published_key
+from ampnet_opt.tensors import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +102,11 @@ def save_checkpoint(
         "config": json.dumps(asdict(model.config)),
         "trained": json.dumps(trained),
     }
-    state = {k: v.to("cpu", dtype).contiguous() for k, v in model.state_dict().items() if not k.endswith(STATISTICS_COUNTER)}
+    state = {k: v.to(dtype) for k, v in model.state_dict().items() if not k.endswith(STATISTICS_COUNTER)}
     lost = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if lost:
         raise AmpnetError(f"{dtype} cannot hold {', '.join(lost)}")
-    with new_file(path) as temporary:
-        try:
-            safetensors.torch.save_file(state, temporary, metadata)
-        except safetensors.SafetensorError as error:  # how its writer reports a full disk
-            raise OSError(str(error)) from error
+    write_tensors(path, state, metadata)
 
 
 def _fill(
@@ -152,10 +148,8 @@ def _fill(
 def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], bool] | None:
     """Contents of our safetensors file, or None when `file` is not a safetensors file at all."""
     try:
-        with safetensors.safe_open(file, "pt") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a dict)
-    except safetensors.SafetensorError as error:
+        tensors, metadata = read_tensors(file)
+    except SafetensorError as error:
         if file.suffix == ".safetensors":
             raise AmpnetError(f"{file} is not a readable safetensors file: {error}") from error
         return None

@@ -71,7 +71,7 @@ def train(
     faces, held_out = ([face for table in tables for face in read_faces(table, split)] for split in ("train", "val"))
     require_extra()
     from ampnet_opt.checkpoint import read_checkpoint, seeded
-    from ampnet_opt.training.loop import Outputs, require_device
+    from ampnet_opt.training.loop import Outputs, best, require_device
     from ampnet_opt.training.loop import train as run
     from ampnet_opt.training.recipe import Recipe
 
@@ -95,9 +95,9 @@ def train(
             figures = "".join(f", {key} {metrics[key]:.3f}" for key in ("loss", "top1", "macro_f1") if key in metrics)
             bar(epoch * len(faces) + done, f"epoch {epoch + 1} of {epochs}{figures}")
 
-        finished = run(model, names, faces, held_out, recipe, output, device, report=report)
-    best = max(finished.rows, key=lambda row: row["top1"] + row["macro_f1"])
+        rows = run(model, names, faces, held_out, recipe, output, device, report=report)
+    kept = best(rows)
     typer.echo(
-        f"{output}: epoch {best['epoch']:.0f} of {epochs}, on {len(held_out)} validation faces "
-        f"top-1 {best['top1']:.1%}, macro-F1 {best['macro_f1']:.3f}"
+        f"{output}: epoch {kept['epoch']:.0f} of {epochs}, on {len(held_out)} validation faces "
+        f"top-1 {kept['top1']:.1%}, macro-F1 {kept['macro_f1']:.3f}"
     )

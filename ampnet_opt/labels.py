@@ -71,3 +71,10 @@ def match_classes(network: Sequence[str], data: Sequence[str]) -> list[int]:
             f"{', '.join(network)}, those of the data {', '.join(data)}"
         )
     return [place for place in found if place is not None]
+
+
+def label_indices(network: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """The place of every face's label among the network's classes. Raises MisuseError as `match_classes` does."""
+    names = sorted(set(labels))
+    place = dict(zip(names, match_classes(network, names)))
+    return [place[label] for label in labels]

@@ -30,7 +30,7 @@ def spread(faces: list[Any], count: int) -> list[Any]:
 
 
 def require_extra() -> None:
-    """MisuseError where what `[convert]` installs is missing."""
+    """AmpnetError where what `[convert]` installs is missing."""
     try:
         import onnxruntime  # noqa: F401
         import torch  # noqa: F401
@@ -55,12 +55,12 @@ def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[i
 
 
 @contextmanager
-def progress(**columns: Any) -> Iterator[Any]:
+def progress() -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*parts, console=Console(stderr=True), **columns) as bar:
+    with Progress(*parts, console=Console(stderr=True)) as bar:
         yield bar
 
 

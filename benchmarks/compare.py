@@ -18,7 +18,7 @@ from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_tur
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, load_batches
 from ampnet_opt.files import size_on_disk
-from ampnet_opt.labels import match_classes
+from ampnet_opt.labels import label_indices
 from ampnet_opt.machine import available_cores, processor_name
 
 SCORING_BATCH = 16
@@ -178,9 +178,7 @@ def environment(workers: Sequence[Worker]) -> Environment:
 
 def _label_indices(faces: Sequence[Face], classes: Sequence[str]) -> np.ndarray:
     """Labels as int64 [N] places in `classes`, by name."""
-    names = sorted({face.label for face in faces})
-    place = dict(zip(names, match_classes(classes, names), strict=True))
-    return np.array([place[face.label] for face in faces], np.int64)
+    return np.array(label_indices(classes, [face.label for face in faces]), np.int64)
 
 
 def _logits(workers: Sequence[Worker], faces: Sequence[Face], progress: Progress | None) -> list[np.ndarray]:

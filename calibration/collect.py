@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.onnx_session import onnx_session
 
 Progress = Callable[[int], None]
 
@@ -29,9 +29,7 @@ def collect(
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(tapped)
     del tapped
     histograms = {name: Histogram() for name in tensors}
     done = 0

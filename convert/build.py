@@ -37,6 +37,7 @@ Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 TABLE = "calibration.json"
 VERIFYING_FACES = 8
+TYPED = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 # Says what is being done: `step("exporting", total)` opens a step of `total` units (0: unknown); the function that it
 # gives is called with the units done.
 Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
@@ -78,6 +79,7 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     tables: dict[str, CalibrationTable] = {}
     if "int8" in options.precisions:
         tables["int8"] = _calibrate(graph, graph_sha256, placement, options, step)
+    ranges = _ranges(graph, options) if _needs_ranges(options) else {}
     shared_seconds = time.monotonic() - started
 
     for precision, target in targets.items():
@@ -85,7 +87,7 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
         table = tables.get(precision)
         with step(f"building {target.name}", 1) as progress, new_directory(target) as directory:
             model = graph if table is None else quantize(graph, placement, table.scales)
-            version, details, files = _compile(model, graph, precision, options, directory, progress)
+            version, details, files = _compile(model, ranges, precision, options, directory, progress)
             if table is not None:
                 table.write(directory / TABLE)
                 files.append(TABLE)
@@ -150,7 +152,7 @@ def _calibrate(
 
 def _compile(
     model: onnx.ModelProto,
-    graph: onnx.ModelProto,
+    ranges: dict[str, float],
     precision: str,
     options: Options,
     directory: Path,
@@ -161,12 +163,17 @@ def _compile(
         files, version = cpu.build(model, precision, directory)
         return version, {"arithmetic_of_float_layers": ARITHMETIC[precision]}, files
     details: dict[str, object] = {}
-    if precision in {"fp16", "int8"} and tensorrt.needs_typed_graph(options.backend):
-        model, kept = to_half(model, _ranges(graph, options))
+    if precision in TYPED and tensorrt.needs_typed_graph(options.backend):
+        model, kept = to_half(model, ranges)
         details["float32_layers"] = kept
     plan = tensorrt.build_plan(options.backend, model, precision, options.batch, progress, options.compute_capabilities)
     (directory / PLAN).write_bytes(plan.data)
     return plan.version, {**plan.target, **details}, [PLAN]
+
+
+def _needs_ranges(options: Options) -> bool:
+    """Whether an engine is asked for whose FP16 part is written into the graph."""
+    return options.backend != "cpu" and bool(TYPED & {*options.precisions}) and tensorrt.needs_typed_graph(options.backend)
 
 
 def _ranges(graph: onnx.ModelProto, options: Options) -> dict[str, float]:

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import onnxsim
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert.graph import constants_to_initializers
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.landmarks import IMAGE_SIDE
+from ampnet_opt.onnx_session import onnx_session
 from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
 
 # The newest opset that TensorRT 8.5's parser reads (8.6 reads it too); per-channel Q/DQ needs at least 13.
@@ -73,7 +73,7 @@ def check_against(model: nn.Module, graph: onnx.ModelProto, images: np.ndarray, 
     images, landmarks: as the graph takes them. The images also run with the landmarks in reverse order, so that a graph with
     the boxes of its traced image baked in cannot pass.
     """
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnx_session(graph)
     worst = 0.0
     for points in (landmarks, landmarks[::-1].copy()):
         (got,) = session.run([OUTPUT], dict(zip(INPUTS, (images, points), strict=True)))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.onnx_session import onnx_session
 from ampnet_opt.runtime.engine import Engine
 from ampnet_opt.runtime.sidecar import INPUTS
 
@@ -41,10 +41,7 @@ def verify(
 
 
 def _run(model: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip(INPUTS, (images, landmarks), strict=True)))[0]
+    return onnx_session(model).run(None, dict(zip(INPUTS, (images, landmarks), strict=True)))[0]
 
 
 def _error(logits: np.ndarray, expected: np.ndarray, scale: float) -> float:

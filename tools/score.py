@@ -13,7 +13,7 @@ import torch
 from ampnet_opt.benchmarks.metrics import Estimate, accuracy, confusion_matrix
 from ampnet_opt.checkpoint import read_checkpoint
 from ampnet_opt.faces import load_batches, read_faces
-from ampnet_opt.labels import match_classes
+from ampnet_opt.labels import label_indices
 from ampnet_opt.training.faces import as_input
 
 
@@ -24,7 +24,7 @@ def percent(estimate: Estimate) -> str:
 def main(path: str, table: str, split: str) -> None:
     checkpoint, faces = read_checkpoint(path), read_faces(table, split)
     classes = checkpoint.classes
-    labels = np.array(match_classes(classes, [face.label for face in faces]))
+    labels = np.array(label_indices(classes, [face.label for face in faces]))
     with torch.inference_mode():
         found = [
             checkpoint.model(as_input(torch.from_numpy(image)), torch.from_numpy(points)).numpy()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ampnet_opt.faces import Face, load_face
-from ampnet_opt.labels import match_classes
+from ampnet_opt.labels import label_indices
 
 Sample = tuple[Tensor, Tensor, int]
 
@@ -20,9 +20,7 @@ class LabelledFaces(Dataset[Sample]):
 
     def __init__(self, faces: Sequence[Face], classes: Sequence[str]) -> None:
         self.faces = list(faces)
-        names = sorted({face.label for face in faces})
-        index = dict(zip(names, match_classes(classes, names), strict=True))
-        self.labels = [index[face.label] for face in faces]
+        self.labels = label_indices(classes, [face.label for face in faces])
 
     def __len__(self) -> int:
         return len(self.faces)

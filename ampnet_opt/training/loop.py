@@ -25,12 +25,12 @@ from ampnet_opt.model import AMPNet
 from ampnet_opt.training.curve import draw_curve
 from ampnet_opt.training.faces import LabelledFaces, as_input, batches
 from ampnet_opt.training.recipe import Recipe, averaging, draw
-from ampnet_opt.training.state import Progress, load_state, save_state
+from ampnet_opt.training.state import Metrics, load_state, save_state
 
 EVALUATION_BATCH = 64
 Tensors = tuple[Tensor, ...] | list[Tensor]
 # Called with the epoch (from 0), the faces of it that are done, and the metrics of the last finished epoch.
-Report = Callable[[int, int, dict[str, float]], None]
+Report = Callable[[int, int, Metrics], None]
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     report: Report = lambda epoch, done, metrics: None,
-) -> Progress:
+) -> list[Metrics]:
     """Train `model` and write to `output` the averaged weights of the epoch that was best on `validation`, as float16.
 
     Best is the highest mean of top-1 and macro-F1: top-1 alone would not notice a rare class. A state file beside `output`
-    lets a killed run go on at its last finished epoch, to the same result; it is removed at the end. Raises MisuseError
-    for labels that are no classes or a state of another run, AmpnetError when the loss is no longer finite.
+    lets a killed run go on at its last finished epoch, to the same result; it is removed at the end. Returns the metrics of
+    every epoch. Raises MisuseError for labels that are no classes or a state of another run, AmpnetError when the loss is
+    no longer finite.
     """
     outputs = Outputs(output)
     faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
@@ -77,11 +78,10 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
     )
-    progress = Progress()
-    if outputs.state.exists():
-        progress = load_state(outputs.state, run, {"model": model, "ema": ema}, optimizer)
-    last = progress.rows[-1] if progress.rows else {}
-    for epoch in range(progress.epoch, recipe.epochs):
+    modules: dict[str, nn.Module] = {"model": model, "ema": ema}
+    rows = load_state(outputs.state, run, modules, optimizer) if outputs.state.exists() else []
+    last = rows[-1] if rows else {}
+    for epoch in range(len(rows), recipe.epochs):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_of(epoch)
         loss = _epoch(model, ema, optimizer, faces, recipe, epoch, device, workers, lambda n: report(epoch, n, last))  # noqa: B023
@@ -94,17 +94,19 @@ def train(
             "top1": float((predicted == truth).mean()),
             "macro_f1": float(macro_f1(confusion_matrix(truth, predicted, len(classes)))),
         }
-        score = (last["top1"] + last["macro_f1"]) / 2
-        if score > progress.best:
-            progress.best = score
+        rows.append(last)
+        if best(rows) is last:
             save_checkpoint(output, cast(AMPNet, ema.module), classes, dtype=torch.float16)
-        progress.rows.append(last)
-        progress.epoch = epoch + 1
-        _record(outputs, progress.rows)
-        save_state(outputs.state, run, progress, {"model": model, "ema": ema}, optimizer)
+        _record(outputs, rows)
+        save_state(outputs.state, run, rows, modules, optimizer)
         report(epoch, len(faces), last)
     outputs.state.unlink(missing_ok=True)
-    return progress
+    return rows
+
+
+def best(rows: Sequence[Metrics]) -> Metrics:
+    """The epoch of the highest mean of top-1 and macro-F1, the first of equals."""
+    return max(rows, key=lambda row: (row["top1"] + row["macro_f1"]) / 2)
 
 
 def _epoch(
@@ -186,7 +188,7 @@ def _name(
     return hashlib.sha256(json.dumps([*parts, start.hexdigest()]).encode()).hexdigest()
 
 
-def _record(outputs: Outputs, rows: list[dict[str, float]]) -> None:
+def _record(outputs: Outputs, rows: list[Metrics]) -> None:
     with new_file(outputs.metrics) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -195,10 +197,9 @@ def _record(outputs: Outputs, rows: list[dict[str, float]]) -> None:
         draw_curve(temporary, rows)
 
 
-def require_device(name: str) -> str:
-    """`name` ("cpu", "cuda", "cuda:1") when torch can use it. Raises MisuseError that says why not."""
+def require_device(name: str) -> None:
+    """MisuseError that says why torch cannot use the device `name` ("cpu", "cuda", "cuda:1"), where it cannot."""
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise MisuseError(f"torch cannot use the device {name}: {str(error).splitlines()[0]}") from error
-    return name
