@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ampnet_opt import __version__
+from ampnet_opt.cli_accuracy import sensitivity
 from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.terminal import (
@@ -19,17 +20,17 @@ from ampnet_opt.terminal import (
     CLASSES,
     FORCE,
     RADIUS,
+    SHIPPED,
     THREADS,
+    faces_of,
     one_of,
     read_checkpoint,
     require_extra,
-    spread,
     stages,
     steps,
 )
 
 ENGINES = Path("engines")
-SHIPPED = typer.Argument(None, metavar="[CKPT]", help="Checkpoint (default: the one that comes with the package).")
 
 
 class _Commands(TyperGroup):
@@ -118,7 +119,18 @@ def build(
     data: Optional[Path] = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces)."),
     split: str = typer.Option("train", "--split", help="Rows of the CSV that calibrate."),
     faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
-    method: str = typer.Option("entropy", "--calibration", help="entropy or minmax."),
+    method: str = typer.Option("entropy", "--calibration", help="entropy, minmax, mse or percentile."),
+    scales: Optional[Path] = typer.Option(None, "--scales", help="A calibration table, taken as it is: no calibration."),
+    max_drop: Optional[float] = typer.Option(
+        None, "--max-drop", min=0, help="Points of top-1 that int8 may lose; layers stay in floating point until it holds."
+    ),
+    min_agreement: float = typer.Option(
+        99.0, "--min-agreement", min=0, max=100, help="With --max-drop: per cent of answers that have to stay the same."
+    ),
+    held_out: str = typer.Option("val", "--held-out", help="With --max-drop: rows of the CSV that prove it."),
+    ranking: Optional[Path] = typer.Option(
+        None, "--sensitivity", help="With --max-drop: file of ampnet-opt sensitivity (default: measured now)."
+    ),
     image_input: str = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224]."),
     min_batch: int = typer.Option(1, help="Smallest batch of the profile."),
     opt_batch: int = typer.Option(1, help="Batch that the engine is tuned for."),
@@ -131,7 +143,9 @@ def build(
     force: bool = FORCE,
 ) -> None:
     """Build engines from a checkpoint: one directory for each precision that is asked for."""
+    from ampnet_opt.calibration.ranges import METHODS
     from ampnet_opt.doctor import default_backend
+    from ampnet_opt.faces import spread
     from ampnet_opt.files import size_on_disk
     from ampnet_opt.runtime.engine import BACKENDS
     from ampnet_opt.runtime.sidecar import BatchRange
@@ -142,7 +156,9 @@ def build(
     if not precisions:
         raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
     one_of("--input", image_input, ("uint8", "float32"))
-    one_of("--calibration", method, ("entropy", "minmax"))
+    one_of("--calibration", method, tuple(METHODS))
+    if max_drop is not None and not int8:
+        raise MisuseError("--max-drop is a choice of layers for --int8")
     batch = BatchRange(min_batch, opt_batch, max_batch)
     if backend is None:
         backend = default_backend()
@@ -150,10 +166,20 @@ def build(
     one_of("--backend", backend, tuple(BACKENDS))
     if capabilities and backend != "tensorrt-rtx":
         raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
-    chosen = spread(_data(data, split), faces) if int8 or data is not None else []
+    calibrates = int8 and (scales is None or max_drop is not None)
+    chosen = spread(faces_of(data, split), faces) if calibrates or data is not None else []
+    proof = [] if max_drop is None else faces_of(data, held_out)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
-    from ampnet_opt.convert.build import Options
+    from ampnet_opt.calibration.table import read_table
+    from ampnet_opt.convert.build import Options, Search
     from ampnet_opt.convert.build import build as build_engines
+    from ampnet_opt.sensitivity.analysis import read_sensitivity
+    from ampnet_opt.sensitivity.search import Budget
+
+    search = None
+    if max_drop is not None:
+        ranked = None if ranking is None else read_sensitivity(ranking)
+        search = Search(Budget(max_drop, min_agreement / 100), proof, ranked)
 
     options = Options(
         backend,  # type: ignore[arg-type]
@@ -162,6 +188,8 @@ def build(
         batch,
         chosen,
         method,
+        None if scales is None else read_table(scales),
+        search,
         tuple(capabilities or ()),
     )
     with steps() as step:
@@ -221,10 +249,11 @@ def compare(
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
     from rich.console import Console
 
+    from ampnet_opt.faces import spread
     from ampnet_opt.labels import parse_classes
 
     checkpoint, engines = _subjects(subjects or [])
-    faces = _data(data, split)
+    faces = faces_of(data, split)
     chosen = faces if limit is None else spread(faces, limit)
     require_extra()
     from ampnet_opt.benchmarks.compare import compare as measure
@@ -265,20 +294,7 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="As one JSON objec
 
 app.command()(prepare)
 app.command()(train)
-
-
-def _data(table: Optional[Path], split: str) -> List[Any]:
-    """The faces of a CSV, or of the default data, about which a line on stderr says what they are."""
-    from ampnet_opt.faces import read_faces
-
-    if table is not None:
-        return read_faces(table, split)
-    from ampnet_opt.synthetic import default_faces
-
-    with stages() as progress:
-        faces = default_faces(split, lambda done, total: progress("drawing faces, once", done, total))
-    typer.echo(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)", err=True)
-    return faces
+app.command()(sensitivity)
 
 
 def _subjects(paths: List[Path]) -> tuple[Path, List[Path]]:

@@ -116,6 +116,11 @@ def _face(where: str, row: Dict[str, str], folder: Path, labelled: bool) -> Face
     return Face(folder / name, np.array(points, np.float32).reshape(5, 2), label, split)
 
 
+def spread(faces: Sequence[Face], count: int) -> List[Face]:
+    """`count` of the faces, evenly spread over all, or all of them when there are fewer."""
+    return [faces[i * len(faces) // count] for i in range(count)] if count < len(faces) else list(faces)
+
+
 def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
     """Image uint8 [224, 224, 3] RGB and landmarks float32 [5, 2] in its pixels."""
     return fit(read_image(face.file), face.landmarks)

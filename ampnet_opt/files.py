@@ -13,6 +13,7 @@ from typing import Any, Iterator, Union
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 
+CACHE_VARIABLE = "AMPNET_OPT_CACHE"
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -139,6 +140,20 @@ def write_text(path: PathLike, text: str) -> None:
 
 def write_json(path: PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def cache_folder(name: str) -> Path:
+    """Where what can be made again is kept: `name` in $AMPNET_OPT_CACHE, or in ampnet-opt of $XDG_CACHE_HOME or ~/.cache.
+
+    Raises AmpnetError when none of them is known.
+    """
+    own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own) / name
+    try:
+        return (Path(shared) if shared else Path.home() / ".cache") / "ampnet-opt" / name
+    except RuntimeError as error:
+        raise AmpnetError(f"there is no home directory for a cache: set {CACHE_VARIABLE} to a folder") from error
 
 
 def _umask() -> int:

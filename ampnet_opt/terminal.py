@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import typer
 
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.faces import spread  # noqa: F401  TEMPORARY
 
 CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
+SHIPPED = typer.Argument(None, metavar="[CKPT]", help="Checkpoint (default: the one that comes with the package).")
 CLASSES = typer.Option(
     None, "--classes", help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus) or names, by commas."
 )
@@ -22,11 +24,6 @@ THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise MisuseError(f"{option} takes {', '.join(allowed)}, not {value!r}")
-
-
-def spread(faces: list[Any], count: int) -> list[Any]:
-    """`count` of the faces, evenly spread over the file, all of them when there are fewer."""
-    return [faces[i * len(faces) // count] for i in range(count)] if count < len(faces) else faces
 
 
 def require_extra() -> None:
@@ -100,3 +97,17 @@ def counter(name: str, total: int) -> Iterator[Callable[[float, str], None]]:
     with progress() as bar:
         task = bar.add_task(name, total=total)
         yield lambda done, text: bar.update(task, completed=done, description=text)
+
+
+def faces_of(table: Optional[Path], split: str) -> List[Any]:
+    """The faces of a CSV, or of the default data, about which a line on stderr says what they are."""
+    from ampnet_opt.faces import read_faces
+
+    if table is not None:
+        return read_faces(table, split)
+    from ampnet_opt.synthetic import default_faces
+
+    with stages() as progress:
+        faces = default_faces(split, lambda done, total: progress("drawing faces, once", done, total))
+    typer.echo(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)", err=True)
+    return faces

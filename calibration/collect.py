@@ -19,11 +19,13 @@ def collect(
     tensors: Sequence[str],
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     progress: Progress | None = None,
+    histograms: dict[str, Histogram] | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of `tensors` over all batches of (images, landmarks) as the graph takes them.
 
-    Memory does not depend on the number of batches. progress: called with the number of faces done. Raises AmpnetError
-    when a tensor holds NaN or infinity.
+    Memory does not depend on the number of batches. progress: called after every batch with the number of faces done.
+    histograms: those of `tensors` over earlier faces, which are added to. Raises AmpnetError when a tensor holds NaN or
+    infinity.
     """
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
@@ -31,13 +33,14 @@ def collect(
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     session = onnx_session(tapped)
     del tapped
-    histograms = {name: Histogram() for name in tensors}
+    if histograms is None:
+        histograms = {name: Histogram() for name in tensors}
     done = 0
     for images, landmarks in batches:
         values = session.run(None, {"image": images, "landmarks": landmarks})
-        for (name, histogram), value in zip(histograms.items(), values, strict=True):
+        for name, value in zip(tensors, values, strict=True):
             try:
-                histogram.add(value)
+                histograms[name].add(value)
             except ValueError as error:
                 raise AmpnetError(
                     f"tensor {name} holds NaN or infinity on the calibration faces; FP16 or FP32 it is"

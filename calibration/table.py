@@ -17,7 +17,7 @@ LARGEST = 127
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """scales: tensor -> scale (a real value is scale * INT8). method: entropy or minmax. faces: how many were seen.
+    """scales: tensor -> scale (a real value is scale * INT8). method: of ranges.METHODS. faces: how many were seen.
 
     data_fingerprint: of those faces (`faces.fingerprint`). graph_sha256: of the float graph they ran through.
     """

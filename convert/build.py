@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from hashlib import sha256 as digest_of
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -16,26 +16,29 @@ import onnx
 
 from ampnet_opt import __version__
 from ampnet_opt.calibration.collect import collect
-from ampnet_opt.calibration.ranges import METHODS
-from ampnet_opt.calibration.table import CalibrationTable, shared_scales
+from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert import cpu, tensorrt
-from ampnet_opt.convert.export import ImageInput, export, random_faces
+from ampnet_opt.convert.export import ImageInput, random_faces
 from ampnet_opt.convert.half import to_half
-from ampnet_opt.convert.placement import Placement, place
-from ampnet_opt.convert.quantize import quantize
+from ampnet_opt.convert.placement import place
+from ampnet_opt.convert.source import Int8, Source, calibrate, source_of
 from ampnet_opt.convert.verify import verify
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import Face, fingerprint, load_batches
+from ampnet_opt.faces import Face, fingerprint
 from ampnet_opt.files import PathLike, new_directory, require_new, sha256
+from ampnet_opt.labels import label_indices
 from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
-from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.trt import PLAN
+from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
+from ampnet_opt.sensitivity.mixed import Mixed, choose
+from ampnet_opt.sensitivity.search import Budget
 
 Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 TABLE = "calibration.json"
+BATCH = 16
 VERIFYING_FACES = 8
 TYPED = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 # Says what is being done: `step("exporting", total)` opens a step of `total` units (0: unknown); the function that it
@@ -44,9 +47,22 @@ Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
 
 @dataclass(frozen=True)
+class Search:
+    """The fewest layers of int8 in floating point that hold `budget` on the labelled faces `held_out`.
+
+    ranking: of an analysis made before; without one it is made here, on the labelled calibration faces.
+    """
+
+    budget: Budget
+    held_out: Sequence[Face]
+    ranking: Sensitivity | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration.
 
+    table: scales to take as they are, instead of a calibration. search: for int8; without it every layer is INT8.
     compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
     """
 
@@ -56,6 +72,8 @@ class Options:
     batch: BatchRange = field(default_factory=BatchRange)
     faces: Sequence[Face] = ()
     method: str = "entropy"
+    table: CalibrationTable | None = None
+    search: Search | None = None
     compute_capabilities: Sequence[str] = ()
 
 
@@ -73,23 +91,22 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     _require_possible(options)
     started = time.monotonic()
     with step("exporting the graph", 0):
-        graph = export(checkpoint, options.image_input)
-    graph_sha256 = digest_of(graph.SerializeToString(deterministic=True)).hexdigest()
-    placement = place(graph)
-    tables: dict[str, CalibrationTable] = {}
+        source = source_of(checkpoint, options.image_input)
+    int8, mixed = None, None
     if "int8" in options.precisions:
-        tables["int8"] = _calibrate(graph, graph_sha256, placement, options, step)
-    ranges = _ranges(graph, options) if _needs_ranges(options) else {}
+        int8 = _int8(source, options, step)
+        mixed = None if options.search is None else _mixed(source, int8, checkpoint, options, options.search, step)
+    ranges = _ranges(source, options) if _needs_ranges(options) else {}
     shared_seconds = time.monotonic() - started
 
     for precision, target in targets.items():
         started = time.monotonic()
-        table = tables.get(precision)
+        recipe = int8 if precision == "int8" else None
         with step(f"building {target.name}", 1) as progress, new_directory(target) as directory:
-            model = graph if table is None else quantize(graph, placement, table.scales)
+            model = source.graph if recipe is None else _quantized(source, recipe, mixed)
             version, details, files = _compile(model, ranges, precision, options, directory, progress)
-            if table is not None:
-                table.write(directory / TABLE)
+            if recipe is not None:
+                recipe.table.write(directory / TABLE)
                 files.append(TABLE)
             Sidecar(
                 backend=options.backend,
@@ -102,21 +119,22 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
                 batch=options.batch,
                 files={name: sha256(directory / name) for name in files},
                 checkpoint_sha256=checkpoint.sha256,
-                graph_sha256=graph_sha256,
-                calibration_sha256=None if table is None else sha256(directory / TABLE),
+                graph_sha256=source.sha256,
+                calibration_sha256=None if recipe is None else sha256(directory / TABLE),
+                mixed_precision=None if recipe is None or mixed is None else mixed.record,
                 target=details,
                 built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 build_seconds=round(shared_seconds + time.monotonic() - started, 1),
                 ampnet_opt_version=__version__,
             ).write(directory)
             if options.backend == "cpu":
-                verify(directory, model, graph, *_verifying_inputs(options))
+                verify(directory, model, source.graph, *_verifying_inputs(source, options))
     return list(targets.values())
 
 
 def _require_possible(options: Options) -> None:
     """What can be known to fail is said before minutes of work."""
-    if "int8" in options.precisions and not options.faces:
+    if "int8" in options.precisions and not options.faces and options.table is None:
         raise MisuseError("int8 needs faces to calibrate on")
     if "bf16" in options.precisions and options.backend != "cpu":
         raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
@@ -127,27 +145,50 @@ def _require_possible(options: Options) -> None:
         tensorrt.require_library(options.backend)
 
 
-def _inputs(options: Options, count: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    batches = load_batches(options.faces[:count], size)
-    return [prepare(images, landmarks, options.image_input) for images, landmarks in batches]
-
-
-def _verifying_inputs(options: Options) -> tuple[np.ndarray, np.ndarray]:
+def _verifying_inputs(source: Source, options: Options) -> tuple[np.ndarray, np.ndarray]:
     if not options.faces:
-        return random_faces(VERIFYING_FACES, options.image_input)
-    return _inputs(options, VERIFYING_FACES, VERIFYING_FACES)[0]
+        return random_faces(VERIFYING_FACES, source.image_input)
+    return source.batches(options.faces[:VERIFYING_FACES], VERIFYING_FACES)[0]
 
 
-def _calibrate(
-    graph: onnx.ModelProto, graph_sha256: str, placement: Placement, options: Options, step: Steps
-) -> CalibrationTable:
-    faces = options.faces
-    with step(f"calibrating ({options.method})", len(faces)) as progress:
-        batches = (prepare(images, points, options.image_input) for images, points in load_batches(faces, 1))
-        histograms = collect(graph, list(placement.tensors), batches, progress)
-        amax = {name: METHODS[options.method](histogram) for name, histogram in histograms.items()}
-    scales = shared_scales(amax, placement.groups())
-    return CalibrationTable(options.method, len(faces), fingerprint(faces), graph_sha256, scales)
+def _int8(source: Source, options: Options, step: Steps) -> Int8:
+    if options.table is None:
+        with step(f"calibrating ({options.method})", len(options.faces)) as progress:
+            return calibrate(source, options.faces, options.method, progress)
+    missing = [name for name in source.placement.tensors if name not in options.table.scales]
+    if missing:
+        raise MisuseError(f"the calibration table has no scale for {missing[0]}: it is of another network or --input")
+    return Int8(options.table, None)
+
+
+def _mixed(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, search: Search, step: Steps) -> Mixed:
+    ranking = search.ranking or _ranking(source, int8, checkpoint, options, step)
+    labels = np.array(label_indices(checkpoint.classes, [face.label for face in search.held_out]))
+    with step("choosing layers", 0) as progress:
+        batches = source.batches(search.held_out, BATCH)
+        mixed = choose(source.graph, int8, ranking, options.backend, batches, labels, search.budget, progress)
+    return replace(mixed, record={**mixed.record, "held_out_fingerprint": fingerprint(search.held_out)})
+
+
+def _ranking(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, step: Steps) -> Sensitivity:
+    labels = np.array(label_indices(checkpoint.classes, [face.label for face in options.faces]))
+    with step("measuring each layer", len(source.placement.layers)) as progress, TemporaryDirectory() as folder:
+        return analyse(
+            source.graph,
+            checkpoint.sha256,
+            int8,
+            source.batches(options.faces, BATCH),
+            labels,
+            "layer",
+            "only",
+            Path(folder) / "state.json",
+            lambda done, total: progress(done),
+        )
+
+
+def _quantized(source: Source, int8: Int8, mixed: Mixed | None) -> onnx.ModelProto:
+    placement = source.placement if mixed is None else place(source.graph, mixed.layers)
+    return int8.quantize(source.graph, placement)
 
 
 def _compile(
@@ -176,8 +217,10 @@ def _needs_ranges(options: Options) -> bool:
     return options.backend != "cpu" and bool(TYPED & {*options.precisions}) and tensorrt.needs_typed_graph(options.backend)
 
 
-def _ranges(graph: onnx.ModelProto, options: Options) -> dict[str, float]:
+def _ranges(source: Source, options: Options) -> dict[str, float]:
     """Largest magnitude of every float tensor, on a few faces (noise when there are none): what FP16 has to hold."""
-    made = [name for node in graph.graph.node if node.op_type not in {"And", "Equal", "Less", "Not"} for name in node.output]
-    inputs = _inputs(options, VERIFYING_FACES, 1) if options.faces else [random_faces(1, options.image_input)]
-    return {name: histogram.amax for name, histogram in collect(graph, made, inputs).items()}
+    nodes = source.graph.graph.node
+    made = [name for node in nodes if node.op_type not in {"And", "Equal", "Less", "Not"} for name in node.output]
+    few = options.faces[:VERIFYING_FACES]
+    inputs = source.batches(few, 1) if few else [random_faces(1, source.image_input)]
+    return {name: histogram.amax for name, histogram in collect(source.graph, made, inputs).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -42,6 +42,19 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
         else:
             kept.append(node)
     replace_nodes(graph, kept)
+
+
+def without_unneeded(
+    nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], known: Collection[str] = ()
+) -> list[onnx.NodeProto]:
+    """Those of `nodes`, which are in an order of execution, that compute `outputs` from the tensors `known` and inputs."""
+    wanted = {*outputs}
+    kept = []
+    for node in reversed(nodes):
+        if any(name in wanted and name not in known for name in node.output):
+            kept.append(node)
+            wanted.update(name for name in node.input if name)
+    return kept[::-1]
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:

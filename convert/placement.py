@@ -6,7 +6,7 @@ some of which share a scale. The rules run in the order of `RULES`, each on what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import onnx
@@ -45,19 +45,28 @@ class Placement:
         return found
 
 
-def place(model: onnx.ModelProto) -> Placement:
-    """Run every rule on a float graph whose batch norms are folded and whose constants are initializers."""
+def place(model: onnx.ModelProto, kept: Collection[str] = ()) -> Placement:
+    """Run every rule on a float graph whose batch norms are folded and whose constants are initializers.
+
+    kept: names of layers that stay in floating point; what only they would have needed is not placed.
+    """
     index, placement = GraphIndex(model.graph), Placement()
+    placement.layers = [name for name in quantizable(model.graph, index) if name not in kept]
     for rule in RULES:
         rule(model.graph, index, placement)
     return placement
 
 
+def quantizable(graph: onnx.GraphProto, index: GraphIndex) -> list[str]:
+    """Names of the convolutions and matrix products with constant weights that are no gates and no class heads."""
+    products = (node for node in graph.node if node.op_type in {"Conv", "Gemm"})
+    return [node.name for node in products if not _is_gate(node, index) and not _is_small(node, index)]
+
+
 def inputs_of_products(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
-    """Both inputs of every convolution and matrix product with constant weights, but for gates and class heads."""
+    """The activations that the layers read; `quantize` gives their weights a pair of their own."""
     for node in graph.node:
-        if node.op_type in {"Conv", "Gemm"} and not _is_gate(node, index) and not _is_small(node, index):
-            placement.layers.append(node.name)
+        if node.name in placement.layers:
             placement.add(node.input[0])
 
 
@@ -95,7 +104,7 @@ def concatenations(graph: onnx.GraphProto, index: GraphIndex, placement: Placeme
 def crops(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:
     """A patch holds values of the map it was cut from and zeros: the same scale makes its pair exact."""
     for tensor in list(placement.tensors):
-        source = _cut_from(tensor, index)
+        source = patch_source(tensor, index)
         if source is not None:
             placement.add(tensor, source)
 
@@ -138,7 +147,7 @@ def _maker_type(tensor: str, index: GraphIndex) -> str:
     return maker.op_type if maker is not None else ""
 
 
-def _cut_from(tensor: str, index: GraphIndex) -> str | None:
+def patch_source(tensor: str, index: GraphIndex) -> str | None:
     """The feature map that a patch was cut from by two products with one-hot selectors, or None."""
     maker = index.producers.get(tensor)
     if maker is None or maker.op_type != "MatMul":

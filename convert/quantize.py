@@ -15,11 +15,16 @@ SMALLEST_SCALE = 1e-12
 LEVELS = 127  # -127..127, so that a range and its negative have the same scale
 
 
-def quantize(model: onnx.ModelProto, placement: Placement, scales: Mapping[str, float]) -> onnx.ModelProto:
+def quantize(
+    model: onnx.ModelProto,
+    placement: Placement,
+    scales: Mapping[str, float],
+    corrections: Mapping[str, np.ndarray] | None = None,
+) -> onnx.ModelProto:
     """A copy of `model` with a Q/DQ pair behind every placed tensor and INT8 weights before every placed layer.
 
     scales: scale (float32, over 0) of every placed tensor. Weights are stored as INT8 with a DequantizeLinear, one scale
-    per output channel (axis 0): amax / 127.
+    per output channel (axis 0): amax / 127. corrections: what is added to the bias of placed layers, float32 [outputs].
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -33,6 +38,8 @@ def quantize(model: onnx.ModelProto, placement: Placement, scales: Mapping[str, 
     for node in graph.node:
         if node.name in placement.layers:
             nodes.append(_weight(graph, index, node))
+            if corrections is not None:
+                _correct_bias(graph, index, node, corrections[node.name])
         nodes.append(node)
         for tensor in node.output:
             if tensor in placement.tensors:
@@ -78,3 +85,12 @@ def _weight(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProto) -> 
     inputs = [stored, add_constant(graph, f"{name}_scale", scale)]  # no zero point means zero
     node.input[1] = f"{name}_dequantized"
     return helper.make_node("DequantizeLinear", inputs, [node.input[1]], name=f"{name}_DQ", axis=0)
+
+
+def _correct_bias(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProto, correction: np.ndarray) -> None:
+    """Give a layer a bias of its own: exporters let layers with equal biases share one."""
+    name = f"{node.name}_corrected_bias"
+    if len(node.input) == 2:
+        node.input.append(add_constant(graph, name, correction))
+    else:
+        node.input[2] = add_constant(graph, name, index.array(node.input[2]) + correction)

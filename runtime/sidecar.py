@@ -37,7 +37,7 @@ class Sidecar:
     int8. target: what the engine was built for (compute capabilities, say). classes: in the order of the logits.
     image_input: uint8 ([N, 224, 224, 3]) or float32 ([N, 3, 224, 224] in [0, 1]). trained: False when the weights were
     only seeded. files: name -> SHA-256 of every file of the engine. The other hashes are of what the engine was made
-    from. built: UTC, ISO 8601.
+    from. mixed_precision: which layers of int8 stayed in floating point, why, and what was measured. built: UTC, ISO 8601.
     """
 
     backend: str
@@ -55,6 +55,7 @@ class Sidecar:
     build_seconds: float
     ampnet_opt_version: str
     calibration_sha256: Optional[str] = None
+    mixed_precision: Optional[Dict[str, Any]] = None
     target: Dict[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ampnet_opt.files import CACHE_VARIABLE
 from recorded import published_weights
 
 
@@ -16,3 +18,11 @@ def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {f"module.{key}": torch.from_numpy(np.asarray(value)) for key, value in published_weights().items()}
     torch.save({"epoch": 3, "state_dict": state, "best_acc": 89.25}, path)
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests, and the commands that they start, neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield

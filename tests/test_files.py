@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ampnet_opt import files
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import new_directory, new_file, require_file, require_new, sha256, write_json, write_text
+from ampnet_opt.files import cache_folder, new_directory, new_file, require_file, require_new, sha256, write_json, write_text
 
 BOTH = pytest.mark.parametrize("make", [new_file, new_directory])
 Make = Callable[[Path], ContextManager[Path]]
@@ -250,3 +250,22 @@ def test_fingerprints_are_of_every_byte(data: bytes, blocks: int) -> None:
         assert sha256(path) == hashlib.sha256(data).hexdigest()
     finally:
         path.unlink(missing_ok=True)
+
+
+def test_the_cache_follows_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("faces") == tmp_path / "own" / "faces"
+    monkeypatch.delenv("AMPNET_OPT_CACHE")
+    assert cache_folder("faces") == tmp_path / "shared" / "ampnet-opt" / "faces"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder("faces") == tmp_path / ".cache" / "ampnet-opt" / "faces"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AMPNET_OPT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 123_456_789)  # whom the system does not know
+    with pytest.raises(AmpnetError, match="set AMPNET_OPT_CACHE"):
+        cache_folder("faces")

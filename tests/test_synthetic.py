@@ -220,12 +220,3 @@ def test_default_faces_are_drawn_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(drawn) == 21
     assert len(synthetic.default_faces(progress=lambda done, total: drawn.append(done))) == 21
     assert len(drawn) == 21
-
-
-def test_cache_follows_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("AMPNET_OPT_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert dataset.cache_folder().parent == tmp_path / "ampnet-opt"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert dataset.cache_folder().parent == tmp_path / "home" / ".cache" / "ampnet-opt"

@@ -1,0 +1,145 @@
+"""Every unit's share in what INT8 costs: quantised alone, or spared alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from ampnet_opt.convert.placement import Placement, place
+from ampnet_opt.convert.source import Int8
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.files import PathLike, require_file, write_json
+from ampnet_opt.sensitivity.effect import Effect, effect
+from ampnet_opt.sensitivity.parts import Network
+from ampnet_opt.sensitivity.units import Kind, units
+
+FORMAT = "ampnet-opt-sensitivity/1"
+Mode = Literal["only", "all-but"]
+Batches = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A unit, its layers in the graph, the activations that are quantised for it alone, and what it does (see `Mode`)."""
+
+    name: str
+    kind: Kind
+    layers: tuple[str, ...]
+    tensors: tuple[str, ...]
+    effect: Effect
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """rows: the worst first. mode: "only" a unit in INT8, or INT8 in "all-but" it. method, graph, data: of the calibration,
+    whose faces are those of the analysis. reference_top1: of the float network; int8: with every layer in INT8."""
+
+    checkpoint_sha256: str
+    graph_sha256: str
+    data_fingerprint: str
+    faces: int
+    method: str
+    mode: Mode
+    reference_top1: float
+    int8: Effect
+    rows: list[Row]
+
+    def write(self, path: PathLike) -> None:
+        content = asdict(self)
+        content["rows"] = [_flat(row) for row in self.rows]
+        write_json(path, {"format": FORMAT, **content})
+
+
+def read_sensitivity(path: PathLike) -> Sensitivity:
+    """Raises MisuseError when there is no file, AmpnetError when it is no sensitivity analysis."""
+    file = require_file(path, "sensitivity analysis")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise AmpnetError(f"{file} is a sensitivity analysis of another format than {FORMAT}")
+        rows, int8 = [_row(row) for row in content.pop("rows")], Effect(**content.pop("int8"))
+        return Sensitivity(**content, int8=int8, rows=rows)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AmpnetError(f"{file} is not a sensitivity analysis: {error}") from error
+
+
+def analyse(
+    graph: onnx.ModelProto,
+    checkpoint_sha256: str,
+    int8: Int8,
+    batches: Batches,
+    labels: np.ndarray,
+    kind: Kind,
+    mode: Mode,
+    state: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Sensitivity:
+    """Measure every unit of a float graph on the faces that `int8` was calibrated on.
+
+    batches: (image, landmarks) as the graph takes them; labels: int64 [N]. state: a file that keeps what is done, so that a
+    run that was stopped goes on; it is removed at the end. progress: called with units done and all units.
+    """
+    table, full = int8.table, place(graph)
+    todo = units(full.layers, kind)
+    key = {**asdict(table), "scales": None, "kind": kind, "mode": mode, "checkpoint": checkpoint_sha256}
+    done = _load_state(state, key)
+    float_network = Network(graph, int8, Placement(), batches)
+    reference = float_network.logits
+    everywhere = effect(float_network.run(full), reference, labels)
+    network = float_network if mode == "only" else Network(graph, int8, full, batches)
+    for i, unit in enumerate(todo):
+        progress(i, len(todo))
+        if unit.name in done:
+            continue
+        alone = place(graph, kept=set(full.layers) - set(unit.layers))
+        variant = alone if mode == "only" else place(graph, kept=unit.layers)
+        found = effect(network.run(variant), reference, labels)
+        done[unit.name] = Row(unit.name, kind, unit.layers, tuple(alone.tensors), found)
+        write_json(state, {"key": key, "rows": [_flat(row) for row in done.values()]})
+    progress(len(todo), len(todo))
+    state.unlink(missing_ok=True)
+    return Sensitivity(
+        checkpoint_sha256,
+        table.graph_sha256,
+        table.data_fingerprint,
+        len(labels),
+        table.method,
+        mode,
+        float((reference.argmax(1) == labels).mean()),
+        everywhere,
+        ranked([done[unit.name] for unit in todo], mode),
+    )
+
+
+def ranked(rows: Sequence[Row], mode: Mode) -> list[Row]:
+    """The unit that INT8 costs most first: most divergence where it alone is INT8, least left where it alone is not."""
+    return sorted(rows, key=lambda row: row.effect.kl, reverse=mode == "only")
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    content = asdict(row)
+    figures = content.pop("effect")
+    # JSON has no infinity, which is the SQNR where nothing changed.
+    return {**content, **figures, "sqnr_db": None if math.isinf(row.effect.sqnr_db) else row.effect.sqnr_db}
+
+
+def _row(content: dict[str, Any]) -> Row:
+    sqnr_db = math.inf if content["sqnr_db"] is None else content["sqnr_db"]
+    figures = Effect(sqnr_db, content["kl"], content["agreement"], content["top1"])
+    return Row(content["name"], content["kind"], tuple(content["layers"]), tuple(content["tensors"]), figures)
+
+
+def _load_state(state: Path, key: dict[str, Any]) -> dict[str, Row]:
+    """The rows of a run with this key that was stopped; none where the file is of another run, or damaged."""
+    try:
+        content = json.loads(state.read_text(encoding="utf-8"))
+        return {row["name"]: _row(row) for row in content["rows"]} if content["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

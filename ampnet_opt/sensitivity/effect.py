@@ -1,0 +1,51 @@
+"""What a change of the network did to its answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of changed logits against the reference's.
+
+    sqnr_db: signal to quantisation noise of the logits, dB. kl: mean Kullback-Leibler divergence of the class probabilities,
+    nats. agreement: share of faces with the same top-1. top1: share of faces whose top-1 is the label.
+    """
+
+    sqnr_db: float
+    kl: float
+    agreement: float
+    top1: float
+
+
+def effect(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> Effect:
+    """logits, reference: float32 [N, classes]; labels: int64 [N]; N > 0."""
+    top1 = logits.argmax(1)
+    return Effect(
+        sqnr(logits, reference),
+        kl_divergence(logits, reference),
+        float((top1 == reference.argmax(1)).mean()),
+        float((top1 == labels).mean()),
+    )
+
+
+def sqnr(values: np.ndarray, reference: np.ndarray) -> float:
+    """10 log10(sum reference^2 / sum (values - reference)^2), dB; infinite for equal arrays."""
+    exact = reference.astype(np.float64)
+    noise = float(np.sum((values - exact) ** 2))
+    return math.inf if noise == 0 else 10 * math.log10(float(np.sum(exact**2)) / noise)
+
+
+def kl_divergence(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Mean over rows of sum p log(p / q), nats, p being softmax(reference) and q softmax(logits)."""
+    p, q = _log_softmax(reference), _log_softmax(logits)
+    return float((np.exp(p) * (p - q)).sum(1).mean())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

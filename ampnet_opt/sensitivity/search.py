@@ -1,0 +1,75 @@
+"""The fewest units in floating point that keep the answers within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.sensitivity.analysis import Row
+from ampnet_opt.sensitivity.effect import Effect
+
+MIN_AGREEMENT = 0.99
+# Says what the network answers when the layers with these names stay in floating point.
+Judge = Callable[[Collection[str]], Effect]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """max_drop: of top-1 below the float network's, in percentage points. min_agreement: share of equal answers."""
+
+    max_drop: float
+    min_agreement: float = MIN_AGREEMENT
+
+    def holds(self, found: Effect, reference_top1: float) -> bool:
+        drop = 100 * (reference_top1 - found.top1)
+        return drop <= self.max_drop + 1e-9 and found.agreement >= self.min_agreement
+
+
+@dataclass(frozen=True)
+class Choice:
+    """kept: the units in floating point, the worst first. measured: with them. judged: how many choices were measured."""
+
+    kept: tuple[Row, ...]
+    measured: Effect
+    judged: int
+
+
+def search(rows: Sequence[Row], judge: Judge, reference_top1: float, budget: Budget) -> Choice:
+    """Keep the worst units, as few as hold the budget, then give up again those that it holds without.
+
+    rows: the worst first (`Sensitivity.rows`). How many is found by doubling and bisection, which take it that more units
+    in floating point are no worse; the choice itself is measured, so that it holds in any case. Raises AmpnetError when not
+    even one unit can be INT8.
+    """
+    judged: dict[frozenset[str], Effect] = {}
+
+    def measure(kept: Sequence[Row]) -> Effect:
+        layers = frozenset(layer for row in kept for layer in row.layers)
+        if layers not in judged:
+            judged[layers] = judge(layers)
+        return judged[layers]
+
+    def holds(kept: Sequence[Row]) -> bool:
+        return budget.holds(measure(kept), reference_top1)
+
+    low = high = 0  # the smallest number that holds is in [low, high] when the first loop ends
+    while not holds(rows[:high]):
+        if high == len(rows) - 1:
+            found = measure(rows[:high])
+            raise AmpnetError(
+                f"no choice of layers holds the budget: with only {rows[-1].name} in INT8, top-1 is "
+                f"{100 * (reference_top1 - found.top1):.2f} points under the float network's (allowed: {budget.max_drop:g}) "
+                f"and {found.agreement:.1%} of the answers agree (needed: {budget.min_agreement:.0%}); allow more, or take "
+                "--fp16"
+            )
+        low, high = high + 1, min(max(1, 2 * high), len(rows) - 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(rows[:middle]) else (middle + 1, high)
+    kept = list(rows[:high])
+    for row in reversed(rows[:high]):
+        fewer = [other for other in kept if other is not row]
+        if holds(fewer):
+            kept = fewer
+    return Choice(tuple(kept), measure(kept), len(judged))

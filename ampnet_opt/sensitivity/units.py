@@ -1,0 +1,46 @@
+"""What is quantised, or spared, at a time: one layer, or the layers of one block of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["layer", "block"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """name: of a module, as in the checkpoint. layers: its nodes of the graph."""
+
+    name: str
+    layers: tuple[str, ...]
+
+
+def units(layers: Sequence[str], kind: Kind) -> list[Unit]:
+    """The layers one by one, or together with those of their block (the module around them), in the graph's order."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        name = module_of(layer)
+        found.setdefault(name if kind == "layer" else _block(name), []).append(layer)
+    return [Unit(name, tuple(members)) for name, members in found.items()]
+
+
+def _block(module: str) -> str:
+    """The residual block or aggregation stage (whose chain is a list named layers) around a module, or itself."""
+    stage, chain, _ = module.partition(".layers.")
+    return stage if chain else module.rpartition(".")[0] or module
+
+
+def module_of(layer: str) -> str:
+    """The module that a node was exported from, without the convolution's own name.
+
+    >>> module_of("/model/trunk/trunk.0/trunk.0.1/first/conv/Conv")
+    'trunk.0.1.first'
+    """
+    scopes = [scope for scope in layer.split("/")[1:-1] if scope not in {"model", "conv", "conv_norm"}]
+    path = ""
+    for scope in scopes:
+        # A module in a list repeats the path of the list: trunk/trunk.0 is trunk.0.
+        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}"
+    return path

@@ -1,0 +1,77 @@
+"""What engines and analyses start from: the float graph of a checkpoint, and its INT8 scales."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import onnx
+
+from ampnet_opt.calibration.cache import histograms
+from ampnet_opt.calibration.ranges import METHODS
+from ampnet_opt.calibration.table import CalibrationTable, shared_scales
+from ampnet_opt.checkpoint import Checkpoint
+from ampnet_opt.convert.bias import bias_corrections
+from ampnet_opt.convert.export import ImageInput, export
+from ampnet_opt.convert.placement import Placement, place
+from ampnet_opt.convert.quantize import quantize
+from ampnet_opt.faces import Face, fingerprint, load_batches, spread
+from ampnet_opt.runtime.engine import prepare
+
+log = logging.getLogger(__name__)
+
+CORRECTING_FACES = 64  # means over all positions settle long before ranges do
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """graph: float, with the image input `image_input`; sha256: of its bytes. placement: of Q/DQ pairs, all layers INT8."""
+
+    graph: onnx.ModelProto
+    sha256: str
+    image_input: ImageInput
+    placement: Placement
+
+    def batches(self, faces: Sequence[Face], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(image, landmarks) of the faces, `size` at a time, as the graph takes them."""
+        return [prepare(images, points, self.image_input) for images, points in load_batches(faces, size)]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What makes a float graph an INT8 one. corrections: of the layers' biases, float32 [outputs]; None: they stay."""
+
+    table: CalibrationTable
+    corrections: Mapping[str, np.ndarray] | None
+
+    def quantize(self, graph: onnx.ModelProto, placement: Placement) -> onnx.ModelProto:
+        """The Q/DQ graph of `graph`, which may be a part of the network."""
+        return quantize(graph, placement, self.table.scales, self.corrections)
+
+
+def source_of(checkpoint: Checkpoint, image_input: ImageInput) -> Source:
+    """Export a checkpoint; errors as of `export`."""
+    graph = export(checkpoint, image_input)
+    return Source(graph, sha256(graph.SerializeToString(deterministic=True)).hexdigest(), image_input, place(graph))
+
+
+def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Progress = lambda done: None) -> Int8:
+    """Scales of every placed tensor, and corrections of every layer. method: of `METHODS`. progress: faces seen.
+
+    Histograms come from the cache where this graph has seen these faces already.
+    """
+
+    def load(left: Sequence[Face]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (prepare(images, points, source.image_input) for images, points in load_batches(left, 1))
+
+    data, tensors = fingerprint(faces), list(source.placement.tensors)
+    found = histograms(source.graph, tensors, faces, load, source.sha256, data, progress, log.warning)
+    amax = {name: METHODS[method](histogram) for name, histogram in found.items()}
+    scales = shared_scales(amax, source.placement.groups())
+    corrections = bias_corrections(source.graph, source.placement, scales, load(spread(faces, CORRECTING_FACES)))
+    return Int8(CalibrationTable(method, len(faces), data, source.sha256, scales), corrections)
