@@ -12,12 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from ampnet_opt import __version__
-from ampnet_opt.cli_accuracy import sensitivity
+from ampnet_opt.cli_accuracy import report, sensitivity
 from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.terminal import (
     CKPT,
     CLASSES,
+    ENGINES,
     FORCE,
     RADIUS,
     SHIPPED,
@@ -28,9 +29,8 @@ from ampnet_opt.terminal import (
     require_extra,
     stages,
     steps,
+    subjects_of,
 )
-
-ENGINES = Path("engines")
 
 
 class _Commands(TyperGroup):
@@ -252,7 +252,7 @@ def compare(
     from ampnet_opt.faces import spread
     from ampnet_opt.labels import parse_classes
 
-    checkpoint, engines = _subjects(subjects or [])
+    checkpoint, engines = subjects_of(subjects or [])
     faces = faces_of(data, split)
     chosen = faces if limit is None else spread(faces, limit)
     require_extra()
@@ -262,7 +262,7 @@ def compare(
 
     names = None if classes is None else parse_classes(classes)
     with stages() as progress:
-        report = measure(
+        found = measure(
             checkpoint,
             engines,
             chosen,
@@ -273,9 +273,9 @@ def compare(
             runs=runs,
             progress=progress,
         )
-    Console().print(render(report))
+    Console().print(render(found.report))
     if json_file is not None:
-        write_text(json_file, report.to_json())
+        write_text(json_file, found.report.to_json())
 
 
 @app.command()
@@ -295,20 +295,7 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="As one JSON objec
 app.command()(prepare)
 app.command()(train)
 app.command()(sensitivity)
-
-
-def _subjects(paths: List[Path]) -> tuple[Path, List[Path]]:
-    """Checkpoint and engine directories of a comparison; what is not given is the package's checkpoint and engines/*."""
-    from ampnet_opt.runtime.sidecar import NAME
-    from ampnet_opt.shipped import CHECKPOINT
-
-    checkpoint = paths[0] if paths and not paths[0].is_dir() else CHECKPOINT
-    engines = [path for path in paths if path is not checkpoint]
-    if not engines:
-        engines = sorted(file.parent for file in ENGINES.glob(f"*/{NAME}"))
-        if not engines:
-            raise MisuseError("there are no engines to compare: name them, or make one with ampnet-opt build --int8")
-    return checkpoint, engines
+app.command()(report)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""The command that explains INT8: which layers it costs most."""
+"""The commands that explain INT8: which layers it costs most, and one page with everything that was measured."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
 import typer
 
@@ -12,19 +13,23 @@ from ampnet_opt.terminal import (
     FORCE,
     RADIUS,
     SHIPPED,
+    THREADS,
     faces_of,
     one_of,
     read_checkpoint,
     require_extra,
     stages,
+    subjects_of,
 )
 
+ACTIVATION_FACES = 64  # what the page's histograms are taken over
 LISTED = 20  # rows of the table on the terminal; the file has all
 
 
 def sensitivity(
     checkpoint: Optional[Path] = SHIPPED,
-    output: Path = typer.Option(Path("sensitivity.json"), "-o", "--output", help="JSON file; the picture goes beside it."),
+    output: Path = typer.Option(Path("sensitivity.json"), "-o", "--output", help="JSON file."),
+    picture: Optional[Path] = typer.Option(None, "--picture", help="PNG of the costliest units."),
     data: Optional[Path] = typer.Option(None, "--data", help="CSV of labelled faces (default: drawn faces)."),
     split: str = typer.Option("train", "--split", help="Rows of the CSV to calibrate and to measure on."),
     faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
@@ -39,7 +44,7 @@ def sensitivity(
     """What INT8 costs, layer by layer: divergence of the answers, agreement, top-1 and SQNR. A stopped run goes on."""
     from ampnet_opt.calibration.ranges import METHODS
     from ampnet_opt.faces import spread
-    from ampnet_opt.files import require_new
+    from ampnet_opt.files import new_file, require_new
     from ampnet_opt.shipped import CHECKPOINT
 
     one_of("--units", kind, ("layer", "block"))
@@ -47,6 +52,8 @@ def sensitivity(
     one_of("--calibration", method, tuple(METHODS))
     one_of("--input", image_input, ("uint8", "float32"))
     require_new(output, force)
+    if picture is not None:
+        require_new(picture, force)
     chosen = spread(faces_of(data, split), faces)
     require_extra()
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
@@ -56,12 +63,14 @@ def sensitivity(
     from ampnet_opt.convert.source import calibrate, source_of
     from ampnet_opt.labels import label_indices
     from ampnet_opt.sensitivity.analysis import analyse
+    from ampnet_opt.sensitivity.picture import draw_ranking
     from ampnet_opt.sensitivity.table import render
 
     labels = np.array(label_indices(loaded.classes, [face.label for face in chosen]))
     with stages() as progress:
         progress("exporting the graph", 0, 1)
         source = source_of(loaded, image_input)  # type: ignore[arg-type]
+        progress("exporting the graph", 1, 1)
         int8 = calibrate(source, chosen, method, lambda done: progress(f"calibrating ({method})", done, len(chosen)))
         found = analyse(
             source.graph,
@@ -75,5 +84,72 @@ def sensitivity(
             lambda done, total: progress(f"measuring each {kind}", done, total),
         )
     found.write(output)
+    if picture is not None:
+        with new_file(picture) as temporary:
+            draw_ranking(temporary, found)
     Console().print(render(found, LISTED))
     typer.echo(f"{output}: {len(found.rows)} {kind}s")
+
+
+def report(
+    subjects: Optional[List[Path]] = typer.Argument(None, metavar="[CKPT] [ENGINES...]", help="As for compare."),
+    output: Path = typer.Option(Path("report.html"), "-o", "--output", help="The page: one file that needs no other."),
+    data: Optional[Path] = typer.Option(None, "--data", help="CSV of labelled faces (default: drawn faces)."),
+    split: str = typer.Option("test", "--split", help="Rows of the CSV to score on."),
+    limit: Optional[int] = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly."),
+    analysis: Optional[Path] = typer.Option(None, "--sensitivity", help="File of ampnet-opt sensitivity."),
+    pictures: bool = typer.Option(True, "--faces/--no-faces", help="Whether pictures of faces go into the page."),
+    batch: int = typer.Option(1, "--batch", min=1, help="Batch that is timed."),
+    threads: Optional[int] = THREADS,
+    runs: int = typer.Option(50, "--runs", min=1, help="Timed runs of each engine."),
+    classes: Optional[str] = CLASSES,
+    patch_radius: Optional[int] = RADIUS,
+    force: bool = FORCE,
+) -> None:
+    """Compare, as an HTML page: accuracy, confusion, sensitivity, activations, the faces whose answers moved most."""
+    from ampnet_opt.errors import MisuseError
+    from ampnet_opt.faces import spread
+    from ampnet_opt.files import require_new, sha256, write_text
+    from ampnet_opt.labels import parse_classes
+
+    require_new(output, force)
+    checkpoint, engines = subjects_of(subjects or [])
+    faces = faces_of(data, split)
+    chosen = faces if limit is None else spread(faces, limit)
+    require_extra()
+    from ampnet_opt.benchmarks.compare import compare
+    from ampnet_opt.benchmarks.page.activations import worst_activations
+    from ampnet_opt.benchmarks.page.data import page_of
+    from ampnet_opt.benchmarks.page.render import render_page
+    from ampnet_opt.convert.export import export
+    from ampnet_opt.runtime.sidecar import read_sidecar
+    from ampnet_opt.sensitivity.analysis import read_sensitivity
+
+    ranking = None if analysis is None else read_sensitivity(analysis)
+    if ranking is not None and ranking.checkpoint_sha256 != sha256(checkpoint):
+        raise MisuseError(
+            f"{analysis} was measured on another checkpoint than {checkpoint}: run ampnet-opt sensitivity again"
+        )
+    quantised = [engine for engine in engines if read_sidecar(engine).precision == "int8"]
+    names = None if classes is None else parse_classes(classes)
+    with stages() as progress:
+        found = compare(
+            checkpoint,
+            engines,
+            chosen,
+            classes=names,
+            patch_radius=patch_radius,
+            batch=batch,
+            threads=threads,
+            runs=runs,
+            progress=progress,
+        )
+        page = page_of(found.report, found.logits, found.labels, chosen, pictures=pictures, sensitivity=ranking)
+        if ranking is not None and quantised:
+            progress("looking at activations", 0, 1)
+            graph = export(read_checkpoint(checkpoint, classes, patch_radius), read_sidecar(quantised[0]).image_input)  # type: ignore[arg-type]
+            page = replace(
+                page, activations=worst_activations(graph, quantised[0], ranking, spread(chosen, ACTIVATION_FACES))
+            )
+    write_text(output, render_page(page))
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")

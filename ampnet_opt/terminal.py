@@ -11,6 +11,7 @@ import typer
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import spread  # noqa: F401  TEMPORARY
 
+ENGINES = Path("engines")
 CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
 SHIPPED = typer.Argument(None, metavar="[CKPT]", help="Checkpoint (default: the one that comes with the package).")
 CLASSES = typer.Option(
@@ -111,3 +112,17 @@ def faces_of(table: Optional[Path], split: str) -> List[Any]:
         faces = default_faces(split, lambda done, total: progress("drawing faces, once", done, total))
     typer.echo(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)", err=True)
     return faces
+
+
+def subjects_of(paths: List[Path]) -> tuple[Path, List[Path]]:
+    """Checkpoint and engine directories of a comparison; what is not given is the package's checkpoint and engines/*."""
+    from ampnet_opt.runtime.sidecar import NAME
+    from ampnet_opt.shipped import CHECKPOINT
+
+    checkpoint = paths[0] if paths and not paths[0].is_dir() else CHECKPOINT
+    engines = [path for path in paths if path is not checkpoint]
+    if not engines:
+        engines = sorted(file.parent for file in ENGINES.glob(f"*/{NAME}"))
+        if not engines:
+            raise MisuseError("there are no engines to compare: name them, or make one with ampnet-opt build --int8")
+    return checkpoint, engines

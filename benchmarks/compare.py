@@ -81,6 +81,15 @@ class Report:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A report and what it was computed from: logits float32 [N, classes] of every result, labels int64 [N]."""
+
+    report: Report
+    logits: list[np.ndarray]
+    labels: np.ndarray
+
+
 def compare(
     checkpoint: Path,
     engines: Sequence[Path],
@@ -92,7 +101,7 @@ def compare(
     threads: int | None = None,
     runs: int = 50,
     progress: Progress | None = None,
-) -> Report:
+) -> Comparison:
     """Measure `checkpoint` in PyTorch (eager, float32, on the CPU) and every engine on the same labelled faces.
 
     classes, patch_radius: of a checkpoint that carries none. batch: images per timed inference, the first faces, repeated
@@ -140,7 +149,7 @@ def compare(
         )
         for worker, found, taken, peak in zip(workers, logits, seconds, memory, strict=True)
     ]
-    return Report(
+    report = Report(
         checkpoint=str(checkpoint),
         checkpoint_sha256=reference.checkpoint_sha256,
         classes=reference.classes,
@@ -151,6 +160,7 @@ def compare(
         results=results,
         notes=_notes(results),
     )
+    return Comparison(report, logits, labels)
 
 
 def engine_subjects(engines: Sequence[Path], threads: int) -> list[Subject]:

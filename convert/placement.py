@@ -87,10 +87,7 @@ def residual_additions(graph: onnx.GraphProto, index: GraphIndex, placement: Pla
             continue
         makers = [index.producers.get(name) for name in node.input]
         if makers[0] is not None and makers[0].name in placement.layers and makers[0].op_type == "Conv":
-            shortcut = makers[1]
-            if shortcut is not None and shortcut.op_type == "MaxPool":
-                continue  # already INT8, by the pair before the pool
-            placement.add(node.input[1])
+            placement.add(_through_pool(node.input[1], index))
 
 
 def concatenations(graph: onnx.GraphProto, index: GraphIndex, placement: Placement) -> None:

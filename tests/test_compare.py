@@ -90,7 +90,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Face]:
 @pytest.fixture(scope="module")
 def report(folder: Path, faces: list[Face]) -> Report:
     engines = [folder / "same", folder / "other"]
-    return compare(folder / "one.safetensors", engines, faces, batch=2, threads=1, runs=7)
+    return compare(folder / "one.safetensors", engines, faces, batch=2, threads=1, runs=7).report
 
 
 def children() -> list[int]:
@@ -164,7 +164,7 @@ def test_report_is_read_at_100_columns_and_as_json(report: Report) -> None:
 
 
 def test_fewer_faces_than_a_batch_are_repeated(folder: Path, faces: list[Face]) -> None:
-    found = compare(folder / "one.safetensors", [], faces[:1], batch=3, threads=1, runs=1)
+    found = compare(folder / "one.safetensors", [], faces[:1], batch=3, threads=1, runs=1).report
     assert (found.faces, found.batch, len(found.results)) == (1, 3, 1)
     assert found.results[0].latency.images_per_second == pytest.approx(3 / found.results[0].latency.p50 * 1e3)
 

@@ -13,7 +13,7 @@ def draw_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AmpnetError("training draws its curve with matplotlib: pip install 'ampnet-opt[train]'") from error
+        raise AmpnetError("training draws its curve with matplotlib: pip install 'ampnet-opt[plot]'") from error
     figure = Figure(figsize=(7, 4), layout="constrained")
     left = figure.subplots()
     right = left.twinx()
