@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import Face, load_face
 from ampnet_opt.labels import label_indices
 
 Sample = tuple[Tensor, Tensor, int]
 
 
-class LabelledFaces(Dataset[Sample]):
+class LabelledFaces(Dataset["Sample | AmpnetError"]):
     """Faces with the index of their label in `classes`. Raises MisuseError for a label that is not among them."""
 
     def __init__(self, faces: Sequence[Face], classes: Sequence[str]) -> None:
@@ -25,14 +26,31 @@ class LabelledFaces(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.faces)
 
-    def __getitem__(self, index: int) -> Sample:
-        image, landmarks = load_face(self.faces[index])
+    def __getitem__(self, index: int) -> Sample | AmpnetError:
+        """A face; or what is wrong with it, since an exception of a worker process would arrive as its traceback."""
+        try:
+            image, landmarks = load_face(self.faces[index])
+        except AmpnetError as error:
+            return error
         return torch.from_numpy(np.array(image)), torch.from_numpy(landmarks), self.labels[index]
 
 
-def batches(faces: LabelledFaces, order: Sequence[int], size: int, workers: int) -> DataLoader[Sample]:
-    """uint8 [n, 224, 224, 3], float32 [n, 5, 2], int64 [n] of the faces in `order`, `size` at a time."""
-    return DataLoader(faces, size, sampler=list(order), num_workers=workers)
+def batches(
+    faces: LabelledFaces, order: Sequence[int], size: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """uint8 [n, 224, 224, 3], float32 [n, 5, 2], int64 [n] of the faces in `order`, `size` at a time.
+
+    Raises MisuseError for a face that cannot be read.
+    """
+    for batch in DataLoader(faces, size, sampler=list(order), num_workers=workers, collate_fn=_collate):
+        if isinstance(batch, AmpnetError):
+            raise batch
+        yield batch
+
+
+def _collate(samples: list[Sample | AmpnetError]) -> tuple[Tensor, Tensor, Tensor] | AmpnetError:
+    wrong = next((sample for sample in samples if isinstance(sample, AmpnetError)), None)
+    return default_collate(samples) if wrong is None else wrong
 
 
 def as_input(image: Tensor) -> Tensor:
