@@ -20,6 +20,7 @@ from ampnet_opt.terminal import (
     CLASSES,
     ENGINES,
     FORCE,
+    METHOD,
     RADIUS,
     SHIPPED,
     THREADS,
@@ -119,7 +120,7 @@ def build(
     data: Optional[Path] = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces)."),
     split: str = typer.Option("train", "--split", help="Rows of the CSV that calibrate."),
     faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
-    method: str = typer.Option("entropy", "--calibration", help="entropy, minmax, mse or percentile."),
+    method: str = METHOD,
     scales: Optional[Path] = typer.Option(None, "--scales", help="A calibration table, taken as it is: no calibration."),
     max_drop: Optional[float] = typer.Option(
         None, "--max-drop", min=0, help="Points of top-1 that int8 may lose; layers stay in floating point until it holds."

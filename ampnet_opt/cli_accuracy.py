@@ -11,6 +11,7 @@ import typer
 from ampnet_opt.terminal import (
     CLASSES,
     FORCE,
+    METHOD,
     RADIUS,
     SHIPPED,
     THREADS,
@@ -35,7 +36,7 @@ def sensitivity(
     faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
     kind: str = typer.Option("layer", "--units", help="What is quantised at a time: layer or block."),
     mode: str = typer.Option("only", "--mode", help="only: INT8 in that unit alone; all-but: everywhere else."),
-    method: str = typer.Option("entropy", "--calibration", help="entropy, minmax, mse or percentile."),
+    method: str = METHOD,
     image_input: str = typer.Option("uint8", "--input", help="As for build: uint8 or float32."),
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,

@@ -8,7 +8,7 @@ from typing import List, Optional
 import typer
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.terminal import FORCE, counter, require_extra
+from ampnet_opt.terminal import FORCE, counter, require_extra, steps
 
 
 def prepare(
@@ -49,12 +49,19 @@ def prepare(
 def train(
     data: List[Path] = typer.Option(..., "--data", help="CSV of labelled faces, or its folder; repeatable: they are mixed."),
     output: Path = typer.Option(..., "-o", "--output", help="The checkpoint; metrics, curve and state go beside it."),
-    width: float = typer.Option(0.25, help="Factor on every channel count."),
-    classes: str = typer.Option("rafdb", "--classes", help="A preset or names, by commas, in the order of the outputs."),
+    width: Optional[float] = typer.Option(None, help="Factor on every channel count (default: 0.25)."),
+    classes: Optional[str] = typer.Option(
+        None, "--classes", help="A preset or names, by commas, in the order of the outputs (default: rafdb)."
+    ),
     start: Optional[Path] = typer.Option(None, "--from", help="Go on from this checkpoint instead of from seeded weights."),
-    epochs: int = typer.Option(40, min=1, help="Passes over the training faces."),
+    qat: Optional[Path] = typer.Option(
+        None, "--qat", help="Fine-tune this checkpoint for INT8: trained as its INT8 graph computes; scales go beside it."
+    ),
+    epochs: Optional[int] = typer.Option(None, min=1, help="Passes over the training faces (default: 40; --qat: 2)."),
     batch: int = typer.Option(32, min=2, help="Faces a step."),
-    rate: float = typer.Option(0.01, help="Learning rate, divided by 10 at 60 % and 85 % of the epochs."),
+    rate: Optional[float] = typer.Option(
+        None, help="Learning rate, divided by 10 at 60 % and 85 % of the epochs (default: 0.01; --qat: 0.0001)."
+    ),
     balance: float = typer.Option(0.5, min=0, max=1, help="0: classes as they come, 1: all equally often."),
     seed: int = typer.Option(0, min=0, help="Of weights, draws and augmentation."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -62,11 +69,13 @@ def train(
     force: bool = FORCE,
 ) -> None:
     """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
-    from ampnet_opt.faces import read_faces
-    from ampnet_opt.files import require_new
-    from ampnet_opt.labels import parse_classes
+    from ampnet_opt.faces import read_faces, spread
+    from ampnet_opt.files import require_new, sha256
+    from ampnet_opt.labels import label_indices, parse_classes
 
-    names = parse_classes(classes)
+    if qat is not None:
+        _require_qat_alone(qat, output, {"--from": start, "--width": width, "--bf16": bf16 or None})
+    names = parse_classes("rafdb" if classes is None else classes)
     tables = [path / "faces.csv" if path.is_dir() else path for path in data]
     faces, held_out = ([face for table in tables for face in read_faces(table, split)] for split in ("train", "val"))
     require_extra()
@@ -75,29 +84,56 @@ def train(
     from ampnet_opt.training.loop import train as run
     from ampnet_opt.training.recipe import Recipe
 
-    state = Outputs(output).state
+    outputs = Outputs(output)
     if force:
-        state.unlink(missing_ok=True)
-    if not state.exists():
+        outputs.state.unlink(missing_ok=True)
+    if not outputs.state.exists():
         require_new(output, force)
     require_device(device)
-    if start is None:
-        model = seeded(seed, width, len(names))
-    else:
+    basis = ""
+    if qat is not None:
+        from ampnet_opt.training.qat import CALIBRATING, for_int8
+
+        loaded = read_checkpoint(qat, None if classes is None else names)
+        names = loaded.classes
+        label_indices(names, [face.label for face in [*faces, *held_out]])  # known to fail before minutes of work
+        with steps() as step:
+            model = for_int8(loaded, spread(faces, CALIBRATING), outputs.scales, outputs.state.exists(), step)
+        basis = f"{loaded.sha256} {sha256(outputs.scales)}"
+    elif start is not None:
         begun = read_checkpoint(start)
         if begun.classes != names:
             raise MisuseError(f"{start} has the classes {', '.join(begun.classes)}, not {', '.join(names)}; see --classes")
         model = begun.model
-    recipe = Recipe(epochs=epochs, batch=batch, rate=rate, balance=balance, seed=seed, bf16=bf16)
-    with counter(f"training on {len(faces)} faces", epochs * len(faces)) as bar:
+    else:
+        model = seeded(seed, 0.25 if width is None else width, len(names))
+    recipe = Recipe(
+        epochs=epochs or (40 if qat is None else 2),
+        batch=batch,
+        rate=rate if rate is not None else (0.01 if qat is None else 1e-4),
+        balance=balance,
+        seed=seed,
+        bf16=bf16,
+    )
+    with counter(f"training on {len(faces)} faces", recipe.epochs * len(faces)) as bar:
 
         def report(epoch: int, done: int, metrics: dict[str, float]) -> None:
             figures = "".join(f", {key} {metrics[key]:.3f}" for key in ("loss", "top1", "macro_f1") if key in metrics)
-            bar(epoch * len(faces) + done, f"epoch {epoch + 1} of {epochs}{figures}")
+            bar(epoch * len(faces) + done, f"epoch {epoch + 1} of {recipe.epochs}{figures}")
 
-        rows = run(model, names, faces, held_out, recipe, output, device, report=report)
+        rows = run(model, names, faces, held_out, recipe, output, device, report=report, basis=basis)
     kept = best(rows)
     typer.echo(
-        f"{output}: epoch {kept['epoch']:.0f} of {epochs}, on {len(held_out)} validation faces "
-        f"top-1 {kept['top1']:.1%}, macro-F1 {kept['macro_f1']:.3f}"
+        f"{output}: epoch {kept['epoch']:.0f} of {recipe.epochs}, on {len(held_out)} validation faces "
+        f"{'' if qat is None else 'in INT8 '}top-1 {kept['top1']:.1%}, macro-F1 {kept['macro_f1']:.3f}"
     )
+    if qat is not None:
+        typer.echo(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
+
+
+def _require_qat_alone(qat: Path, output: Path, others: dict[str, object]) -> None:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise MisuseError(f"--qat trains the network of its checkpoint, in float32: leave out {' and '.join(given)}")
+    if output.resolve() == qat.resolve():
+        raise MisuseError(f"-o would replace {qat}, which --qat starts from: take another name")

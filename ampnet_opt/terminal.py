@@ -9,7 +9,6 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import typer
 
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import spread  # noqa: F401  TEMPORARY
 
 ENGINES = Path("engines")
 CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
@@ -18,6 +17,8 @@ CLASSES = typer.Option(
     None, "--classes", help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus) or names, by commas."
 )
 RADIUS = typer.Option(None, "--patch-radius", help="Of the authors' files, which do not carry it (published: 5).")
+# The default is calibration.ranges.DEFAULT, which a test holds it to.
+METHOD = typer.Option("percentile", "--calibration", help="Of int8: percentile, entropy, mse or minmax.")
 FORCE = typer.Option(False, "--force", help="Replace what stands there.")
 THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
 

@@ -130,6 +130,13 @@ def agreement(logits: np.ndarray, reference: np.ndarray) -> Agreement:
     return Agreement(wilson(same, len(logits)), float(difference.max()), float(difference.mean()))
 
 
+def sqnr(reference: np.ndarray, approximation: np.ndarray) -> float:
+    """Signal-to-quantisation-noise ratio in dB: 10 log10(sum ref^2 / sum (ref - approx)^2); infinite without noise."""
+    signal = np.sum(np.square(reference, dtype=np.float64))
+    noise = np.sum(np.square(reference.astype(np.float64) - approximation))
+    return 10 * math.log10(signal / noise) if noise else math.inf
+
+
 def latency(seconds: Sequence[float], batch: int) -> Latency:
     """Percentiles and rate of runs of `batch` images that took `seconds` each."""
     p50, p90, p99 = (float(value) for value in np.percentile(seconds, [50, 90, 99]) * 1e3)

@@ -16,6 +16,7 @@ import onnx
 
 from ampnet_opt import __version__
 from ampnet_opt.calibration.collect import collect
+from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert import cpu, tensorrt
@@ -71,7 +72,7 @@ class Options:
     image_input: ImageInput = "uint8"
     batch: BatchRange = field(default_factory=BatchRange)
     faces: Sequence[Face] = ()
-    method: str = "entropy"
+    method: str = DEFAULT
     table: CalibrationTable | None = None
     search: Search | None = None
     compute_capabilities: Sequence[str] = ()

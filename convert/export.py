@@ -67,6 +67,19 @@ def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.Mo
     return graph
 
 
+def module_path(node: str) -> str:
+    """The module that an exported node belongs to: "/model/trunk/trunk.0/trunk.0.1/Relu" -> "trunk.0.1".
+
+    The exporter names a child of a container by the container's name as well; `model` is what normalises uint8 images.
+    """
+    parts: list[str] = []
+    for part in node.removeprefix("/model").split("/")[1:-1]:
+        if parts and part.startswith(f"{parts[-1]}."):
+            parts.pop()
+        parts.append(part)
+    return ".".join(parts)
+
+
 def check_against(model: nn.Module, graph: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> float:
     """Largest difference of a logit between `model` and `graph` in ONNX Runtime; AmpnetError when over the tolerance.
 

@@ -20,11 +20,12 @@ from small import float_graph, placement, run
 
 from ampnet_opt.calibration.collect import collect
 from ampnet_opt.calibration.histogram import BINS, Histogram
-from ampnet_opt.calibration.ranges import METHODS, entropy, minmax, mse, percentile
+from ampnet_opt.calibration.ranges import DEFAULT, METHODS, entropy, minmax, mse, percentile
 from ampnet_opt.calibration.table import CalibrationTable, read_table, scale_of, shared_scales
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.terminal import METHOD
 
 values_of = arrays(
     np.float32,
@@ -444,3 +445,7 @@ def test_weights_that_are_not_numbers_are_named() -> None:
     index.constants[stem.input[1]].CopyFrom(onnx.numpy_helper.from_array(weight, stem.input[1]))
     with pytest.raises(AmpnetError, match=r"tensor /model/\S+ holds NaN or infinity"):
         collect(broken, list(placement().tensors), [random_faces(1, "uint8")])
+
+
+def test_the_commands_have_the_default_of_the_methods() -> None:
+    assert METHOD.default == DEFAULT in METHODS

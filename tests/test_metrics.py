@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from ampnet_opt.benchmarks.metrics import (
     accuracy,
@@ -14,6 +15,7 @@ from ampnet_opt.benchmarks.metrics import (
     latency,
     macro_f1,
     macro_f1_estimate,
+    sqnr,
     wilson,
 )
 
@@ -107,3 +109,25 @@ def test_latency_in_milliseconds_and_images_per_second() -> None:
     assert [found.p50, found.p90, found.p99] == pytest.approx([51, 91, 100])
     assert found.images_per_second == pytest.approx(4 * 101 / (0.051 * 101))
     assert found.runs == 101
+
+
+signals = arrays(np.float32, (3, 4), elements=st.floats(0.125, 100, width=32))
+
+
+@given(signals, st.floats(0.01, 10))
+def test_sqnr_of_a_signal_scaled_wrongly(signal: np.ndarray, excess: float) -> None:
+    wrong = signal.astype(np.float64) * (1 + excess)
+    assert sqnr(signal, wrong) == pytest.approx(-20 * math.log10(excess), abs=1e-6)
+
+
+@given(signals, st.integers(0, 11), st.sampled_from([-4.0, 0.5, 8.0]))
+def test_sqnr_is_of_all_values_together_and_has_no_unit(signal: np.ndarray, place: int, unit: float) -> None:
+    wrong = signal.copy()
+    wrong.flat[place] += 1
+    found = sqnr(signal, wrong)
+    assert found == pytest.approx(10 * math.log10((signal.astype(float) ** 2).sum()), abs=1e-4)
+    assert sqnr(signal * np.float32(unit), wrong * np.float32(unit)) == pytest.approx(found, abs=1e-4)
+
+
+def test_sqnr_without_noise_is_infinite() -> None:
+    assert sqnr(np.ones(3, np.float32), np.ones(3, np.float32)) == math.inf

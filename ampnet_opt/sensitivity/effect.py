@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from ampnet_opt.benchmarks.metrics import sqnr
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,11 @@ def effect(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> Eff
     """logits, reference: float32 [N, classes]; labels: int64 [N]; N > 0."""
     top1 = logits.argmax(1)
     return Effect(
-        sqnr(logits, reference),
+        sqnr(reference, logits),
         kl_divergence(logits, reference),
         float((top1 == reference.argmax(1)).mean()),
         float((top1 == labels).mean()),
     )
-
-
-def sqnr(values: np.ndarray, reference: np.ndarray) -> float:
-    """10 log10(sum reference^2 / sum (values - reference)^2), dB; infinite for equal arrays."""
-    exact = reference.astype(np.float64)
-    noise = float(np.sum((values - exact) ** 2))
-    return math.inf if noise == 0 else 10 * math.log10(float(np.sum(exact**2)) / noise)
 
 
 def kl_divergence(logits: np.ndarray, reference: np.ndarray) -> float:

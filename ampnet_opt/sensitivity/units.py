@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ampnet_opt.convert.export import module_path
+
 Kind = Literal["layer", "block"]
 
 
@@ -21,7 +23,7 @@ def units(layers: Sequence[str], kind: Kind) -> list[Unit]:
     """The layers one by one, or together with those of their block (the module around them), in the graph's order."""
     found: dict[str, list[str]] = {}
     for layer in layers:
-        name = module_of(layer)
+        name = name_of(layer)
         found.setdefault(name if kind == "layer" else _block(name), []).append(layer)
     return [Unit(name, tuple(members)) for name, members in found.items()]
 
@@ -32,15 +34,6 @@ def _block(module: str) -> str:
     return stage if chain else module.rpartition(".")[0] or module
 
 
-def module_of(layer: str) -> str:
-    """The module that a node was exported from, without the convolution's own name.
-
-    >>> module_of("/model/trunk/trunk.0/trunk.0.1/first/conv/Conv")
-    'trunk.0.1.first'
-    """
-    scopes = [scope for scope in layer.split("/")[1:-1] if scope not in {"model", "conv", "conv_norm"}]
-    path = ""
-    for scope in scopes:
-        # A module in a list repeats the path of the list: trunk/trunk.0 is trunk.0.
-        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}"
-    return path
+def name_of(layer: str) -> str:
+    """The module of a layer, a convolution and its batch norm being one: "trunk.0.1.first", "stages.0.layers.1"."""
+    return module_path(layer).removesuffix(".conv").removesuffix(".conv_norm")

@@ -35,9 +35,7 @@ class LabelledFaces(Dataset["Sample | AmpnetError"]):
         return torch.from_numpy(np.array(image)), torch.from_numpy(landmarks), self.labels[index]
 
 
-def batches(
-    faces: LabelledFaces, order: Sequence[int], size: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def batches(faces: LabelledFaces, order: Sequence[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """uint8 [n, 224, 224, 3], float32 [n, 5, 2], int64 [n] of the faces in `order`, `size` at a time.
 
     Raises MisuseError for a face that cannot be read.

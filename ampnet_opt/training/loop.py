@@ -51,6 +51,11 @@ class Outputs:
     def state(self) -> Path:
         return self.checkpoint.with_suffix(".state")
 
+    @property
+    def scales(self) -> Path:
+        """The calibration table of quantisation-aware training."""
+        return self.checkpoint.with_suffix(".calibration.json")
+
 
 def train(
     model: AMPNet,
@@ -62,17 +67,19 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     report: Report = lambda epoch, done, metrics: None,
+    basis: str = "",
 ) -> list[Metrics]:
     """Train `model` and write to `output` the averaged weights of the epoch that was best on `validation`, as float16.
 
     Best is the highest mean of top-1 and macro-F1: top-1 alone would not notice a rare class. A state file beside `output`
-    lets a killed run go on at its last finished epoch, to the same result; it is removed at the end. Returns the metrics of
-    every epoch. Raises MisuseError for labels that are no classes or a state of another run, AmpnetError when the loss is
-    no longer finite.
+    lets a killed run go on at its last finished epoch, to the same result; it is removed at the end. basis: what the run
+    starts from, by which its state is known again; by default the weights of `model`. Returns the metrics of every epoch.
+    Raises MisuseError for labels that are no classes or a state of another run, AmpnetError when the loss is no longer
+    finite.
     """
     outputs = Outputs(output)
     faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
-    run = _name(model, classes, recipe, training, validation)
+    run = _name(model, classes, recipe, training, validation, basis)
     model = model.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
     ema = averaged(model, recipe.ema)
     optimizer = torch.optim.SGD(
@@ -177,7 +184,12 @@ def _predict(model: nn.Module, faces: LabelledFaces, device: str, workers: int) 
 
 
 def _name(
-    model: AMPNet, classes: Sequence[str], recipe: Recipe, training: Sequence[Face], validation: Sequence[Face]
+    model: AMPNet,
+    classes: Sequence[str],
+    recipe: Recipe,
+    training: Sequence[Face],
+    validation: Sequence[Face],
+    basis: str,
 ) -> str:
     """Digest of all that a run follows from; faces by their bytes, so that a moved data set is the same."""
     labels = [face.label for face in [*training, *validation]]
@@ -185,7 +197,7 @@ def _name(
     for value in model.state_dict().values():
         start.update(value.cpu().numpy().tobytes())
     parts = [asdict(model.config), list(classes), asdict(recipe), labels, fingerprint(training), fingerprint(validation)]
-    return hashlib.sha256(json.dumps([*parts, start.hexdigest()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*parts, basis or start.hexdigest()]).encode()).hexdigest()
 
 
 def _record(outputs: Outputs, rows: list[Metrics]) -> None:

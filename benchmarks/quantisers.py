@@ -1,0 +1,291 @@
+"""`python -m ampnet_opt.benchmarks.quantisers --data faces.csv`: our INT8 graphs beside those of other quantisers.
+
+Every quantiser gets the same float graph and the same calibration faces; every Q/DQ graph is judged by the same code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+from rich.console import Console
+from rich.text import Text
+
+from ampnet_opt import __version__
+from ampnet_opt.benchmarks.compare import Environment, require_positive
+from ampnet_opt.benchmarks.metrics import Latency, agreement, latency, sqnr, wilson
+from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtime, ours
+from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
+from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
+from ampnet_opt.calibration.collect import collect
+from ampnet_opt.checkpoint import Checkpoint, read_checkpoint
+from ampnet_opt.convert import cpu, tensorrt
+from ampnet_opt.convert.build import Steps
+from ampnet_opt.convert.export import ImageInput
+from ampnet_opt.convert.half import to_half
+from ampnet_opt.convert.source import Source, source_of
+from ampnet_opt.convert.verify import verify
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.faces import Face, load_batches, read_faces, spread
+from ampnet_opt.files import sha256, write_json
+from ampnet_opt.labels import label_indices, parse_classes
+from ampnet_opt.machine import available_cores, processor_name
+from ampnet_opt.onnx_session import onnx_session
+from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.sidecar import INPUTS, BatchRange, Sidecar
+from ampnet_opt.shipped import CHECKPOINT
+from ampnet_opt.terminal import steps
+
+IMAGE_INPUT: ImageInput = "float32"  # of uint8, ONNX Runtime would quantise the scaling to [0, 1] as well
+SCORING_BATCH = 16
+CHECKING_FACES = 8  # on which an engine is compared with its graph, as `build` does
+MODEL_OPTIMIZER_METHODS = ("entropy", "max")
+LIBRARIES = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt-rtx-cu13")
+
+
+def activation_pairs(model: onnx.ModelProto) -> int:
+    """Number of QuantizeLinear nodes on what depends on the graph's inputs; weights do not count."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    varying = {value.name for value in model.graph.input} - weights
+    pairs = 0
+    for node in model.graph.node:  # in topological order
+        if varying.intersection(node.input):
+            varying.update(node.output)
+            pairs += node.op_type == "QuantizeLinear"
+    return pairs
+
+
+def measure(
+    checkpoint: Checkpoint,
+    path: Path,
+    calibration: Sequence[Face],
+    test: Sequence[Face],
+    python: Path | None,
+    runs: int,
+    threads: int,
+    step: Steps,
+) -> Report:
+    """Quantise the checkpoint's float graph in every way and judge the results on `test`, whose faces are labelled.
+
+    python: the interpreter that has Model Optimizer; its rows are left out without it. step: as `convert.build.Steps`.
+    """
+    require_positive(runs=runs, threads=threads)
+    labels = np.array(label_indices(checkpoint.classes, [face.label for face in test]))
+    with step("reading faces", 0):
+        seen, scored = _load(calibration), _load(test)
+    with step("exporting the graph", 0):
+        source = source_of(checkpoint, IMAGE_INPUT)
+    graph = source.graph
+    graphs, versions = _quantise(source, calibration, seen, python, step)
+    models = {"float graph": graph, **graphs}
+
+    logits, plans = {}, {}
+    ranges = _ranges(graph, tuple(data[:CHECKING_FACES] for data in seen))
+    for name, model in models.items():
+        with step(f"judging {name}", 0):
+            logits[name] = _logits(model, *scored)
+            plans[name] = _plan_size(model, "fp16" if model is graph else "int8", ranges)
+    with tempfile.TemporaryDirectory() as folder, step("timing", runs) as progress:
+        engines = {}
+        for i, (name, model) in enumerate(models.items()):
+            directory = Path(folder) / str(i)
+            engines[name] = _engine(checkpoint, source, model, directory, tuple(data[:CHECKING_FACES] for data in scored))
+        times = _latencies(engines, next(load_batches(test[:1], 1)), runs, threads, progress)
+
+    reference = logits["float graph"]
+    results = [
+        Result(
+            name,
+            wilson(int((logits[name].argmax(1) == labels).sum()), len(labels)),
+            None if model is graph else activation_pairs(model),
+            None if model is graph else agreement(logits[name], reference),
+            None if model is graph else sqnr(reference, logits[name]),
+            times[name],
+            plans[name],
+        )
+        for name, model in models.items()
+    ]
+    return Report(
+        str(path),
+        checkpoint.sha256,
+        checkpoint.trained,
+        len(calibration),
+        len(test),
+        threads,
+        _environment(versions),
+        results,
+        describe(results, checkpoint.trained, python),
+    )
+
+
+def _quantise(
+    source: Source, faces: Sequence[Face], seen: tuple[np.ndarray, np.ndarray], python: Path | None, step: Steps
+) -> tuple[dict[str, onnx.ModelProto], dict[str, str]]:
+    """Q/DQ graphs by their names in the table, and the versions of Model Optimizer's libraries."""
+    others: dict[str, onnx.ModelProto] = {}
+    versions: dict[str, str] = {}
+    for method in MODEL_OPTIMIZER_METHODS:
+        if python is None:
+            break
+        with step(f"Model Optimizer ({method})", 0):
+            others[f"Model Optimizer, {method}"], found = model_optimizer(python, source.graph, *seen, method)
+            versions = {name if "modelopt" in name else f"Model Optimizer's {name}": text for name, text in found.items()}
+    with step("ONNX Runtime (entropy)", 0):
+        others["ONNX Runtime, entropy"] = onnx_runtime(source.graph, *seen)
+    with step("ours", len(faces)) as progress:
+        mine = {f"ours, {name}": model for name, model in ours(source, faces, progress)}
+    return {**mine, **others}, versions
+
+
+def _load(faces: Sequence[Face]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and landmarks of all faces, as the graph takes them."""
+    parts = [prepare(images, landmarks, IMAGE_INPUT) for images, landmarks in load_batches(faces, SCORING_BATCH)]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([landmarks for _, landmarks in parts])
+
+
+def _logits(model: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    session = onnx_session(model)
+    starts = range(0, len(images), SCORING_BATCH)
+    batches = [(data[i : i + SCORING_BATCH] for data in (images, landmarks)) for i in starts]
+    return np.concatenate([session.run(None, dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches])
+
+
+def _ranges(graph: onnx.ModelProto, faces: tuple[np.ndarray, ...]) -> dict[str, float]:
+    """Largest magnitude of every float tensor of the float graph: what FP16 has to hold."""
+    tensors = onnx.shape_inference.infer_shapes(graph).graph.value_info
+    floats = [tensor.name for tensor in tensors if tensor.type.tensor_type.elem_type == TensorProto.FLOAT]
+    images, landmarks = faces
+    batches = [(images[i : i + 1], landmarks[i : i + 1]) for i in range(len(images))]
+    return {name: histogram.amax for name, histogram in collect(graph, floats, batches).items()}
+
+
+def _plan_size(model: onnx.ModelProto, precision: str, ranges: Mapping[str, float]) -> int | str:
+    """Bytes of the TensorRT-RTX plan, or why there is none."""
+    try:
+        tensorrt.require_library("tensorrt-rtx")
+        half, _ = to_half(model, ranges)
+        return len(tensorrt.build_plan("tensorrt-rtx", half, precision, BatchRange()).data)
+    except Exception as error:  # other quantisers' graphs meet our passes with every kind of exception
+        return _reason(error)
+
+
+def _engine(
+    checkpoint: Checkpoint, source: Source, model: onnx.ModelProto, directory: Path, faces: tuple[np.ndarray, ...]
+) -> Path | str:
+    """The directory of a cpu engine, checked against its graph, or why there is none."""
+    precision = "fp32" if model is source.graph else "int8"
+    directory.mkdir()
+    try:
+        try:
+            files, library = cpu.build(model, precision, directory)
+        except (KeyError, IndexError, TypeError):
+            # The pass to UINT8 knows our graphs only. As a float graph, the pairs go to OpenVINO as they are.
+            files, library = cpu.build(model, "fp32", directory)
+        Sidecar(
+            backend="cpu",
+            backend_version=library,
+            precision=precision,
+            classes=list(checkpoint.classes),
+            image_input=IMAGE_INPUT,
+            patch_radius=checkpoint.model.config.patch_radius,
+            trained=checkpoint.trained,
+            batch=BatchRange(),
+            files={name: sha256(directory / name) for name in files},
+            checkpoint_sha256=checkpoint.sha256,
+            graph_sha256=source.sha256,
+            built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            build_seconds=0.0,
+            ampnet_opt_version=__version__,
+        ).write(directory)
+        verify(directory, model, source.graph, *faces)
+        return directory
+    except Exception as error:  # as above
+        return _reason(error)
+
+
+def _latencies(
+    engines: Mapping[str, Path | str], face: tuple[np.ndarray, np.ndarray], runs: int, threads: int, progress: Callable
+) -> dict[str, Latency | str]:
+    """Latency of every engine on one face, all in turns; in place of an engine that was not built, why."""
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(Subject(name, "engine", engine, threads)))
+            for name, engine in engines.items()
+            if isinstance(engine, Path)
+        }
+        seconds = time_in_turns(list(workers.values()), *face, runs, lambda _, done, total: progress(done))
+    times: dict[str, Latency | str] = {name: text for name, text in engines.items() if isinstance(text, str)}
+    return {**times, **{name: latency(took, 1) for name, took in zip(workers, seconds, strict=True)}}
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _environment(others: Mapping[str, str]) -> Environment:
+    versions = {"ampnet-opt": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except ImportError:  # the column says so
+            continue
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Environment(processor_name(), available_cores(), platform.platform(), {**versions, **others}, date)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Our INT8 graphs beside those of Model Optimizer and ONNX Runtime")
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=CHECKPOINT)
+    parser.add_argument("--data", type=Path, required=True, help="CSV of labelled faces with the splits train and test")
+    parser.add_argument("--faces", type=int, default=256, help="of split train, to calibrate on, spread evenly")
+    parser.add_argument("--test-faces", type=int, default=1024, help="of split test, to score on, spread evenly")
+    parser.add_argument("--modelopt-python", type=Path, help="the Python of an environment that has Model Optimizer")
+    parser.add_argument("--classes", help="as for `build`, of a checkpoint that carries none")
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("-o", "--output", type=Path, help="JSON of all that was measured")
+    options = parser.parse_args()
+    try:
+        require_positive(faces=options.faces, test_faces=options.test_faces)
+        calibration = spread(read_faces(options.data, "train"), options.faces)
+        test = spread(read_faces(options.data, "test"), options.test_faces)
+        checkpoint = read_checkpoint(options.checkpoint, options.classes and parse_classes(options.classes))
+        with steps() as step:
+            report = measure(
+                checkpoint,
+                options.checkpoint,
+                calibration,
+                test,
+                options.modelopt_python,
+                options.runs,
+                options.threads,
+                step,
+            )
+        if options.output is not None:
+            write_json(options.output, asdict(report))
+    except AmpnetError as error:
+        Console(stderr=True).print(Text(f"error: {error}"))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    if options.markdown:
+        print(to_markdown(report))
+        return 0
+    Console().print(render(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
