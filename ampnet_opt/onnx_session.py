@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import onnx
 import onnxruntime
+
+from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
 
 
 def onnx_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -11,3 +16,9 @@ def onnx_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def graph_logits(model: onnx.ModelProto, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Logits float32 [N, classes] of batches of (image, landmarks) as the graph takes them, N of all together."""
+    session = onnx_session(model)
+    return np.concatenate([session.run([OUTPUT], dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches])

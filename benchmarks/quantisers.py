@@ -41,9 +41,9 @@ from ampnet_opt.faces import Face, load_batches, read_faces, spread
 from ampnet_opt.files import sha256, write_json
 from ampnet_opt.labels import label_indices, parse_classes
 from ampnet_opt.machine import available_cores, processor_name
-from ampnet_opt.onnx_session import onnx_session
+from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.engine import prepare
-from ampnet_opt.runtime.sidecar import INPUTS, BatchRange, Sidecar
+from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.shipped import CHECKPOINT
 from ampnet_opt.terminal import steps
 
@@ -94,7 +94,7 @@ def measure(
     ranges = _ranges(graph, tuple(data[:CHECKING_FACES] for data in seen))
     for name, model in models.items():
         with step(f"judging {name}", 0):
-            logits[name] = _logits(model, *scored)
+            logits[name] = graph_logits(model, source.batches(test, SCORING_BATCH))
             plans[name] = _plan_size(model, "fp16" if model is graph else "int8", ranges)
     with tempfile.TemporaryDirectory() as folder, step("timing", runs) as progress:
         engines = {}
@@ -152,13 +152,6 @@ def _load(faces: Sequence[Face]) -> tuple[np.ndarray, np.ndarray]:
     """Images and landmarks of all faces, as the graph takes them."""
     parts = [prepare(images, landmarks, IMAGE_INPUT) for images, landmarks in load_batches(faces, SCORING_BATCH)]
     return np.concatenate([images for images, _ in parts]), np.concatenate([landmarks for _, landmarks in parts])
-
-
-def _logits(model: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    session = onnx_session(model)
-    starts = range(0, len(images), SCORING_BATCH)
-    batches = [(data[i : i + SCORING_BATCH] for data in (images, landmarks)) for i in starts]
-    return np.concatenate([session.run(None, dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches])
 
 
 def _ranges(graph: onnx.ModelProto, faces: tuple[np.ndarray, ...]) -> dict[str, float]:

@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.onnx_session import onnx_session
+from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.engine import Engine
-from ampnet_opt.runtime.sidecar import INPUTS
 
 # Twice the graph's own error, and what rounding to half precision costs: above it the backend computes something else.
 FACTOR = 2.0
@@ -26,9 +25,9 @@ def verify(
     landmarks: as the graph takes them, more than one. The engine runs them one by one and together, since backends
     compile these apart. Errors are relative: root of the mean square, over that of the float logits.
     """
-    expected = _run(graph, images, landmarks)
+    expected = graph_logits(graph, [(images, landmarks)])
     scale = float(np.sqrt(np.mean(expected**2)))
-    own = 0.0 if model is graph else _error(_run(model, images, landmarks), expected, scale)
+    own = 0.0 if model is graph else _error(graph_logits(model, [(images, landmarks)]), expected, scale)
     with Engine.load(directory) as engine:
         single = np.concatenate([engine.infer(images[i : i + 1], landmarks[i : i + 1]) for i in range(len(images))])
         for logits, how in ((single, "one by one"), (engine.infer(images, landmarks), "as a batch")):
@@ -38,10 +37,6 @@ def verify(
                     f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
                     f"logits are off by {error:.0%}, the graph's own by {own:.0%}; install another version of it"
                 )
-
-
-def _run(model: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    return onnx_session(model).run(None, dict(zip(INPUTS, (images, landmarks), strict=True)))[0]
 
 
 def _error(logits: np.ndarray, expected: np.ndarray, scale: float) -> float:

@@ -16,9 +16,8 @@ from ampnet_opt.convert import cpu
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.onnx_session import onnx_session
+from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.cpu import MODEL, Executor
-from ampnet_opt.runtime.sidecar import INPUTS
 from ampnet_opt.sensitivity.analysis import Batches, Sensitivity
 from ampnet_opt.sensitivity.effect import Effect, effect
 from ampnet_opt.sensitivity.search import Budget, search
@@ -54,13 +53,13 @@ def choose(
             f"the sensitivity analysis is of another graph, calibration ({ranking.method}) or mode ({ranking.mode}); "
             f"needed is one of this checkpoint, its --input, {table.method} and the mode only: run ampnet-opt sensitivity"
         )
-    reference = _in_onnxruntime(graph, batches)
+    reference = graph_logits(graph, batches)
     judged = 0
 
     def judge(kept: Collection[str]) -> Effect:
         nonlocal judged
         model = int8.quantize(graph, place(graph, kept))
-        logits = _in_openvino(model, batches) if backend == "cpu" else _in_onnxruntime(model, batches)
+        logits = _in_openvino(model, batches) if backend == "cpu" else graph_logits(model, batches)
         judged += 1
         progress(judged)
         return effect(logits, reference, labels)
@@ -78,20 +77,11 @@ def choose(
     return Mixed(tuple(layer for row in choice.kept for layer in row.layers), record)
 
 
-def _in_onnxruntime(model: onnx.ModelProto, batches: Batches) -> np.ndarray:
-    session = onnx_session(model)
-    return _logits(lambda *batch: session.run(None, dict(zip(INPUTS, batch, strict=True)))[0], batches)
-
-
 def _in_openvino(model: onnx.ModelProto, batches: Batches) -> np.ndarray:
     with TemporaryDirectory() as folder:
         cpu.build(model, "int8", Path(folder))
         executor = Executor(Path(folder) / MODEL, "int8", None)
         try:
-            return _logits(executor.run, batches)
+            return np.concatenate([executor.run(images, landmarks) for images, landmarks in batches])
         finally:
             executor.close()
-
-
-def _logits(run: Callable[[np.ndarray, np.ndarray], np.ndarray], batches: Batches) -> np.ndarray:
-    return np.concatenate([run(images, landmarks) for images, landmarks in batches])
