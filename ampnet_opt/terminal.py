@@ -18,7 +18,7 @@ CLASSES = typer.Option(
 )
 RADIUS = typer.Option(None, "--patch-radius", help="Of the authors' files, which do not carry it (published: 5).")
 # The default is calibration.ranges.DEFAULT, which a test holds it to.
-METHOD = typer.Option("percentile", "--calibration", help="Of int8: percentile, entropy, mse or minmax.")
+METHOD = typer.Option("entropy", "--calibration", help="Of int8: entropy, percentile, mse or minmax.")
 FORCE = typer.Option(False, "--force", help="Replace what stands there.")
 THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
 

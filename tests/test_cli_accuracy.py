@@ -58,7 +58,7 @@ def test_layers_stay_in_floating_point_until_the_budget_holds(world: World, tmp_
     known = {row.name for row in read_sensitivity(world.sensitivity).rows}
     assert {row["name"] for row in record["float_layers"]} <= known
     plain = json.loads((tmp_path / "cpu-int8" / "calibration.json").read_text())
-    assert plain["method"] == "percentile"
+    assert plain["method"] == "entropy"
 
 
 @pytest.mark.parametrize(
