@@ -108,6 +108,7 @@ def test_a_class_without_faces_is_no_error(drawn: Path, tmp_path: Path) -> None:
     succeeds("train", "--data", drawn, "-o", tmp_path / "net.safetensors", *TRAINING)
 
 
+@pytest.mark.slow
 def test_a_training_run_that_was_killed_goes_on(drawn: Path, tmp_path: Path) -> None:
     output, options = tmp_path / "net.safetensors", ("--width", 0.125, "--epochs", 12, "--batch", 7)
     arguments = ["train", "--data", drawn, "-o", output, *options]

@@ -14,6 +14,7 @@ from ampnet_opt.labels import PRESETS
 from ampnet_opt.sensitivity.analysis import read_sensitivity
 
 pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
