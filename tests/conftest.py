@@ -11,7 +11,6 @@ from hypothesis import settings
 from ampnet_opt.files import CACHE_VARIABLE
 from recorded import published_weights
 
-
 # A test is right or wrong, however long a busy machine takes for it.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
