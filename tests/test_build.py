@@ -7,25 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import no_file_beyond, resource
 from small import CLASSES, float_graph
 
 from ampnet_opt.checkpoint import Checkpoint, init_checkpoint, read_checkpoint
 from ampnet_opt.convert import cpu
 from ampnet_opt.convert.build import Backend, Options, build
 from ampnet_opt.errors import AmpnetError, MisuseError
-
-resource = pytest.importorskip("resource", reason="file-size limits are of POSIX systems")
-
-
-@contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """A write that would make a file of this process longer than `size` bytes is an error, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal that comes with it
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from full_disk import no_file_beyond
 from test_calibration import TENSORS, tiny_graph
 
 from ampnet_opt.calibration import cache
@@ -193,20 +192,9 @@ def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
     assert note.startswith("this calibration is not cached: cannot write ") and "a file, not a directory" in note
 
 
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file can grow over `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal that comes with it
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_said_once_and_leaves_nothing(folder: Path) -> None:
     run = Run()
-    with full_disk(100):
+    with no_file_beyond(100):
         found = run()
     require_equal(found, uncached())
     assert len(run.notes) == 1 and "not cached" in run.notes[0]
