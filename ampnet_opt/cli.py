@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ampnet_opt import __version__
-from ampnet_opt.cli_accuracy import report, sensitivity
+from ampnet_opt.cli_accuracy import compare, report, sensitivity
 from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.terminal import (
@@ -20,6 +20,8 @@ from ampnet_opt.terminal import (
     CLASSES,
     ENGINES,
     FORCE,
+    INPUT,
+    INPUTS,
     METHOD,
     RADIUS,
     SHIPPED,
@@ -28,9 +30,7 @@ from ampnet_opt.terminal import (
     one_of,
     read_checkpoint,
     require_extra,
-    stages,
     steps,
-    subjects_of,
 )
 
 
@@ -85,7 +85,7 @@ def init(
 def export(
     checkpoint: Path = CKPT,
     output: Path = typer.Option(..., "-o", "--output", help="The ONNX file."),
-    image_input: str = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224]."),
+    image_input: str = INPUT,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
     force: bool = FORCE,
@@ -93,7 +93,7 @@ def export(
     """Write the network as one ONNX graph: image and landmarks in, logits out, any batch."""
     from ampnet_opt.files import new_file, require_new
 
-    one_of("--input", image_input, ("uint8", "float32"))
+    one_of("--input", image_input, INPUTS)
     require_new(output, force)
     loaded = read_checkpoint(checkpoint, classes, patch_radius)
     from ampnet_opt.convert.export import OPSET
@@ -132,7 +132,7 @@ def build(
     ranking: Optional[Path] = typer.Option(
         None, "--sensitivity", help="With --max-drop: file of ampnet-opt sensitivity (default: measured now)."
     ),
-    image_input: str = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224]."),
+    image_input: str = INPUT,
     min_batch: int = typer.Option(1, help="Smallest batch of the profile."),
     opt_batch: int = typer.Option(1, help="Batch that the engine is tuned for."),
     max_batch: int = typer.Option(16, help="Largest batch; more images are split."),
@@ -156,7 +156,7 @@ def build(
     precisions = [name for name, wanted in asked.items() if wanted]
     if not precisions:
         raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
-    one_of("--input", image_input, ("uint8", "float32"))
+    one_of("--input", image_input, INPUTS)
     one_of("--calibration", method, tuple(METHODS))
     if max_drop is not None and not int8:
         raise MisuseError("--max-drop is a choice of layers for --int8")
@@ -230,53 +230,7 @@ def run(
         raise AmpnetError(f"{failures} of {len(found)} pictures could not be classified")
 
 
-@app.command()
-def compare(
-    subjects: Optional[List[Path]] = typer.Argument(
-        None, metavar="[CKPT] [ENGINES...]", help="Default: the package's checkpoint, and all that lies in engines/."
-    ),
-    data: Optional[Path] = typer.Option(
-        None, "--data", help="CSV of labelled faces, images/ beside it (default: drawn faces)."
-    ),
-    split: str = typer.Option("test", "--split", help="Rows of the CSV to score on."),
-    limit: Optional[int] = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly."),
-    batch: int = typer.Option(1, "--batch", min=1, help="Batch that is timed."),
-    threads: Optional[int] = THREADS,
-    runs: int = typer.Option(50, "--runs", min=1, help="Timed runs of each engine."),
-    json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything measured to this file."),
-    classes: Optional[str] = CLASSES,
-    patch_radius: Optional[int] = RADIUS,
-) -> None:
-    """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
-    from rich.console import Console
-
-    from ampnet_opt.faces import spread
-    from ampnet_opt.labels import parse_classes
-
-    checkpoint, engines = subjects_of(subjects or [])
-    faces = faces_of(data, split)
-    chosen = faces if limit is None else spread(faces, limit)
-    require_extra()
-    from ampnet_opt.benchmarks.compare import compare as measure
-    from ampnet_opt.benchmarks.report import render
-    from ampnet_opt.files import write_text
-
-    names = None if classes is None else parse_classes(classes)
-    with stages() as progress:
-        found = measure(
-            checkpoint,
-            engines,
-            chosen,
-            classes=names,
-            patch_radius=patch_radius,
-            batch=batch,
-            threads=threads,
-            runs=runs,
-            progress=progress,
-        )
-    Console().print(render(found.report))
-    if json_file is not None:
-        write_text(json_file, found.report.to_json())
+app.command()(compare)
 
 
 @app.command()

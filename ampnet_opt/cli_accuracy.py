@@ -1,16 +1,18 @@
-"""The commands that explain INT8: which layers it costs most, and one page with everything that was measured."""
+"""The commands that measure: engines against PyTorch, in a table or on a page, and which layers INT8 costs most."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import typer
 
 from ampnet_opt.terminal import (
     CLASSES,
     FORCE,
+    INPUT,
+    INPUTS,
     METHOD,
     RADIUS,
     SHIPPED,
@@ -25,6 +27,43 @@ from ampnet_opt.terminal import (
 
 ACTIVATION_FACES = 64  # what the page's histograms are taken over
 LISTED = 20  # rows of the table on the terminal; the file has all
+SCORED = typer.Option("test", "--split", help="Rows of the CSV to score on.")
+LIMIT = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly.")
+BATCH = typer.Option(1, "--batch", min=1, help="Batch that is timed.")
+RUNS = typer.Option(50, "--runs", min=1, help="Timed runs of each engine.")
+
+
+def compare(
+    subjects: Optional[List[Path]] = typer.Argument(
+        None, metavar="[CKPT] [ENGINES...]", help="Default: the package's checkpoint, and all that lies in engines/."
+    ),
+    data: Optional[Path] = typer.Option(
+        None, "--data", help="CSV of labelled faces, images/ beside it (default: drawn faces)."
+    ),
+    split: str = SCORED,
+    limit: Optional[int] = LIMIT,
+    batch: int = BATCH,
+    threads: Optional[int] = THREADS,
+    runs: int = RUNS,
+    json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything measured to this file."),
+    classes: Optional[str] = CLASSES,
+    patch_radius: Optional[int] = RADIUS,
+) -> None:
+    """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
+    from rich.console import Console
+
+    from ampnet_opt.files import write_text
+
+    checkpoint, engines = subjects_of(subjects or [])
+    chosen = _scored(data, split, limit)
+    require_extra()
+    from ampnet_opt.benchmarks.report import render
+
+    with stages() as progress:
+        found = _compared(checkpoint, engines, chosen, classes, patch_radius, batch, threads, runs, progress)
+    Console().print(render(found.report))
+    if json_file is not None:
+        write_text(json_file, found.report.to_json())
 
 
 def sensitivity(
@@ -37,7 +76,7 @@ def sensitivity(
     kind: str = typer.Option("layer", "--units", help="What is quantised at a time: layer or block."),
     mode: str = typer.Option("only", "--mode", help="only: INT8 in that unit alone; all-but: everywhere else."),
     method: str = METHOD,
-    image_input: str = typer.Option("uint8", "--input", help="As for build: uint8 or float32."),
+    image_input: str = INPUT,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
     force: bool = FORCE,
@@ -51,12 +90,11 @@ def sensitivity(
     one_of("--units", kind, ("layer", "block"))
     one_of("--mode", mode, ("only", "all-but"))
     one_of("--calibration", method, tuple(METHODS))
-    one_of("--input", image_input, ("uint8", "float32"))
+    one_of("--input", image_input, INPUTS)
     require_new(output, force)
     if picture is not None:
         require_new(picture, force)
     chosen = spread(faces_of(data, split), faces)
-    require_extra()
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     import numpy as np
     from rich.console import Console
@@ -96,13 +134,13 @@ def report(
     subjects: Optional[List[Path]] = typer.Argument(None, metavar="[CKPT] [ENGINES...]", help="As for compare."),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="The page: one file that needs no other."),
     data: Optional[Path] = typer.Option(None, "--data", help="CSV of labelled faces (default: drawn faces)."),
-    split: str = typer.Option("test", "--split", help="Rows of the CSV to score on."),
-    limit: Optional[int] = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly."),
+    split: str = SCORED,
+    limit: Optional[int] = LIMIT,
     analysis: Optional[Path] = typer.Option(None, "--sensitivity", help="File of ampnet-opt sensitivity."),
     pictures: bool = typer.Option(True, "--faces/--no-faces", help="Whether pictures of faces go into the page."),
-    batch: int = typer.Option(1, "--batch", min=1, help="Batch that is timed."),
+    batch: int = BATCH,
     threads: Optional[int] = THREADS,
-    runs: int = typer.Option(50, "--runs", min=1, help="Timed runs of each engine."),
+    runs: int = RUNS,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
     force: bool = FORCE,
@@ -111,18 +149,15 @@ def report(
     from ampnet_opt.errors import MisuseError
     from ampnet_opt.faces import spread
     from ampnet_opt.files import require_new, sha256, write_text
-    from ampnet_opt.labels import parse_classes
 
     require_new(output, force)
     checkpoint, engines = subjects_of(subjects or [])
-    faces = faces_of(data, split)
-    chosen = faces if limit is None else spread(faces, limit)
+    chosen = _scored(data, split, limit)
     require_extra()
-    from ampnet_opt.benchmarks.compare import compare
     from ampnet_opt.benchmarks.page.activations import worst_activations
     from ampnet_opt.benchmarks.page.data import page_of
     from ampnet_opt.benchmarks.page.render import render_page
-    from ampnet_opt.convert.export import export
+    from ampnet_opt.convert.source import source_of
     from ampnet_opt.runtime.sidecar import read_sidecar
     from ampnet_opt.sensitivity.analysis import read_sensitivity
 
@@ -132,25 +167,48 @@ def report(
             f"{analysis} was measured on another checkpoint than {checkpoint}: run ampnet-opt sensitivity again"
         )
     quantised = [engine for engine in engines if read_sidecar(engine).precision == "int8"]
-    names = None if classes is None else parse_classes(classes)
     with stages() as progress:
-        found = compare(
-            checkpoint,
-            engines,
-            chosen,
-            classes=names,
-            patch_radius=patch_radius,
-            batch=batch,
-            threads=threads,
-            runs=runs,
-            progress=progress,
-        )
+        found = _compared(checkpoint, engines, chosen, classes, patch_radius, batch, threads, runs, progress)
         page = page_of(found.report, found.logits, found.labels, chosen, pictures=pictures, sensitivity=ranking)
         if ranking is not None and quantised:
             progress("looking at activations", 0, 1)
-            graph = export(read_checkpoint(checkpoint, classes, patch_radius), read_sidecar(quantised[0]).image_input)  # type: ignore[arg-type]
-            page = replace(
-                page, activations=worst_activations(graph, quantised[0], ranking, spread(chosen, ACTIVATION_FACES))
-            )
+            loaded = read_checkpoint(checkpoint, classes, patch_radius)
+            source = source_of(loaded, read_sidecar(quantised[0]).image_input)  # type: ignore[arg-type]
+            few = spread(chosen, ACTIVATION_FACES)
+            page = replace(page, activations=worst_activations(source, quantised[0], ranking, few))
     write_text(output, render_page(page))
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def _scored(data: Optional[Path], split: str, limit: Optional[int]) -> List[Any]:
+    from ampnet_opt.faces import spread
+
+    faces = faces_of(data, split)
+    return faces if limit is None else spread(faces, limit)
+
+
+def _compared(
+    checkpoint: Path,
+    engines: List[Path],
+    faces: List[Any],
+    classes: Optional[str],
+    patch_radius: Optional[int],
+    batch: int,
+    threads: Optional[int],
+    runs: int,
+    progress: Any,
+) -> Any:
+    from ampnet_opt.benchmarks.compare import compare
+    from ampnet_opt.labels import parse_classes
+
+    return compare(
+        checkpoint,
+        engines,
+        faces,
+        classes=None if classes is None else parse_classes(classes),
+        patch_radius=patch_radius,
+        batch=batch,
+        threads=threads,
+        runs=runs,
+        progress=progress,
+    )

@@ -20,6 +20,8 @@ RADIUS = typer.Option(None, "--patch-radius", help="Of the authors' files, which
 # The default is calibration.ranges.DEFAULT, which a test holds it to.
 METHOD = typer.Option("entropy", "--calibration", help="Of int8: entropy, percentile, mse or minmax.")
 FORCE = typer.Option(False, "--force", help="Replace what stands there.")
+INPUTS = ("uint8", "float32")
+INPUT = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224].")
 THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
 
 

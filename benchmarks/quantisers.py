@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 from rich.console import Console
 from rich.text import Text
 
@@ -28,13 +27,12 @@ from ampnet_opt.benchmarks.metrics import Latency, agreement, latency, sqnr, wil
 from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtime, ours
 from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
-from ampnet_opt.calibration.collect import collect
 from ampnet_opt.checkpoint import Checkpoint, read_checkpoint
 from ampnet_opt.convert import cpu, tensorrt
 from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.export import ImageInput
 from ampnet_opt.convert.half import to_half
-from ampnet_opt.convert.source import Source, source_of
+from ampnet_opt.convert.source import Source, float_ranges, source_of
 from ampnet_opt.convert.verify import verify
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import Face, load_batches, read_faces, spread
@@ -42,7 +40,6 @@ from ampnet_opt.files import sha256, write_json
 from ampnet_opt.labels import label_indices, parse_classes
 from ampnet_opt.machine import available_cores, processor_name
 from ampnet_opt.onnx_session import graph_logits
-from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.shipped import CHECKPOINT
 from ampnet_opt.terminal import steps
@@ -82,25 +79,26 @@ def measure(
     """
     require_positive(runs=runs, threads=threads)
     labels = np.array(label_indices(checkpoint.classes, [face.label for face in test]))
-    with step("reading faces", 0):
-        seen, scored = _load(calibration), _load(test)
     with step("exporting the graph", 0):
         source = source_of(checkpoint, IMAGE_INPUT)
+    with step("reading faces", 0):
+        (seen,), scored = source.batches(calibration, len(calibration)), source.batches(test, SCORING_BATCH)
     graph = source.graph
     graphs, versions = _quantise(source, calibration, seen, python, step)
     models = {"float graph": graph, **graphs}
 
     logits, plans = {}, {}
-    ranges = _ranges(graph, tuple(data[:CHECKING_FACES] for data in seen))
+    ranges = float_ranges(graph, source.batches(calibration[:CHECKING_FACES], 1))
     for name, model in models.items():
         with step(f"judging {name}", 0):
-            logits[name] = graph_logits(model, source.batches(test, SCORING_BATCH))
+            logits[name] = graph_logits(model, scored)
             plans[name] = _plan_size(model, "fp16" if model is graph else "int8", ranges)
     with tempfile.TemporaryDirectory() as folder, step("timing", runs) as progress:
+        (checking,) = source.batches(test[:CHECKING_FACES], CHECKING_FACES)
         engines = {}
         for i, (name, model) in enumerate(models.items()):
             directory = Path(folder) / str(i)
-            engines[name] = _engine(checkpoint, source, model, directory, tuple(data[:CHECKING_FACES] for data in scored))
+            engines[name] = _engine(checkpoint, source, model, directory, checking)
         times = _latencies(engines, next(load_batches(test[:1], 1)), runs, threads, progress)
 
     reference = logits["float graph"]
@@ -146,21 +144,6 @@ def _quantise(
     with step("ours", len(faces)) as progress:
         mine = {f"ours, {name}": model for name, model in ours(source, faces, progress)}
     return {**mine, **others}, versions
-
-
-def _load(faces: Sequence[Face]) -> tuple[np.ndarray, np.ndarray]:
-    """Images and landmarks of all faces, as the graph takes them."""
-    parts = [prepare(images, landmarks, IMAGE_INPUT) for images, landmarks in load_batches(faces, SCORING_BATCH)]
-    return np.concatenate([images for images, _ in parts]), np.concatenate([landmarks for _, landmarks in parts])
-
-
-def _ranges(graph: onnx.ModelProto, faces: tuple[np.ndarray, ...]) -> dict[str, float]:
-    """Largest magnitude of every float tensor of the float graph: what FP16 has to hold."""
-    tensors = onnx.shape_inference.infer_shapes(graph).graph.value_info
-    floats = [tensor.name for tensor in tensors if tensor.type.tensor_type.elem_type == TensorProto.FLOAT]
-    images, landmarks = faces
-    batches = [(images[i : i + 1], landmarks[i : i + 1]) for i in range(len(images))]
-    return {name: histogram.amax for name, histogram in collect(graph, floats, batches).items()}
 
 
 def _plan_size(model: onnx.ModelProto, precision: str, ranges: Mapping[str, float]) -> int | str:

@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 
 from ampnet_opt import __version__
-from ampnet_opt.calibration.collect import collect
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
@@ -23,7 +22,7 @@ from ampnet_opt.convert import cpu, tensorrt
 from ampnet_opt.convert.export import ImageInput, random_faces
 from ampnet_opt.convert.half import to_half
 from ampnet_opt.convert.placement import place
-from ampnet_opt.convert.source import Int8, Source, calibrate, source_of
+from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
 from ampnet_opt.convert.verify import verify
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, fingerprint
@@ -219,9 +218,6 @@ def _needs_ranges(options: Options) -> bool:
 
 
 def _ranges(source: Source, options: Options) -> dict[str, float]:
-    """Largest magnitude of every float tensor, on a few faces (noise when there are none): what FP16 has to hold."""
-    nodes = source.graph.graph.node
-    made = [name for node in nodes if node.op_type not in {"And", "Equal", "Less", "Not"} for name in node.output]
+    """`float_ranges` on a few faces, or on noise when there are none."""
     few = options.faces[:VERIFYING_FACES]
-    inputs = source.batches(few, 1) if few else [random_faces(1, source.image_input)]
-    return {name: histogram.amax for name, histogram in collect(source.graph, made, inputs).items()}
+    return float_ranges(source.graph, source.batches(few, 1) if few else [random_faces(1, source.image_input)])

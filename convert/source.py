@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from ampnet_opt.calibration.cache import histograms
+from ampnet_opt.calibration.collect import Progress, collect
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
 from ampnet_opt.checkpoint import Checkpoint
@@ -24,8 +25,6 @@ from ampnet_opt.runtime.engine import prepare
 log = logging.getLogger(__name__)
 
 CORRECTING_FACES = 64  # means over all positions settle long before ranges do
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,13 @@ class Int8:
     def quantize(self, graph: onnx.ModelProto, placement: Placement) -> onnx.ModelProto:
         """The Q/DQ graph of `graph`, which may be a part of the network."""
         return quantize(graph, placement, self.table.scales, self.corrections)
+
+
+def float_ranges(graph: onnx.ModelProto, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Largest magnitude of every float tensor of a float graph: what FP16 has to hold."""
+    nodes = graph.graph.node
+    made = [name for node in nodes if node.op_type not in {"And", "Equal", "Less", "Not"} for name in node.output]
+    return {name: histogram.amax for name, histogram in collect(graph, made, batches).items()}
 
 
 def source_of(checkpoint: Checkpoint, image_input: ImageInput) -> Source:

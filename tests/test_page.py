@@ -29,6 +29,7 @@ from ampnet_opt.benchmarks.page.render import render_page
 from ampnet_opt.benchmarks.report import percent
 from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.calibration.table import CalibrationTable
+from ampnet_opt.convert.source import Source
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face
 from ampnet_opt.sensitivity.analysis import Row, Sensitivity
@@ -343,7 +344,7 @@ def test_clipped_share_is_that_of_the_values(seed: int, size: int, part: float) 
 
 
 def test_activations_are_what_the_worst_layers_read_and_the_engine_covers(tmp_path: Path) -> None:
-    graph, engine = float_graph(), tmp_path / "cpu-int8"
+    source, engine = Source(float_graph(), "0" * 64, "uint8", placement()), tmp_path / "cpu-int8"
     engine.mkdir()
     tensors = list(placement().tensors)
     scales = {name: 0.5 + i for i, name in enumerate(tensors)}
@@ -354,7 +355,7 @@ def test_activations_are_what_the_worst_layers_read_and_the_engine_covers(tmp_pa
     effect = Effect(30.0, 0.1, 1.0, 1.0)
     last = Row("last", "layer", ("l",), (tensors[-1], tensors[0]), effect)
     first = Row("first", "layer", ("f",), (tensors[0],), effect)
-    found = worst_activations(graph, engine, replace(sensitivity_of(SHA), rows=[last, first]), faces)
+    found = worst_activations(source, engine, replace(sensitivity_of(SHA), rows=[last, first]), faces)
     assert [(a.layer, a.tensor, a.engine, a.faces) for a in found] == [
         ("last", tensors[-1], "cpu-int8", 1),
         ("last", tensors[0], "cpu-int8", 1),
@@ -366,7 +367,7 @@ def test_activations_are_what_the_worst_layers_read_and_the_engine_covers(tmp_pa
 
     new = Row("new", "layer", ("n",), ("/model/of/tomorrow",), effect)
     with pytest.raises(MisuseError, match="no INT8 range for /model/of/tomorrow"):
-        worst_activations(graph, engine, replace(sensitivity_of(SHA), rows=[new]), faces)
+        worst_activations(source, engine, replace(sensitivity_of(SHA), rows=[new]), faces)
 
 
 MEASURE = """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import read_table
 from ampnet_opt.checkpoint import Checkpoint
+from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.source import calibrate, source_of
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import Face
@@ -16,7 +16,6 @@ from ampnet_opt.model import AMPNet
 from ampnet_opt.training.fake_quantised import add_to_biases, insert_pairs
 
 CALIBRATING = 256  # faces
-Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]  # as a build's
 
 
 def for_int8(checkpoint: Checkpoint, faces: Sequence[Face], table: Path, resumed: bool, step: Steps) -> AMPNet:
