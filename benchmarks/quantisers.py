@@ -28,7 +28,7 @@ from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtim
 from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.checkpoint import Checkpoint, read_checkpoint
-from ampnet_opt.convert import cpu, tensorrt
+from ampnet_opt.convert import cpu
 from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.export import ImageInput
 from ampnet_opt.convert.half import to_half
@@ -40,6 +40,7 @@ from ampnet_opt.files import sha256, write_json
 from ampnet_opt.labels import label_indices, parse_classes
 from ampnet_opt.machine import available_cores, processor_name
 from ampnet_opt.onnx_session import graph_logits
+from ampnet_opt.runtime.plan import build_plan, require_library
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.shipped import CHECKPOINT
 from ampnet_opt.terminal import steps
@@ -149,9 +150,9 @@ def _quantise(
 def _plan_size(model: onnx.ModelProto, precision: str, ranges: Mapping[str, float]) -> int | str:
     """Bytes of the TensorRT-RTX plan, or why there is none."""
     try:
-        tensorrt.require_library("tensorrt-rtx")
+        require_library("tensorrt-rtx")
         half, _ = to_half(model, ranges)
-        return len(tensorrt.build_plan("tensorrt-rtx", half, precision, BatchRange()).data)
+        return len(build_plan("tensorrt-rtx", half.SerializeToString(), precision, BatchRange()).data)
     except Exception as error:  # other quantisers' graphs meet our passes with every kind of exception
         return _reason(error)
 

@@ -18,17 +18,19 @@ from ampnet_opt import __version__
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
-from ampnet_opt.convert import cpu, tensorrt
+from ampnet_opt.convert import cpu
 from ampnet_opt.convert.export import ImageInput, random_faces
 from ampnet_opt.convert.half import to_half
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
+from ampnet_opt.convert.tensorrt import parsable
 from ampnet_opt.convert.verify import verify
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, fingerprint
 from ampnet_opt.files import PathLike, new_directory, require_new, sha256
 from ampnet_opt.labels import label_indices
 from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
+from ampnet_opt.runtime.plan import build_plan, needs_typed_graph, require_library
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.trt import PLAN
 from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
@@ -142,7 +144,7 @@ def _require_possible(options: Options) -> None:
         for precision in options.precisions:
             require_precision(precision)
     else:
-        tensorrt.require_library(options.backend)
+        require_library(options.backend)
 
 
 def _verifying_inputs(source: Source, options: Options) -> tuple[np.ndarray, np.ndarray]:
@@ -204,17 +206,18 @@ def _compile(
         files, version = cpu.build(model, precision, directory)
         return version, {"arithmetic_of_float_layers": ARITHMETIC[precision]}, files
     details: dict[str, object] = {}
-    if precision in TYPED and tensorrt.needs_typed_graph(options.backend):
+    if precision in TYPED and needs_typed_graph(options.backend):
         model, kept = to_half(model, ranges)
         details["float32_layers"] = kept
-    plan = tensorrt.build_plan(options.backend, model, precision, options.batch, progress, options.compute_capabilities)
+    graph = parsable(model, options.backend)
+    plan = build_plan(options.backend, graph, precision, options.batch, progress, options.compute_capabilities)
     (directory / PLAN).write_bytes(plan.data)
     return plan.version, {**plan.target, **details}, [PLAN]
 
 
 def _needs_ranges(options: Options) -> bool:
     """Whether an engine is asked for whose FP16 part is written into the graph."""
-    return options.backend != "cpu" and bool(TYPED & {*options.precisions}) and tensorrt.needs_typed_graph(options.backend)
+    return options.backend != "cpu" and bool(TYPED & {*options.precisions}) and needs_typed_graph(options.backend)
 
 
 def _ranges(source: Source, options: Options) -> dict[str, float]:

@@ -14,16 +14,18 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from ampnet_opt.checkpoint import init_checkpoint, read_checkpoint
-from ampnet_opt.convert import tensorrt
 from ampnet_opt.convert.export import export
 from ampnet_opt.convert.graph import GraphIndex, constants_to_initializers
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.quantize import quantize, quantize_weight
-from ampnet_opt.convert.tensorrt import build_plan, casts_first, float_weights, needs_typed_graph
+from ampnet_opt.convert.tensorrt import float_weights
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.labels import PRESETS
+from ampnet_opt.runtime import plan as plans
+from ampnet_opt.runtime.plan import build_plan, needs_typed_graph
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.trt import new_logger
+from ampnet_opt.runtime.watch import Watch
 
 BATCH = BatchRange(1, 2, 8)
 
@@ -101,7 +103,7 @@ def test_fp32_plan_is_built_in_silence_without_a_gpu(
 ) -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     seen: list[float] = []
-    plan = build_plan("tensorrt-rtx", camera_graph, "fp32", BATCH, seen.append)
+    plan = build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, seen.append)
     weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in camera_graph.graph.initializer)
     assert len(plan.data) > weights
     assert plan.version == trt.__version__
@@ -113,7 +115,7 @@ def test_fp32_plan_is_built_in_silence_without_a_gpu(
 
 def test_int8_plan_is_built(quantized_graph: onnx.ModelProto) -> None:
     pytest.importorskip("tensorrt_rtx")
-    plan = build_plan("tensorrt-rtx", quantized_graph, "int8", BATCH, compute_capabilities=["8.9"])
+    plan = build_plan("tensorrt-rtx", quantized_graph.SerializeToString(), "int8", BATCH, compute_capabilities=["8.9"])
     assert plan.data
     assert plan.target == {"compute_capabilities": ["8.9"]}
 
@@ -121,12 +123,12 @@ def test_int8_plan_is_built(quantized_graph: onnx.ModelProto) -> None:
 def test_gpu_the_library_does_not_know_is_misuse(camera_graph: onnx.ModelProto) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(MisuseError, match=r"does not build for compute capability 3\.5; it does for .*8\.6"):
-        build_plan("tensorrt-rtx", camera_graph, "fp32", BATCH, compute_capabilities=["8.6", "3.5"])
+        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, compute_capabilities=["8.6", "3.5"])
 
 
 def test_profile_holds_the_batches_asked_for(camera_graph: onnx.ModelProto) -> None:
     builder, network, _ = parsed(camera_graph)
-    profile = tensorrt._profile(builder, network, BATCH)
+    profile = plans._profile(builder, network, BATCH)
     assert [tuple(shape) for shape in profile.get_shape("image")] == [(n, 224, 224, 3) for n in (1, 2, 8)]
     assert [tuple(shape) for shape in profile.get_shape("landmarks")] == [(n, 5, 2) for n in (1, 2, 8)]
 
@@ -135,15 +137,15 @@ def parsed(graph: onnx.ModelProto) -> tuple:
     trt = pytest.importorskip("tensorrt_rtx")
     logger = new_logger(trt)
     builder = trt.Builder(logger)
-    network = builder.create_network(tensorrt._network_flags(trt))
+    network = builder.create_network(plans._network_flags(trt))
     parser = trt.OnnxParser(network, logger)
-    assert parser.parse(casts_first(graph).SerializeToString())
+    assert parser.parse(graph.SerializeToString())
     return builder, network, (trt, logger, parser)
 
 
 def test_layers_pinned_to_float32_are_those_of_landmarks_alone(camera_graph: onnx.ModelProto) -> None:
     _, network, (trt, *_) = parsed(camera_graph)
-    layers = tensorrt._landmark_layers(trt, network)
+    layers = plans._landmark_layers(trt, network)
     assert trt.LayerType.CONSTANT not in {layer.type for layer in layers}
     pinned = {layer.name for layer in layers}
     reached: dict[str, set[str]] = {"image": {"image"}, "landmarks": {"landmarks"}}
@@ -168,7 +170,7 @@ def test_broken_graph_is_one_sentence_that_names_the_node(camera_graph: onnx.Mod
     node = next(node for node in broken.graph.node if node.op_type == "Conv")
     node.op_type = "NoSuchOperator"
     with pytest.raises(AmpnetError, match=r"tensorrt-rtx cannot read the graph: .*NoSuchOperator") as caught:
-        build_plan("tensorrt-rtx", broken, "fp32", BATCH)
+        build_plan("tensorrt-rtx", broken.SerializeToString(), "fp32", BATCH)
     assert node.name in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -177,7 +179,7 @@ def test_graph_that_does_not_build_quotes_the_library(camera_graph: onnx.ModelPr
     if not hasattr(trt.ComputeCapability, "SM75"):
         pytest.skip("this TensorRT-RTX does not build for Turing, whose missing FP32 products this test relies on")
     with pytest.raises(AmpnetError, match=r"could not build the engine: .*Turing") as caught:
-        build_plan("tensorrt-rtx", camera_graph, "fp32", BATCH, compute_capabilities=["7.5"])
+        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, compute_capabilities=["7.5"])
     assert "\n" not in str(caught.value)
 
 
@@ -191,7 +193,7 @@ def test_what_progress_raises_stops_the_build(camera_graph: onnx.ModelProto) -> 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan("tensorrt-rtx", camera_graph, "fp32", BATCH, interrupt)
+        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, interrupt)
     assert len(seen) == 3
 
 
@@ -208,7 +210,7 @@ def test_ctrl_c_stops_the_build_and_leaves_no_thread(camera_graph: onnx.ModelPro
             threading.Event().wait(0.5)  # leaves the main thread time to hear it
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan("tensorrt-rtx", camera_graph, "fp32", BATCH, press)
+        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, press)
     for thread in set(threading.enumerate()) - threads:  # past the library, on its way out
         thread.join(1)
         assert not thread.is_alive()
@@ -219,7 +221,7 @@ def test_a_stopped_build_takes_no_further_step() -> None:
     def fail(part: float) -> None:
         raise RuntimeError
 
-    watch = tensorrt._Watch(fail)
+    watch = Watch(fail)
     watch.start("outer", 4)
     watch.start("inner", 2)
     assert not watch.step("inner", 0)
@@ -228,7 +230,7 @@ def test_a_stopped_build_takes_no_further_step() -> None:
 
 def test_progress_counts_a_phase_as_one_step_of_the_phase_around_it() -> None:
     seen: list[float] = []
-    watch = tensorrt._Watch(seen.append)
+    watch = Watch(seen.append)
     watch.start("outer", 4)
     watch.start("inner", 2)
     assert watch.step("inner", 0)
@@ -248,20 +250,12 @@ def test_missing_module_names_the_extra(camera_graph: onnx.ModelProto) -> None:
     else:
         pytest.skip("tensorrt is installed here")
     with pytest.raises(AmpnetError, match=r"pip install 'ampnet-opt\[tensorrt\]'.*--system-site-packages"):
-        build_plan("tensorrt", camera_graph, "fp32", BATCH)
+        build_plan("tensorrt", camera_graph.SerializeToString(), "fp32", BATCH)
 
 
 def test_rtx_wants_a_typed_graph() -> None:
     pytest.importorskip("tensorrt_rtx")
     assert needs_typed_graph("tensorrt-rtx")
-
-
-def test_casts_first_keeps_every_bit_and_leaves_uint8_to_the_cast(camera_graph: onnx.ModelProto) -> None:
-    changed = casts_first(camera_graph)
-    onnx.checker.check_model(changed, full_check=True)
-    assert {node.op_type for node in GraphIndex(changed.graph).readers("image")} == {"Cast"}
-    np.testing.assert_array_equal(logits(changed), logits(camera_graph))
-    assert casts_first(changed) is changed
 
 
 def test_float_weights_keep_every_bit(quantized_graph: onnx.ModelProto) -> None:

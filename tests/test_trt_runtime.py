@@ -10,10 +10,10 @@ import pytest
 
 from ampnet_opt.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.convert.export import export
-from ampnet_opt.convert.tensorrt import build_plan
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.runtime import cuda, trt
+from ampnet_opt.runtime.plan import build_plan
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 
 SIDECAR = Sidecar(
@@ -158,7 +158,7 @@ def test_plan_runs_on_the_gpu_and_agrees_with_onnx_runtime(gpu: cuda.Gpu, tmp_pa
     pytest.importorskip("tensorrt_rtx")
     init_checkpoint(tmp_path / "small.safetensors", seed=3, width=0.125, classes=PRESETS["ferplus"])
     graph = export(read_checkpoint(tmp_path / "small.safetensors"), image_input)
-    plan = build_plan("tensorrt-rtx", graph, "fp32", SIDECAR.batch)
+    plan = build_plan("tensorrt-rtx", graph.SerializeToString(), "fp32", SIDECAR.batch)
     sidecar = replace(installed(), image_input=image_input, target=plan.target)
     if gpu.compute_capability not in plan.target["compute_capabilities"]:
         with pytest.raises(AmpnetError, match=f"compute capability .* has {gpu.compute_capability}"):
