@@ -14,6 +14,7 @@ import numpy as np
 
 from ampnet_opt import __version__
 from ampnet_opt.benchmarks.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
+from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_turns
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, load_batches
@@ -49,6 +50,7 @@ class Result:
     """Everything measured of one subject. size: on disk, bytes; peak_memory: bytes, None where the system does not tell.
 
     same_checkpoint: False for an engine that was built from another checkpoint. trained: False for seeded weights.
+    power: of a section of its own; None where none was measured.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Result:
     latency: Latency
     size: int
     peak_memory: int | None
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ def compare(
         images, landmarks = next(load_batches([faces[i % len(faces)] for i in range(batch)], batch))
         seconds = time_in_turns(workers, images, landmarks, runs, progress)
         memory = [worker.peak_memory() for worker in workers]
+        power = [
+            _power(worker, images, landmarks, latency(taken, batch)) for worker, taken in zip(workers, seconds, strict=True)
+        ]
         logits = _logits(workers, faces, progress)
     results = [
         Result(
@@ -146,8 +152,9 @@ def compare(
             latency(taken, batch),
             size_on_disk(worker.subject.path),
             peak,
+            drawn,
         )
-        for worker, found, taken, peak in zip(workers, logits, seconds, memory, strict=True)
+        for worker, found, taken, peak, drawn in zip(workers, logits, seconds, memory, power, strict=True)
     ]
     report = Report(
         checkpoint=str(checkpoint),
@@ -168,7 +175,7 @@ def engine_subjects(engines: Sequence[Path], threads: int) -> list[Subject]:
     short = [Path(engine).resolve().name for engine in engines]
     return [
         Subject(name if short.count(name) == 1 and name != REFERENCE else str(engine), "engine", Path(engine), threads)
-        for name, engine in zip(short, engines, strict=True)
+        for name, engine in zip(short, engines)
     ]
 
 
@@ -184,6 +191,12 @@ def environment(workers: Sequence[Worker]) -> Environment:
         versions.update(worker.loaded.versions)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Environment(processor_name(), available_cores(), platform.platform(), versions, date)
+
+
+def _power(worker: Worker, images: np.ndarray, landmarks: np.ndarray, took: Latency) -> Power:
+    """Of the worker's inferences alone, while the others wait."""
+    device = device_of(worker.loaded.backend)
+    return measure_power(lambda count: worker.time(images, landmarks, 0, count), took.p50 / 1e3, len(images), device)
 
 
 def _label_indices(faces: Sequence[Face], classes: Sequence[str]) -> np.ndarray:
@@ -215,4 +228,4 @@ def _notes(results: Sequence[Result]) -> list[str]:
     unsteady = [result.name for result in results if result.latency.p90 > UNSTEADY * result.latency.p50]
     if unsteady:
         notes.append(f"Unsteady times: {', '.join(unsteady)}. Other work was probably running; measure again without it.")
-    return [*notes, *METHOD]
+    return [*notes, *power_notes([(result.name, result.power) for result in results]), *METHOD]

@@ -20,6 +20,8 @@ def render(report: Report) -> Group:
     parts: list[RenderableType] = [Text(line) for line in heading(report)]
     parts += [Text(f"* {note}") for note in report.notes]
     parts += [_accuracy(report), _speed(report)]
+    if any(result.power and result.power.watts is not None for result in report.results):
+        parts.append(_power(report))
     parts += [
         _recall(report, report.results[start : start + RECALL_COLUMNS])
         for start in range(0, len(report.results), RECALL_COLUMNS)
@@ -99,6 +101,22 @@ def _speed(report: Report) -> Table:
             ratio(base, took.p50),
             megabytes(result.size),
             megabytes(result.peak_memory),
+        )
+    return table
+
+
+def _power(report: Report) -> Table:
+    table = new_table("Power, energy and heat", [""], ["W", "mJ/image", "hottest C", "GPU MHz", "of MHz"])
+    for result in report.results:
+        power = result.power
+        if power is None or power.watts is None or power.joules_per_image is None:
+            continue
+        hottest = max(power.temperatures.values(), default=None)
+        table.add_row(
+            Text(result.name),
+            f"{power.watts:.2f}",
+            f"{1e3 * power.joules_per_image:.3g}",
+            *("-" if value is None else f"{value:.0f}" for value in (hottest, power.gpu_mhz, power.gpu_mhz_max)),
         )
     return table
 
