@@ -1,7 +1,8 @@
 """From an ONNX graph to a plan, with TensorRT 8.5 to 11 or TensorRT for RTX.
 
 What differs between versions is asked of the library's module, not of its version. In short: 8.x is weakly typed (a float32
-graph, and flags that allow FP16 and INT8), the others strongly typed (the graph's own types are the plan's types).
+graph, and flags that allow FP16 and INT8), the others strongly typed (the graph's own types are the plan's types); see
+`_strongly_typed`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
+from ampnet_opt import __version__
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.build_log import messages_to
+from ampnet_opt.runtime.builder_options import BuilderOptions, apply_options, new_builder, require_options
+from ampnet_opt.runtime.memory import warn_of_memory
 from ampnet_opt.runtime.sidecar import INPUTS, BatchRange
+from ampnet_opt.runtime.timing_cache import TimingCache, default_path
 from ampnet_opt.runtime.trt import load_library, new_logger, one_line, this_platform
 from ampnet_opt.runtime.watch import Progress, watched_build
 
@@ -22,6 +28,7 @@ log = logging.getLogger(__name__)
 FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("FP16", "INT8")}
 PLATFORM_CHECKS = {"FP16": "platform_has_fast_fp16", "INT8": "platform_has_fast_int8"}
 QUOTED = 5  # parser errors that a message quotes
+DEFAULTS = BuilderOptions()
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,12 @@ def require_library(backend: str) -> None:
         cuda.gpu()
 
 
-def needs_typed_graph(backend: str) -> bool:
+def needs_typed_graph(backend: str, options: BuilderOptions = DEFAULTS) -> bool:
     """Whether the graph must itself say what is computed in FP16 (casts), beside what is INT8 (Q/DQ).
 
     Raises AmpnetError when the backend's module is missing.
     """
-    return _strongly_typed(load_library(backend))
+    return _strongly_typed(load_library(backend), options)
 
 
 def build_plan(
@@ -55,6 +62,7 @@ def build_plan(
     batch: BatchRange,
     progress: Optional[Progress] = None,
     compute_capabilities: Sequence[str] = (),
+    options: BuilderOptions = DEFAULTS,
 ) -> Plan:
     """Compile `graph`, a serialised ONNX model with inputs `image` and `landmarks` of a dynamic first dimension,
     for batches in `batch`.
@@ -63,40 +71,56 @@ def build_plan(
     of that precision already, else it is float32, for int8 with Q/DQ pairs. progress: called with the part done, 0 to 1,
     never with less than before; from another thread where the library reports it (from 10 on), and with 1 at the end. What
     it raises stops the build and is raised here, as is Ctrl-C. compute_capabilities: of the GPUs that an RTX plan is for,
-    by default all from 8.0 on that the library knows. Raises AmpnetError when the module or the GPU that it needs is
-    missing, or the library refuses the graph.
+    by default all from 8.0 on that the library knows. options: those that shape the plan are in its `target` too.
+
+    Warns, by logging, of a build that may not fit into memory. Raises AmpnetError when the module, the GPU or a feature
+    that it needs is missing, or the library refuses the graph; MisuseError for options that do not go together.
     """
+    require_options(backend, options, [precision], batch)
     trt = load_library(backend)
-    target: Dict[str, Any] = {}
+    gpu: Optional[cuda.Gpu] = None
     if backend == "tensorrt":
         if compute_capabilities:
             raise MisuseError("a tensorrt engine is built for the GPU of this machine; only tensorrt-rtx takes others")
         gpu = cuda.gpu()  # asked first: without a GPU the library fails in ways that explain nothing
-        target = {"gpu": gpu.name, "compute_capability": gpu.compute_capability, "platform": this_platform()}
-    logger = new_logger(trt)
-    builder = _made(trt.Builder(logger), "builder", logger)
-    config = _made(builder.create_builder_config(), "configuration", logger)
-    # TF32 is on by default and rounds float32 products to 10 bits: FP32 here means FP32.
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if hasattr(config, "num_compute_capabilities"):
-        target = {"compute_capabilities": _set_capabilities(trt, config, compute_capabilities)}
+    shared = gpu is not None and gpu.integrated  # then kernels compute in the memory that the build itself takes
+    warn_of_memory(len(graph), (options.workspace or 0) << 20 if shared else 0, log.warning)
+    batches = f"batches of {batch.min}, {batch.opt}, {batch.max}"
+    title = f"ampnet-opt {__version__}, {backend} {trt.__version__}, {precision}, {batches}, {options.record()}"
+    with messages_to(options.log, title) as sink:
+        logger = new_logger(trt, sink)
+        builder = new_builder(trt, logger)
+        config = _made(builder.create_builder_config(), "configuration", logger)
+        # TF32 is on by default and rounds float32 products to 10 bits: FP32 here means FP32.
+        config.clear_flag(trt.BuilderFlag.TF32)
+        apply_options(trt, config, options)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector tells no layer's precision
+        target = options.record()
+        timings: Optional[TimingCache] = None
+        if gpu is not None:
+            target.update(gpu=gpu.name, compute_capability=gpu.compute_capability, platform=this_platform())
+            timings = TimingCache(config, logger, options.timing_cache, default_path(gpu, trt.__version__))
+        if hasattr(config, "num_compute_capabilities"):
+            target.update(compute_capabilities=_set_capabilities(trt, config, compute_capabilities))
 
-    network = _made(builder.create_network(_network_flags(trt)), "network", logger)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph):
-        raise AmpnetError(f"{backend} cannot read the graph: {_parser_errors(parser)}")
-    if not _strongly_typed(trt):
-        _allow(trt, builder, config, precision)
-        _keep_landmarks_in_float32(trt, network)
-    if config.add_optimization_profile(_profile(builder, network, batch)) < 0:
-        raise AmpnetError(f"{backend} refuses batches of {batch.min} to {batch.max} for this graph: {logger.reason()}")
+        network = _made(builder.create_network(_network_flags(trt, options)), "network", logger)
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse(graph):
+            raise AmpnetError(f"{backend} cannot read the graph: {_parser_errors(parser)}")
+        if not _strongly_typed(trt, options):
+            _allow(trt, builder, config, precision)
+            _keep_landmarks_in_float32(trt, network)
+        if config.add_optimization_profile(_profile(builder, network, batch)) < 0:
+            raise AmpnetError(f"{backend} refuses batches of {batch.min} to {batch.max} for this graph: {logger.reason()}")
 
-    logger.errors.clear()
-    data = watched_build(trt, builder, network, config, progress)
-    for warning in logger.warnings:
-        log.debug("%s: %s", backend, warning)
-    if data is None:
-        raise AmpnetError(f"{backend} could not build the engine: {logger.reason()}")
+        logger.errors.clear()
+        data = watched_build(trt, builder, network, config, progress)
+        for warning in logger.warnings:
+            log.debug("%s: %s", backend, warning)
+        if data is None:
+            raise AmpnetError(f"{backend} could not build the engine: {logger.reason()}")
+        if timings is not None:
+            timings.save()
     if progress is not None:
         progress(1.0)
     return Plan(bytes(data), trt.__version__, target)
@@ -108,14 +132,25 @@ def _made(thing: Any, what: str, logger: Any) -> Any:
     return thing
 
 
-def _strongly_typed(trt: Any) -> bool:
-    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16")
+def _strongly_typed(trt: Any, options: BuilderOptions) -> bool:
+    """Whether the network is to be strongly typed: wherever it can be, from 10.0 on.
+
+    From 10.12 on, weak typing is deprecated, and gone in 11. 10.0 to 10.11 have both, and this takes the strong one there
+    too. FP16 is then where the graph says so (where it was seen not to overflow), not wherever a kernel was timed to be
+    faster, so that two builds give the same answers. NVIDIA's guide wants Q/DQ with strong typing and without precision
+    flags ("Explicit Quantization"); 10.2 missed 8-bit kernels without it (TensorRT issue 3987). What is lost: a layer that
+    would be faster in another type than its own. The exception is DLA up to 10.7, which takes no strongly typed network.
+    """
+    can = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    must = not hasattr(trt.BuilderFlag, "FP16")
+    return must or (can and options.dla_core is None)
 
 
-def _network_flags(trt: Any) -> int:
-    """EXPLICIT_BATCH, which 8.x needs, and STRONGLY_TYPED, each where there is one."""
+def _network_flags(trt: Any, options: BuilderOptions) -> int:
+    """EXPLICIT_BATCH, which 8.x needs, and STRONGLY_TYPED, each where there is one to set."""
     known = trt.NetworkDefinitionCreationFlag
-    return sum(1 << int(getattr(known, name)) for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if hasattr(known, name))
+    names = ["EXPLICIT_BATCH"] + (["STRONGLY_TYPED"] if _strongly_typed(trt, options) else [])
+    return sum(1 << int(getattr(known, name)) for name in names if hasattr(known, name))
 
 
 def _allow(trt: Any, builder: Any, config: Any, precision: str) -> None:

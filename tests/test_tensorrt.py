@@ -22,6 +22,7 @@ from ampnet_opt.convert.tensorrt import float_weights
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.runtime import plan as plans
+from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.plan import build_plan, needs_typed_graph
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.trt import new_logger
@@ -33,8 +34,20 @@ BATCH = BatchRange(1, 2, 8)
 ATTRIBUTES = {
     "": ["ILogger", "__version__"],
     "ILogger.Severity": ["INTERNAL_ERROR", "ERROR", "WARNING"],
-    "Builder": ["create_builder_config", "create_network", "create_optimization_profile", "build_serialized_network"],
-    "BuilderFlag": ["TF32"],
+    "ILogger.Severity.VERBOSE": ["name"],
+    "Builder": [
+        "create_builder_config",
+        "create_network",
+        "create_optimization_profile",
+        "build_serialized_network",
+        "num_DLA_cores",
+    ],
+    "BuilderFlag": ["TF32", "VERSION_COMPATIBLE", "GPU_FALLBACK"],
+    "MemoryPoolType": ["WORKSPACE"],
+    "HardwareCompatibilityLevel": ["AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"],
+    "DeviceType": ["DLA"],
+    "ProfilingVerbosity": ["DETAILED"],
+    "ITimingCache": ["combine", "serialize"],
     "IBuilderConfig": [
         "clear_flag",
         "set_flag",
@@ -42,6 +55,15 @@ ATTRIBUTES = {
         "num_compute_capabilities",
         "set_compute_capability",
         "progress_monitor",
+        "profiling_verbosity",
+        "builder_optimization_level",
+        "hardware_compatibility_level",
+        "default_device_type",
+        "DLA_core",
+        "set_memory_pool_limit",
+        "get_memory_pool_limit",
+        "create_timing_cache",
+        "set_timing_cache",
     ],
     "ComputeCapability": ["__members__"],
     "NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"],
@@ -137,7 +159,7 @@ def parsed(graph: onnx.ModelProto) -> tuple:
     trt = pytest.importorskip("tensorrt_rtx")
     logger = new_logger(trt)
     builder = trt.Builder(logger)
-    network = builder.create_network(plans._network_flags(trt))
+    network = builder.create_network(plans._network_flags(trt, BuilderOptions()))
     parser = trt.OnnxParser(network, logger)
     assert parser.parse(graph.SerializeToString())
     return builder, network, (trt, logger, parser)
