@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -10,10 +11,23 @@ from typing import Any, Dict, List, Optional
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, sha256, write_json
 
+log = logging.getLogger(__name__)
+
 NAME = "engine.json"
 FORMAT = "ampnet-opt-engine/1"
 INPUTS = ("image", "landmarks")
 OUTPUT = "logits"
+# What an engine cannot do without: its sidecar has to give the hash of each.
+ESSENTIAL = {"cpu": ("engine.xml", "engine.bin"), "tensorrt": ("engine.plan",), "tensorrt-rtx": ("engine.plan",)}
+# Options of a build that its target records under these names (`builder_options`).
+OPTIONS = {
+    "optimization_level": "--optimization-level",
+    "version_compatible": "--version-compatible",
+    "hardware_compatible": "--hardware-compatible",
+    "workspace_mib": "--workspace",
+    "dla_core": "--dla",
+}
+UNCHANGED, CHANGED, MISSING = "unchanged", "changed", "missing"
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Sidecar:
     image_input: uint8 ([N, 224, 224, 3]) or float32 ([N, 3, 224, 224] in [0, 1]). trained: False when the weights were
     only seeded. files: name -> SHA-256 of every file of the engine. The other hashes are of what the engine was made
     from. mixed_precision: which layers of int8 stayed in floating point, why, and what was measured. built: UTC, ISO 8601.
+    layers: what the backend itself lists (`layers.summarise`), or {"not_listed": why}; None in engines from before that.
     """
 
     backend: str
@@ -57,16 +72,35 @@ class Sidecar:
     calibration_sha256: Optional[str] = None
     mixed_precision: Optional[Dict[str, Any]] = None
     target: Dict[str, Any] = field(default_factory=dict)
+    layers: Optional[Dict[str, Any]] = None
 
     def write(self, directory: Path) -> None:
         write_json(directory / NAME, {"format": FORMAT, **asdict(self)})
 
 
-def read_sidecar(directory: PathLike) -> Sidecar:
+def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
     """The sidecar of an engine directory, after checking that every file it names is there and unchanged.
 
-    Raises MisuseError when `directory` is no engine, AmpnetError when the engine is damaged or of another format.
+    trusted: take files that were changed as well. A hash finds damage, and files of different engines; it is no signature:
+    whoever writes a plan can write its sidecar too. Raises MisuseError when `directory` is no engine, AmpnetError when the
+    engine is damaged or of another format.
     """
+    sidecar = parse_sidecar(directory)
+    for name, state in file_states(directory, sidecar).items():
+        if state == MISSING:
+            raise AmpnetError(f"engine {directory} is incomplete: {name} is missing; build it again")
+        if state == CHANGED and trusted:
+            log.warning("engine %s: %s does not match %s; taken as trusted", directory, name, NAME)
+        elif state == CHANGED:
+            raise AmpnetError(
+                f"engine {directory} was changed after it was built: {name} does not match {NAME}; an engine is a program: "
+                f"build it again: {rebuild_command(sidecar)} (or, if you know who changed it, load it with --trusted)"
+            )
+    return sidecar
+
+
+def parse_sidecar(directory: PathLike) -> Sidecar:
+    """The sidecar alone, whatever became of the engine's files; errors as of `read_sidecar`."""
     folder = Path(directory)
     path = folder / NAME
     if not folder.is_dir():
@@ -75,16 +109,45 @@ def read_sidecar(directory: PathLike) -> Sidecar:
     if not path.is_file():
         raise MisuseError(f"{folder} is not an engine: it has no {NAME}")
     sidecar = _parse(path)
-    for name, digest in sidecar.files.items():
+    for name in sidecar.files:
         if Path(name).name != name:
             raise AmpnetError(f"{path} names a file outside the engine: {name}")
-        if not (folder / name).is_file():
-            raise AmpnetError(f"engine {folder} is incomplete: {name} is missing; build it again")
-        if sha256(folder / name) != digest:
-            raise AmpnetError(
-                f"engine {folder} was changed after it was built: {name} does not match {NAME}; build it again"
-            )
+    missing = [name for name in ESSENTIAL.get(sidecar.backend, ()) if name not in sidecar.files]
+    if missing:
+        raise AmpnetError(f"{path} is damaged (it has no hash of {missing[0]}); build the engine again")
     return sidecar
+
+
+def file_states(directory: PathLike, sidecar: Sidecar) -> Dict[str, str]:
+    """Name -> UNCHANGED, CHANGED or MISSING, for each file that the sidecar has a hash of."""
+    states = {}
+    for name, digest in sidecar.files.items():
+        path = Path(directory) / name
+        states[name] = MISSING if not path.is_file() else UNCHANGED if sha256(path) == digest else CHANGED
+    return states
+
+
+def rebuild_command(sidecar: Sidecar) -> str:
+    """The command line that builds this engine once more. CKPT stands for its checkpoint, ENGINE for its old directory, and
+    DATA for the faces that proved its choice of layers."""
+    words = ["ampnet-opt build CKPT", f"--{sidecar.precision}", f"--backend {sidecar.backend}"]
+    batch, default = sidecar.batch, BatchRange()
+    for name in ("min", "opt", "max"):
+        if getattr(batch, name) != getattr(default, name):
+            words.append(f"--{name}-batch {getattr(batch, name)}")
+    if sidecar.image_input != "uint8":
+        words.append(f"--input {sidecar.image_input}")
+    if sidecar.backend == "tensorrt-rtx":
+        words += [f"--compute-capability {name}" for name in sidecar.target.get("compute_capabilities", [])]
+    for name, flag in OPTIONS.items():
+        if name in sidecar.target:
+            words.append(flag if sidecar.target[name] is True else f"{flag} {sidecar.target[name]}")
+    if sidecar.calibration_sha256 is not None:
+        words.append("--scales ENGINE/calibration.json")
+    budget = sidecar.mixed_precision or {}
+    if "max_drop" in budget and "min_agreement" in budget:
+        words += [f"--max-drop {budget['max_drop']:g}", f"--min-agreement {100 * budget['min_agreement']:g}", "--data DATA"]
+    return " ".join(words)
 
 
 def _parse(path: Path) -> Sidecar:
@@ -96,6 +159,8 @@ def _parse(path: Path) -> Sidecar:
         for key, kind in (("files", dict), ("classes", list), ("target", dict), ("backend", str), ("backend_version", str)):
             if not isinstance(content.get(key), kind):
                 raise ValueError(f"{key} is no {kind.__name__}")
+        if not isinstance(content.get("layers"), (dict, type(None))):
+            raise ValueError("layers is no dict")
         known = {f.name for f in fields(Sidecar)}
         return Sidecar(**{key: value for key, value in content.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
