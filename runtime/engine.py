@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, List, Optional, Type
+from typing import Any, Iterable, Iterator, List, Optional, Tuple, Type
 
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike
+from ampnet_opt.runtime.device_array import DeviceArray, device_array, is_on_device
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
 SIDE = 224
+ROWS = {"uint8": (SIDE, SIDE, 3), "float32": (3, SIDE, SIDE)}  # one image, by what the graph takes
 
 # Each module has `check(sidecar)`, which raises AmpnetError when this machine cannot run the engine, and
-# `open_executor(directory, sidecar, threads)`, whose result has `run(images, landmarks) -> logits` and `close()`.
+# `open_executor(directory, sidecar, threads)`, whose result has `run(images, landmarks) -> logits` and `close()`; where the
+# backend works at several batches at once, also `run_many(batches)`, and `MANY`, the images of such a batch.
 BACKENDS = {
     "cpu": "ampnet_opt.runtime.cpu",
     "tensorrt": "ampnet_opt.runtime.trt",
@@ -33,40 +37,97 @@ class Engine:
         self._executor = executor
 
     @classmethod
-    def load(cls, directory: PathLike, threads: Optional[int] = None) -> Engine:
+    def load(
+        cls,
+        directory: PathLike,
+        threads: Optional[int] = None,
+        *,
+        contexts: int = 1,
+        cuda_graph: bool = True,
+        trusted: bool = False,
+    ) -> Engine:
         """Check an engine against its sidecar and this machine, then load it.
 
-        threads: for the cpu backend, how many to run on; by default one per core. Raises MisuseError when there is no
-        engine there, AmpnetError when it is damaged or made for another machine or version.
+        threads: for the cpu backend, how many to run on; by default one per core. The next two are for the GPU. contexts:
+        how many inferences run at a time; any number of threads may call `infer`, and wait their turn where they are more.
+        Each context takes its own memory for activations and batches. cuda_graph: launch a batch as one CUDA graph, for
+        batches of a size that come one after the other. trusted: load files that were changed after they were built, too:
+        they are a program that is not the one that the sidecar names. Raises MisuseError when there is no engine there,
+        AmpnetError when it is damaged or made for another machine or version.
         """
-        sidecar = read_sidecar(directory)
+        sidecar = read_sidecar(directory, trusted)
         name = BACKENDS.get(sidecar.backend)
         if name is None:
             raise AmpnetError(f"engine {directory} is for backend {sidecar.backend!r}, which this version does not know")
         backend = import_module(name)
+        if contexts < 1:
+            raise MisuseError(f"contexts must be at least 1, got {contexts}")
+        options = {} if sidecar.backend == "cpu" else {"contexts": contexts, "cuda_graph": cuda_graph}
+        if contexts > 1 and not options:
+            raise MisuseError("contexts are for engines on a GPU; the cpu backend runs one inference at a time")
         backend.check(sidecar)
-        return cls(Path(directory), sidecar, backend.open_executor(Path(directory), sidecar, threads))
+        return cls(Path(directory), sidecar, backend.open_executor(Path(directory), sidecar, threads, **options))
 
     @property
     def classes(self) -> List[str]:
         """Names of the logits, in their order."""
         return list(self.sidecar.classes)
 
-    def infer(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    def infer(self, images: Any, landmarks: Any) -> np.ndarray:
         """Logits float32 [N, classes] of N faces.
 
         images: uint8 [N, 224, 224, 3], or floating point [N, 3, 224, 224] in [0, 1]; RGB. An engine that takes uint8
         rounds floating-point images to 1/255. landmarks: [N, 5, 2], (x, y) in pixels, image-left eye, image-right eye,
         nose tip, image-left and image-right mouth corner; points outside the image count as on its border. Any N, 0
         included: more images than the profile's largest batch run in several batches.
+
+        Either may be on the GPU already, as an object with `__cuda_array_interface__`, and is read there in place: images
+        exactly as the engine takes them (uint8 [N, 224, 224, 3], or float32 [N, 3, 224, 224] with `--input float32`),
+        landmarks float32 [N, 5, 2]; what they hold is not checked. Raises MisuseError for anything else.
         """
         batch = self.sidecar.batch
         pictures, points = prepare(images, landmarks, self.sidecar.image_input)
+        self._require_reachable(pictures, points)
         logits = np.empty((len(pictures), len(self.sidecar.classes)), np.float32)
         for start in range(0, len(pictures), batch.max):
             part = slice(start, start + batch.max)
             logits[part] = self._run(pictures[part], points[part])
         return logits
+
+    def infer_each(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Logits float32 [classes] of each face, in their order: for many faces, at the highest rate.
+
+        faces: pairs of an image [224, 224, 3] or [3, 224, 224] and landmarks [5, 2], else as for `infer`; all images of one
+        kind. They are taken ahead of what is returned, for as many batches as the backend works at. The engine is not to be
+        used otherwise until the last result, or until the iterator is closed.
+        """
+        batch, backend = self.sidecar.batch, self._executor
+        parallel = hasattr(backend, "run_many")
+        size = max(batch.min, min(batch.max, backend.MANY)) if parallel else batch.max
+        batches = self._batches(iter(faces), size)
+        first = list(islice(batches, 2))
+        everything = chain(first, batches)
+        if parallel and len(first) == 2:
+            results = backend.run_many(everything)
+        else:
+            results = (self._run(images, landmarks) for images, landmarks in everything)
+        for logits in results:
+            yield from logits
+
+    def _batches(self, faces: Iterator[Tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        for part in iter(lambda: list(islice(faces, size)), []):
+            images, landmarks = zip(*part)
+            yield prepare(np.stack(images), np.stack(landmarks), self.sidecar.image_input)
+
+    def _require_reachable(self, *inputs: Any) -> None:
+        """MisuseError for what is on the GPU, where this engine cannot take it from there."""
+        if not any(isinstance(value, DeviceArray) for value in inputs):
+            return
+        if self.sidecar.backend == "cpu":
+            raise MisuseError("an engine of the cpu backend takes images and landmarks in host memory, not on the GPU")
+        count, least = len(inputs[0]), self.sidecar.batch.min
+        if 0 < count % self.sidecar.batch.max < least:
+            raise MisuseError(f"the engine takes batches of at least {least} images: {count} on the GPU cannot be filled up")
 
     def _run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         count, missing = len(images), self.sidecar.batch.min - len(images)
@@ -87,13 +148,33 @@ class Engine:
         self.close()
 
 
-def prepare(images: np.ndarray, landmarks: np.ndarray, image_input: str) -> tuple[np.ndarray, np.ndarray]:
-    """Contiguous inputs as the graph takes them, or MisuseError when they are not faces; arguments as in `Engine.infer`."""
-    images, landmarks = np.asarray(images), np.asarray(landmarks)
-    if images.dtype == np.uint8 and images.shape[1:] == (SIDE, SIDE, 3):
+def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
+    """Contiguous inputs as the graph takes them, or MisuseError when they are not faces; arguments as in `Engine.infer`.
+
+    What is on the GPU becomes a DeviceArray, all else a numpy array.
+    """
+    if is_on_device(images):
+        pictures: Any = device_array(images, "images", image_input, ROWS[image_input])
+    else:
+        pictures = _host_images(np.asarray(images), image_input)
+    if is_on_device(landmarks):
+        points: Any = device_array(landmarks, "landmarks", "float32", (5, 2))
+    else:
+        points = np.asarray(landmarks)
+    if points.shape != (len(pictures), 5, 2):
+        raise MisuseError(f"landmarks must be [{len(pictures)}, 5, 2] for {len(pictures)} images, got {list(points.shape)}")
+    if isinstance(points, DeviceArray):
+        return pictures, points
+    if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
+        raise MisuseError("landmarks must be finite numbers")
+    return pictures, np.ascontiguousarray(points, np.float32)
+
+
+def _host_images(images: np.ndarray, image_input: str) -> np.ndarray:
+    if images.dtype == np.uint8 and images.shape[1:] == ROWS["uint8"]:
         if image_input == "float32":
             images = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    elif images.dtype.kind == "f" and images.shape[1:] == (3, SIDE, SIDE):
+    elif images.dtype.kind == "f" and images.shape[1:] == ROWS["float32"]:
         if not (images.size == 0 or (images.min() >= 0 and images.max() <= 1)):
             raise MisuseError("images of floating point must be within [0, 1] and hold no NaN")
         if image_input == "uint8":
@@ -103,8 +184,4 @@ def prepare(images: np.ndarray, landmarks: np.ndarray, image_input: str) -> tupl
             f"images must be uint8 [N, {SIDE}, {SIDE}, 3] or floating point [N, 3, {SIDE}, {SIDE}], "
             f"got {images.dtype} {list(images.shape)}"
         )
-    if landmarks.shape != (len(images), 5, 2):
-        raise MisuseError(f"landmarks must be [{len(images)}, 5, 2] for {len(images)} images, got {list(landmarks.shape)}")
-    if landmarks.dtype.kind not in "fiu" or not np.isfinite(landmarks).all():
-        raise MisuseError("landmarks must be finite numbers")
-    return np.ascontiguousarray(images, np.dtype(image_input)), np.ascontiguousarray(landmarks, np.float32)
+    return np.ascontiguousarray(images, np.dtype(image_input))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, List, Optional
-
-import numpy as np
+from typing import Any, Callable, List, Optional, Tuple
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar
+from ampnet_opt.runtime.pool import Pool
+from ampnet_opt.runtime.sidecar import Sidecar, rebuild_command
+from ampnet_opt.runtime.trt_executor import Executor
 
 PLAN = "engine.plan"
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -33,8 +33,24 @@ def load_library(backend: str) -> Any:
         ) from error
 
 
-def new_logger(trt: Any) -> Any:
-    """An ILogger that prints nothing and keeps what it is told: lists `errors` and `warnings`, and `reason()`."""
+def load_runtime(sidecar: Sidecar) -> Any:
+    """The module that runs an engine: its backend's own; without that, tensorrt_lean for one built version-compatible."""
+    if sidecar.target.get("version_compatible") and sidecar.backend == "tensorrt":
+        try:
+            import_module("tensorrt")
+        except ImportError:
+            try:
+                return import_module("tensorrt_lean")
+            except ImportError:
+                pass  # the message below names the backend's own
+    return load_library(sidecar.backend)
+
+
+def new_logger(trt: Any, sink: Optional[Callable[[str, str], None]] = None) -> Any:
+    """An ILogger that prints nothing and keeps what it is told: lists `errors` and `warnings`, and `reason()`.
+
+    sink: called with each message's severity (VERBOSE, INFO, ...) and text; it must not raise.
+    """
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
@@ -43,6 +59,8 @@ def new_logger(trt: Any) -> Any:
             self.warnings: List[str] = []
 
         def log(self, severity: Any, message: str) -> None:
+            if sink is not None:
+                sink(severity.name, message)
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
                 self.errors.append(one_line(message))
             elif severity == trt.ILogger.Severity.WARNING:
@@ -66,109 +84,94 @@ def this_platform() -> str:
 def check(sidecar: Sidecar) -> None:
     """AmpnetError when this machine cannot run the engine: no module, another version, no GPU, or one it is not for."""
     backend, target = sidecar.backend, sidecar.target
-    again = f"build it again here: ampnet-opt build ... --backend {backend}"
-    version = load_library(backend).__version__
-    if _compatible(backend, version) != _compatible(backend, sidecar.backend_version):
+    again = f"build it again here: {rebuild_command(sidecar)}"
+    version = load_runtime(sidecar).__version__
+    if not _compatible(sidecar, version):
         built = f"the engine was built with {backend} {sidecar.backend_version}"
         raise AmpnetError(f"{built}, but {version} is installed; {again}")
     if target.get("platform", this_platform()) != this_platform():
         raise AmpnetError(f"the engine was built for {target['platform']}, but this machine is {this_platform()}; {again}")
     gpu = cuda.gpu()
     capabilities = target.get("compute_capabilities") or [target.get("compute_capability")]
-    if gpu.compute_capability not in capabilities:
+    if target.get("hardware_compatible") == "ampere+":
+        able, capabilities = _numbers(gpu.compute_capability) >= (8, 0), ["8.0 and later"]
+    else:
+        able = gpu.compute_capability in capabilities
+    if not able:
         raise AmpnetError(
             f"the engine is for GPUs of compute capability {', '.join(map(str, capabilities))}, but this machine's "
             f"{gpu.name} has {gpu.compute_capability}; {again}"
         )
 
 
-def _compatible(backend: str, version: str) -> str:
-    """What must be equal in two versions: RTX plans outlive a patch release, TensorRT's do not."""
-    return ".".join(version.split(".")[:2]) if backend == "tensorrt-rtx" else version
+def _compatible(sidecar: Sidecar, version: str) -> bool:
+    """Whether `version` of the library runs an engine: RTX plans outlive a patch release, TensorRT's none, unless they were
+    built to run in later versions too; those cross to the next major version (8 to 10, 10 to 11), and no further."""
+    built, installed = _numbers(sidecar.backend_version), _numbers(version)
+    if sidecar.backend == "tensorrt-rtx":
+        return built[:2] == installed[:2]
+    if sidecar.target.get("version_compatible"):
+        return built <= installed and (built[:1] == installed[:1] or (built[0], installed[0]) in {(8, 10), (10, 11)})
+    return sidecar.backend_version == version
 
 
-def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
+def _numbers(version: str) -> Tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def open_executor(
+    directory: Path, sidecar: Sidecar, threads: Optional[int], contexts: int = 1, cuda_graph: bool = True
+) -> Pool:
+    """The plan, loaded once, and `contexts` executors on it; see `Engine.load`."""
     if threads is not None:
         raise MisuseError(f"threads are for the cpu backend; an engine for {sidecar.backend} runs on the GPU")
-    return Executor(directory / PLAN, sidecar)
+    queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
+    with queue.current():
+        try:
+            plan = Plan(directory / PLAN, sidecar)
+        finally:
+            queue.close()
+    executors: List[Executor] = []
+    try:
+        for _ in range(contexts):
+            executors.append(Executor(plan, cuda_graph))
+    except BaseException:
+        Pool(executors).close()
+        raise
+    return Pool(executors)
 
 
-class Executor:
-    """Holds the plan on the GPU, with buffers for the profile's largest batch."""
+class Plan:
+    """A plan on the GPU: what its executors share, freed with the last of them. Made with the GPU's context current."""
 
     def __init__(self, path: Path, sidecar: Sidecar) -> None:
-        trt = load_library(sidecar.backend)
-        self._logger = new_logger(trt)
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._context: Any = None
-        self._buffers: Dict[str, cuda.Buffer] = {}
-        self._count = 0  # rows that the context's input shapes are set for
-        self._queue = cuda.open_queue()
-        try:
-            with self._queue.current():
-                self._load(trt, path)
-                self._allocate(trt, sidecar)
-        except BaseException:
-            self.close()
-            raise
-
-    def _load(self, trt: Any, path: Path) -> None:
-        self._runtime = trt.Runtime(self._logger)
+        self.library, self.path, self.sidecar = load_runtime(sidecar), path, sidecar
+        self.logger = new_logger(self.library)
+        self._runtime = self.library.Runtime(self.logger)  # must outlive the engine
+        if sidecar.target.get("version_compatible"):  # such a plan brings host code: its lean runtime
+            self._runtime.engine_host_code_allowed = True
         plan = path.read_bytes()
         if hasattr(self._runtime, "get_engine_validity"):
             validity, why = self._runtime.get_engine_validity(plan)
-            if validity == trt.EngineValidity.INVALID:
-                raise AmpnetError(f"engine {path} cannot run here ({diagnostics(trt, why)}); build it again on this machine")
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise AmpnetError(f"engine {path} cannot be loaded: {self._logger.reason()}")
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise AmpnetError(f"engine {path} cannot be run: {self._logger.reason()}")
+            if validity == self.library.EngineValidity.INVALID:
+                reason = diagnostics(self.library, why)
+                raise AmpnetError(f"engine {path} cannot run here ({reason}); build it again on this machine")
+        self.engine = self._runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
+            raise AmpnetError(f"engine {path} cannot be loaded: {self.logger.reason()}")
 
-    def _allocate(self, trt: Any, sidecar: Sidecar) -> None:
-        dtypes = {INPUTS[0]: sidecar.image_input, INPUTS[1]: "float32", OUTPUT: "float32"}
-        kinds = {"uint8": "UINT8", "float32": "FLOAT"}
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        if set(names) != set(dtypes):
-            raise AmpnetError(f"the plan's tensors are {', '.join(names)}, expected {', '.join(dtypes)}; build it again")
-        for name, dtype in dtypes.items():
-            if self._engine.get_tensor_dtype(name) != getattr(trt.DataType, kinds[dtype]):
-                raise AmpnetError(f"the plan's {name} is not {dtype}, as its sidecar says; build it again")
-            shape = (sidecar.batch.max, *tuple(self._engine.get_tensor_shape(name))[1:])
-            self._buffers[name] = self._queue.buffer(shape, dtype)
-            self._context.set_tensor_address(name, self._buffers[name].address)
-
-    def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Logits float32 [n, classes]; images and landmarks as the plan takes them, n within its profile."""
-        count, inputs = len(images), dict(zip(INPUTS, (images, landmarks)))
-        with self._queue.current():
-            if count != self._count:
-                self._reshape(inputs)
-            for name, value in inputs.items():
-                buffer = self._buffers[name]
-                np.copyto(buffer.host[:count], value, casting="no")
-                self._queue.upload(buffer, count)
-            if not self._context.execute_async_v3(self._queue.handle):
-                raise AmpnetError(f"the engine failed: {self._logger.reason()}")
-            self._queue.download(self._buffers[OUTPUT], count)
-            self._queue.synchronize()
-            return self._buffers[OUTPUT].host[:count].copy()
-
-    def _reshape(self, inputs: Dict[str, np.ndarray]) -> None:
-        self._count = 0
-        for name, value in inputs.items():
-            if not self._context.set_input_shape(name, value.shape):
-                raise AmpnetError(f"the engine does not take {name} of {list(value.shape)}: {self._logger.reason()}")
-        self._count = len(value)
-
-    def close(self) -> None:
-        """Free the plan, the context and the buffers; in that order, which TensorRT asks for."""
-        with self._queue.current():
-            self._context = self._engine = self._runtime = None
-            self._buffers.clear()
-            self._queue.close()
+    def create_context(self, cuda_graph: bool) -> Any:
+        """An execution context. TensorRT-RTX records CUDA graphs itself, once the kernels for a shape are compiled."""
+        trt, engine = self.library, self.engine
+        if cuda_graph and hasattr(trt, "CudaGraphStrategy"):
+            config = engine.create_runtime_config()
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = engine.create_execution_context(runtime_config=config)
+        else:
+            context = engine.create_execution_context()
+        if context is None:
+            raise AmpnetError(f"engine {self.path} cannot be run: {self.logger.reason()}")
+        return context
 
 
 def diagnostics(trt: Any, why: Any) -> str:

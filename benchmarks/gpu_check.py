@@ -1,0 +1,130 @@
+"""Everything about engines that needs a GPU, tried on this machine's and written to one file: `tools/gpu_check`.
+
+Each member of the TensorRT family that loads builds FP32, FP16 and INT8 engines of two networks, which have to give the
+right answers, then are timed beside PyTorch and ONNX Runtime. A part that fails is one sentence in the file; the others
+go on. Exits 0 when no part failed, and 1 when one did or there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
+
+from ampnet_opt.benchmarks.gpu_check_networks import NETWORKS
+from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, Part
+from ampnet_opt.benchmarks.gpu_check_report import to_markdown
+from ampnet_opt.doctor import examine
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.files import write_json, write_text
+from ampnet_opt.runtime import cuda, trt
+
+PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
+
+
+def new_result() -> dict[str, Any]:
+    """Date, machine and versions; `parts` are yet to come. gpu: what there is; problem: why there is none."""
+    result: dict[str, Any] = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "gpu": None,
+        "problem": None,
+        "environment": examine(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "parts": [],
+    }
+    try:
+        gpu = cuda.gpu()
+        result["gpu"] = {"name": gpu.name, "compute_capability": gpu.compute_capability, "integrated": gpu.integrated}
+    except AmpnetError as error:
+        result["problem"] = str(error)
+    return result
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def loads(subject: str) -> str:
+    """Why a subject cannot be tried here, or nothing."""
+    if subject in trt.MODULES:
+        try:
+            trt.load_library(subject)
+        except AmpnetError as error:
+            return str(error)
+    return ""
+
+
+def check(subject: str, network: str) -> Iterator[Part]:
+    """The parts of a subject and a network, as they end, from a process that does them."""
+    problem = loads(subject)
+    if problem:
+        yield Part("loading", "skipped", problem, {})
+        return
+    with TemporaryDirectory() as folder, TemporaryFile() as log:
+        command = [sys.executable, "-m", "ampnet_opt.benchmarks.gpu_check_parts", subject, network, folder]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        begun = "starting"
+        try:
+            assert process.stdout
+            for line in map(json.loads, process.stdout):
+                if "begin" in line:
+                    begun = line["begin"]
+                else:
+                    begun = ""
+                    yield Part(**line)
+        finally:
+            if process.poll() is None and sys.exc_info()[0] is not None:
+                process.kill()
+            code = process.wait()
+        if code:
+            log.seek(0)
+            last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+            how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            yield Part(begun or "ending", "failed", f"the process ended {how}" + (f" ({last})" if last else ""), {})
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tools/gpu_check", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("gpu_check"), help="name of the files, .json and .md")
+    parser.add_argument("--subject", action="append", choices=SUBJECTS, help="only this one; may be given again")
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="only this one; may be given again")
+    chosen = parser.parse_args(arguments)
+    result = new_result()
+    files = [chosen.output.with_name(f"{chosen.output.name}.{kind}") for kind in ("json", "md")]
+
+    def write() -> None:
+        write_json(files[0], result)
+        write_text(files[1], to_markdown(result))
+
+    write()
+    if result["gpu"] is None:
+        print(f"{result['problem']}; {files[0]} and {files[1]} say so", file=sys.stderr)
+        return 1
+    for subject in chosen.subject or SUBJECTS:
+        for network in chosen.network or NETWORKS:
+            for part in check(subject, network):
+                print(f"{subject}, {network}: {part.name}: {part.outcome}" + (f" ({part.detail})" if part.detail else ""))
+                result["parts"].append({"subject": subject, "network": network, **part.__dict__})
+                write()  # a machine that hangs must not take with it what is known
+    print(f"written: {files[0]} and {files[1]}")
+    return 1 if any(part["outcome"] == "failed" for part in result["parts"]) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except AmpnetError as error:
+        sys.exit(f"error: {error}")

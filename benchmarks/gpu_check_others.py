@@ -1,0 +1,85 @@
+"""What engines stand beside on the same GPU: PyTorch eager and compiled, and ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ampnet_opt.benchmarks.gpu_check_networks import Network
+from ampnet_opt.benchmarks.gpu_check_timing import (
+    BATCHES,
+    RUNS,
+    Figures,
+    Skipped,
+    Work,
+    end_to_end,
+    relative_error,
+    row_of,
+    some_faces,
+)
+from ampnet_opt.convert.export import export
+from ampnet_opt.errors import AmpnetError
+
+
+def torch_parts(net: Network) -> Iterator[Work]:
+    for title, compiled, half in (
+        ("PyTorch eager FP32", False, False),
+        ("PyTorch eager, autocast to FP16", False, True),
+        ("torch.compile FP32", True, False),
+        ("torch.compile, autocast to FP16", True, True),
+    ):
+        yield title, partial(_torch, net, compiled, half)
+
+
+def _torch(net: Network, compiled: bool, half: bool) -> Figures:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Skipped(f"torch {torch.__version__} sees no GPU")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32, as in the engines
+    model = net.checkpoint.model.cuda()
+    forward = torch.compile(model) if compiled else model
+
+    @torch.inference_mode()
+    def answer(images: Any, landmarks: Any) -> Any:
+        with torch.autocast("cuda", torch.float16, enabled=half):
+            return forward(images.permute(0, 3, 1, 2).float() / 255, landmarks)
+
+    def infer(images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return answer(torch.from_numpy(images).cuda(), torch.from_numpy(landmarks).cuda()).float().cpu().numpy()
+
+    rows = []
+    for batch in BATCHES:
+        images, landmarks = some_faces(net, batch)
+        whole = end_to_end(infer, images, landmarks)
+        placed, gpu = (torch.from_numpy(images).cuda(), torch.from_numpy(landmarks).cuda()), []
+        for _ in range(RUNS):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            answer(*placed)
+            end.record()
+            end.synchronize()
+            gpu.append(start.elapsed_time(end) / 1e3)
+        rows.append(row_of(batch, whole, gpu))
+    return {"latency": rows, "relative_error": relative_error(infer(*some_faces(net, 8)), net.logits[:8])}
+
+
+def run_onnxruntime(net: Network) -> Figures:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise Skipped(f"onnxruntime {onnxruntime.__version__} is built without CUDA; onnxruntime-gpu has it")
+    graph = export(net.checkpoint, "uint8").SerializeToString()
+    providers: list[Any] = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    session = onnxruntime.InferenceSession(graph, providers=providers)
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise AmpnetError("ONNX Runtime fell back to the CPU; its log says which library of CUDA it misses")
+
+    def infer(images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return session.run(None, {"image": images, "landmarks": landmarks})[0]
+
+    rows = [row_of(batch, end_to_end(infer, *some_faces(net, batch)), None) for batch in BATCHES]
+    return {"latency": rows, "relative_error": relative_error(infer(*some_faces(net, 8)), net.logits[:8])}
