@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import PICTURES, Face, load_face, read_landmarks
+from ampnet_opt.machine import available_cores
+
+AHEAD = 16  # pictures that each reading thread may be ahead of the engine
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,43 @@ def find_faces(paths: Sequence[Path], landmarks: Path) -> List[Face]:
     return [Face(picture, points[picture.name]) for picture in pictures]
 
 
-def classify(engine: Any, faces: Sequence[Face]) -> Iterator[Classified]:
-    """Results in the order of `faces`, computed in batches of the engine's largest."""
-    size = engine.sidecar.batch.max
-    for start in range(0, len(faces), size):
-        part = faces[start : start + size]
-        loaded = [_load(face) for face in part]
-        good = [item for item in loaded if not isinstance(item, AmpnetError)]
-        logits = iter(engine.infer(np.stack([i for i, _ in good]), np.stack([p for _, p in good])) if good else ())
-        for face, item in zip(part, loaded):
-            yield Classified(face.file, error=item) if isinstance(item, AmpnetError) else _result(face, next(logits), engine)
+def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) -> Iterator[Classified]:
+    """Results in the order of `faces`; `threads` (by default one per core) read pictures ahead while the engine computes."""
+    waiting: Deque[Tuple[Face, Optional[AmpnetError]]] = deque()  # given to the engine, or failed, without a result yet
+
+    def readable(pool: Executor) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        for face, loaded in zip(faces, _ahead(pool, _load, faces, AHEAD * readers)):
+            failed = isinstance(loaded, AmpnetError)
+            waiting.append((face, loaded if failed else None))
+            if not failed:
+                yield loaded
+
+    def failures() -> Iterator[Classified]:
+        while waiting and waiting[0][1] is not None:
+            face, error = waiting.popleft()
+            yield Classified(face.file, error=error)
+
+    readers = threads or available_cores()
+    with ThreadPoolExecutor(readers) as pool:
+        for logits in engine.infer_each(readable(pool)):
+            yield from failures()
+            yield _result(waiting.popleft()[0], logits, engine)
+    yield from failures()
+
+
+def _ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
+    """`work` of each item, in order, with no more than `count` of them begun and not yet taken."""
+    begun: Deque[Future[Any]] = deque()
+    try:
+        for item in items:
+            if len(begun) == count:
+                yield begun.popleft().result()
+            begun.append(pool.submit(work, item))
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
 
 
 def _load(face: Face) -> Tuple[np.ndarray, np.ndarray] | AmpnetError:

@@ -15,15 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Callable, Literal, Sequence
 
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.runtime.engine import SIDE
 
 Kind = Literal["torch", "engine", "onnxruntime"]
 Infer = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -137,9 +137,15 @@ class Worker:
 
 
 def time_in_turns(
-    workers: Sequence[Worker], images: np.ndarray, landmarks: np.ndarray, runs: int, progress: Progress | None = None
+    workers: Sequence[Worker],
+    images: np.ndarray,
+    landmarks: np.ndarray,
+    runs: int,
+    progress: Progress | None = None,
+    at_least: float = 0,
 ) -> list[list[float]]:
-    """Seconds of `runs` inferences of the same faces by every worker, in the workers' order.
+    """Seconds of `runs` inferences of the same faces by every worker, in the workers' order; more when those together took
+    less than `at_least` seconds.
 
     Rounds in which each has its turn, every other round backwards, so that a processor that slows down or a neighbour that
     wakes up meets all of them alike.
@@ -148,14 +154,26 @@ def time_in_turns(
     for worker in workers:
         worker.time(images, landmarks, WARM_UP, 0)
     order = list(range(len(workers)))
-    for start in range(0, runs, TURN):
-        count = min(TURN, runs - start)
+    started, done = time.perf_counter(), 0
+    while done < runs or time.perf_counter() - started < at_least:
+        count = min(TURN, runs - done) if done < runs else TURN
         for i in order:
             seconds[i] += workers[i].time(images, landmarks, 1, count)
         order.reverse()
+        done += count
         if progress:
-            progress("timing", start + count, runs)
+            progress("timing", done, max(done, runs))
     return seconds
+
+
+def random_faces(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seeded noise uint8 [count, 224, 224, 3] and landmarks float32 [count, 5, 2] in its inner half.
+
+    What a network computes, and how long, does not depend on them.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+    return images, rng.uniform(0.25 * SIDE, 0.75 * SIDE, (count, 5, 2)).astype(np.float32)
 
 
 # --- the worker's side -------------------------------------------------------------------------------------------
@@ -225,8 +243,10 @@ def _load_torch(subject: Subject) -> tuple[Infer, Loaded]:
 
 def _load_engine(subject: Subject) -> tuple[Infer, Loaded]:
     from ampnet_opt.runtime import Engine
+    from ampnet_opt.runtime.sidecar import read_sidecar
 
-    engine = Engine.load(subject.path, subject.threads)
+    # Threads are the cpu backend's alone; the others refuse a number.
+    engine = Engine.load(subject.path, subject.threads if read_sidecar(subject.path).backend == "cpu" else None)
     made = engine.sidecar
     library = {"cpu": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[made.backend]
     versions = {library: str(sys.modules[library].__version__)}

@@ -1,0 +1,107 @@
+"""A benchmark as tables and sentences for a terminal of 100 columns. Python 3.8."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ampnet_opt.benchmarks.bench import Bench, Verdict
+from ampnet_opt.benchmarks.bench_layers import LayerTime
+from ampnet_opt.benchmarks.regression import SLOWER, Change
+from ampnet_opt.benchmarks.report import count, megabytes, milliseconds, new_table
+
+LISTED = 20  # layers shown; the file has all
+
+
+def render(bench: Bench) -> Group:
+    """Where it was measured, a table for each batch with its verdicts, what a reader must know, and the slowest layers."""
+    place = bench.environment
+    parts: List[RenderableType] = [
+        Text(f"{bench.gpu or place.cpu}, {count(place.cores, 'core')}; {place.system}; {place.date}"),
+        Text(", ".join(f"{name} {version}" for name, version in place.versions.items())),
+    ]
+    for number, batch in enumerate(bench.batches):
+        parts.append(_table(bench, number))
+        parts += [Text(sentence(verdict)) for verdict in bench.verdicts if verdict.batch == batch]
+        unsteady = [engine.name for engine in bench.engines if engine.timings[number].unsteady]
+        parts.append(Text(f"unsteady: {', '.join(unsteady)}\n" if unsteady else ""))
+    untrained = [engine.name for engine in bench.engines if not engine.trained]
+    if untrained:
+        parts.append(Text(f"* Untrained (seeded) weights: {', '.join(untrained)}; their speed is that of trained ones."))
+    parts += [Text(f"* {note}") for note in bench.notes]
+    parts += [_layers(name, bench.batches[0], layers) for name, layers in bench.layers.items()]
+    return Group(*parts)
+
+
+def sentence(verdict: Verdict) -> str:
+    if verdict.shown:
+        return f"{verdict.faster} is {verdict.ratio:.2f}x faster than {verdict.slower}"
+    return f"{verdict.faster} and {verdict.slower}: no difference shown (medians {verdict.ratio:.2f}x apart, within noise)"
+
+
+def _table(bench: Bench, number: int) -> Table:
+    timings = [engine.timings[number] for engine in bench.engines]
+    batch, threads = bench.batches[number], count(bench.threads, "thread")
+    powered = any(timing.power and timing.power.joules_per_image is not None for timing in timings)
+    # Engines have their backend and precision for a name, unless they were renamed.
+    told = all(engine.name == f"{engine.backend}-{engine.precision}" for engine in bench.engines)
+    right = ["p50 ms", "±", "p90", "p99", "img/s", "first s", "peak MB"]
+    right += ["mJ/img"] * powered + ["top-1 %"] * bool(bench.accuracy)
+    title = f"Batch {batch}, {threads}, {count(timings[0].latency.runs, 'run')}"
+    table = new_table(title, ["", "runs as"][: 1 if told else 2], right)
+    table.padding = (0, 1, 0, 0)  # all columns at once are wide
+    for engine, timing in zip(bench.engines, timings):
+        took = timing.latency
+        cells = [milliseconds(took.p50), f"{timing.p50.half_width(took.p50):.0%}"]
+        cells += map(milliseconds, (took.p90, took.p99, took.images_per_second, timing.first_seconds))
+        cells.append(megabytes(timing.peak_memory))
+        if powered:
+            joules = None if timing.power is None else timing.power.joules_per_image
+            cells.append("-" if joules is None else f"{1e3 * joules:.3g}")
+        if bench.accuracy:
+            scored = bench.accuracy.get(engine.name)
+            cells.append("-" if scored is None else f"{100 * scored.value:.1f}")
+        names = [Text(engine.name), Text(f"{engine.backend} {engine.precision}")][: 1 if told else 2]
+        table.add_row(*names, *cells)
+    return table
+
+
+def render_changes(found: Sequence[Change], notes: Sequence[str], before: str) -> Group:
+    """Against an older benchmark: a row for each engine and batch, the worst first."""
+    table = new_table(f"Against {before}", [""], ["batch", "then ms", "now ms", "now / then"])
+    table.add_column("", no_wrap=True)
+    for change in found:
+        style = "bold red" if change.verdict == SLOWER else ""
+        numbers = (milliseconds(change.before), milliseconds(change.after), f"{change.ratio:.2f}")
+        table.add_row(Text(change.name), str(change.batch), *numbers, Text(change.verdict, style))
+    compared: List[RenderableType] = [table if found else Text(f"Against {before}: nothing to compare")]
+    return Group(*compared, *(Text(f"* {note}") for note in notes))
+
+
+def _layers(name: str, batch: int, layers: Sequence[LayerTime]) -> Table:
+    """The slowest layers of one engine."""
+    shown = layers[:LISTED]
+    part = sum(layer.share for layer in shown)
+    table = new_table(
+        f"{name} at batch {batch}: the slowest {len(shown)} of {count(len(layers), 'layer')}, {part:.0%} of the time",
+        [],
+        ["ms", "%", "sum %"],
+    )
+    table.add_column("layer", overflow="fold")
+    table.add_column("kernel", overflow="fold")
+    reached = 0.0
+    for layer in shown:
+        reached += layer.share
+        shares = (f"{100 * layer.share:.1f}", f"{100 * reached:.0f}")
+        table.add_row(f"{1e3 * layer.seconds:.3f}", *shares, Text(short_name(layer.name)), Text(layer.kernel))
+    return table
+
+
+def short_name(layer: str) -> str:
+    """Without what the exporter puts before every layer's name, and OpenVINO behind every convolution's."""
+    for ending in ("/WithoutBiases", "/conv/Conv"):
+        layer = layer[: -len(ending)] if layer.endswith(ending) else layer
+    return layer[len("/model/") :] if layer.startswith("/model/") else layer

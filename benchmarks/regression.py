@@ -1,0 +1,94 @@
+"""A benchmark against an older one: what has become slower, where noise and machine allow to say so. Python 3.8."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from ampnet_opt.benchmarks.bench import FORMAT, Bench, Measured, Timing
+from ampnet_opt.benchmarks.bench_noise import Interval
+from ampnet_opt.benchmarks.report import count
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.files import require_file
+
+SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "another machine: not comparable"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One engine at one batch: its median then and now, in ms; ratio: now to then. verdict: one of the constants above."""
+
+    name: str
+    batch: int
+    before: float
+    after: float
+    ratio: float
+    verdict: str
+
+
+def read_benchmark(path: Path) -> Dict[str, Any]:
+    """The JSON of an earlier benchmark, or MisuseError when the file is none."""
+    try:
+        content = json.loads(require_file(path, "benchmark").read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}, expected {FORMAT!r}")
+        for engine in content["engines"]:
+            for timing in engine["timings"]:
+                float(timing["latency"]["p50"]), Interval(**timing["p50"]), int(timing["batch"])
+        return {**content, "environment": dict(content["environment"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({type(error).__name__}: {error})") from error
+
+
+def changes(before: Dict[str, Any], after: Bench) -> Tuple[List[Change], List[str]]:
+    """Of every engine and batch in both, the worst first, and what a reader must know: other machines, versions, threads.
+
+    before: of `read_benchmark`. Engines are the same when their names are. On another machine, or with another number of
+    threads for the cpu backend, no verdict is given.
+    """
+    place = after.environment
+    machine = {"processor": place.cpu, "cores": place.cores, "GPU": after.gpu, "system": place.system}
+    then = {
+        "processor": before["environment"].get("cpu"),
+        "cores": before["environment"].get("cores"),
+        "GPU": before.get("gpu"),
+        "system": before["environment"].get("system"),
+    }
+    notes = [f"{name} was {then[name]}, and is {value} now" for name, value in machine.items() if then[name] != value]
+    # Another kernel or C library is worth a note; times are another machine's when what computes is another.
+    elsewhere = any(then[name] != machine[name] for name in ("processor", "cores", "GPU"))
+    versions = before["environment"].get("versions", {})
+    notes += [
+        f"{library} was {versions[library]}, and is {now} now"
+        for library, now in place.versions.items()
+        if versions.get(library, now) != now
+    ]
+    old = {(engine["name"], timing["batch"]): timing for engine in before["engines"] for timing in engine["timings"]}
+    found, absent = [], []
+    threads = int(before.get("threads", 0))
+    for engine in after.engines:
+        if engine.backend == "cpu" and threads != after.threads:
+            notes.append(f"{engine.name} had {count(threads, 'thread')}, and has {after.threads} now: not compared")
+            continue
+        for timing in engine.timings:
+            earlier = old.get((engine.name, timing.batch))
+            if earlier is None:
+                absent.append(f"{engine.name} at batch {timing.batch}")
+            else:
+                found.append(_change(engine, timing, earlier, elsewhere))
+    if absent:
+        notes.append(f"not measured then: {', '.join(absent)}")
+    return sorted(found, key=lambda change: -change.ratio), notes
+
+
+def _change(engine: Measured, now: Timing, then: Dict[str, Any], elsewhere: bool) -> Change:
+    before, after, interval = float(then["latency"]["p50"]), now.latency.p50, Interval(**then["p50"])
+    if elsewhere:
+        verdict = ELSEWHERE
+    elif interval.below(now.p50):
+        verdict = SLOWER
+    else:
+        verdict = FASTER if now.p50.below(interval) else SAME
+    return Change(engine.name, now.batch, before, after, after / before, verdict)
