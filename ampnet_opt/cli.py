@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -13,20 +14,28 @@ from typer.core import TyperGroup
 
 from ampnet_opt import __version__
 from ampnet_opt.cli_accuracy import compare, report, sensitivity
+from ampnet_opt.cli_benchmark import benchmark
+from ampnet_opt.cli_bundle import build_from, bundle, conversion
+from ampnet_opt.cli_engines import inspect, say_layers
 from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.terminal import (
     CKPT,
     CLASSES,
+    DLA,
     ENGINES,
     FORCE,
+    HARDWARE_COMPATIBLE,
     INPUT,
     INPUTS,
+    LOG,
     METHOD,
+    OPTIMIZATION,
     RADIUS,
-    SHIPPED,
     THREADS,
-    faces_of,
+    TIMING_CACHE,
+    VERSION_COMPATIBLE,
+    WORKSPACE,
     one_of,
     read_checkpoint,
     require_extra,
@@ -110,7 +119,12 @@ def export(
 
 @app.command()
 def build(
-    checkpoint: Optional[Path] = SHIPPED,
+    context: typer.Context,
+    checkpoint: Optional[Path] = typer.Argument(
+        None,
+        metavar="[CKPT_OR_BUNDLE]",
+        help="Checkpoint, or a tar of ampnet-opt bundle (default: the package's checkpoint).",
+    ),
     output: Path = typer.Option(ENGINES, "-o", "--output", help="Where the engine directories go."),
     int8: bool = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data."),
     fp16: bool = typer.Option(False, "--fp16", help="FP16."),
@@ -139,65 +153,55 @@ def build(
     capabilities: Optional[List[str]] = typer.Option(
         None, "--compute-capability", help="GPUs of a tensorrt-rtx engine, 8.9 say; repeatable (default: all from 8.0)."
     ),
+    workspace: Optional[int] = WORKSPACE,
+    optimization_level: Optional[int] = OPTIMIZATION,
+    timing_cache: Optional[Path] = TIMING_CACHE,
+    version_compatible: bool = VERSION_COMPATIBLE,
+    hardware_compatible: str = HARDWARE_COMPATIBLE,
+    dla: Optional[int] = DLA,
+    log: Optional[Path] = LOG,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
     force: bool = FORCE,
 ) -> None:
-    """Build engines from a checkpoint: one directory for each precision that is asked for."""
-    from ampnet_opt.calibration.ranges import METHODS
-    from ampnet_opt.doctor import default_backend
-    from ampnet_opt.faces import spread
-    from ampnet_opt.files import size_on_disk
-    from ampnet_opt.runtime.engine import BACKENDS
+    """Build engines from a checkpoint or a bundle: one directory for each precision that is asked for."""
+    from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
+    from ampnet_opt.runtime.bundle import is_bundle
     from ampnet_opt.runtime.sidecar import BatchRange
-    from ampnet_opt.shipped import CHECKPOINT
 
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     precisions = [name for name, wanted in asked.items() if wanted]
+    batch, gpus = BatchRange(min_batch, opt_batch, max_batch), tuple(capabilities or ())
+    kept = (version_compatible, hardware_compatible, dla, log)
+    builder = BuilderOptions(workspace, timing_cache, optimization_level, *kept)
+    if checkpoint is not None and is_bundle(checkpoint):
+        machine = {"batch": batch, "compute_capabilities": gpus, "options": builder}
+        build_from(context, checkpoint, output, precisions, backend, force, **machine)
+        return
+    from ampnet_opt.doctor import default_backend
+    from ampnet_opt.files import size_on_disk
+    from ampnet_opt.runtime.engine import BACKENDS
+
     if not precisions:
         raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
-    one_of("--input", image_input, INPUTS)
-    one_of("--calibration", method, tuple(METHODS))
-    if max_drop is not None and not int8:
-        raise MisuseError("--max-drop is a choice of layers for --int8")
-    batch = BatchRange(min_batch, opt_batch, max_batch)
     if backend is None:
         backend = default_backend()
         typer.echo(f"backend: {backend} (this machine's default; --backend takes another)", err=True)
     one_of("--backend", backend, tuple(BACKENDS))
-    if capabilities and backend != "tensorrt-rtx":
+    if gpus and backend != "tensorrt-rtx":
         raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
-    calibrates = int8 and (scales is None or max_drop is not None)
-    chosen = spread(faces_of(data, split), faces) if calibrates or data is not None else []
-    proof = [] if max_drop is None else faces_of(data, held_out)
-    loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
-    from ampnet_opt.calibration.table import read_table
-    from ampnet_opt.convert.build import Options, Search
+    require_options(backend, builder, precisions, batch)
+    recipe = (image_input, data, split, faces, method, scales, max_drop, min_agreement, held_out, ranking)
+    loaded, options = conversion(checkpoint, backend, precisions, *recipe, classes, patch_radius)
     from ampnet_opt.convert.build import build as build_engines
-    from ampnet_opt.sensitivity.analysis import read_sensitivity
-    from ampnet_opt.sensitivity.search import Budget
 
-    search = None
-    if max_drop is not None:
-        ranked = None if ranking is None else read_sensitivity(ranking)
-        search = Search(Budget(max_drop, min_agreement / 100), proof, ranked)
-
-    options = Options(
-        backend,  # type: ignore[arg-type]
-        precisions,  # type: ignore[arg-type]
-        image_input,  # type: ignore[arg-type]
-        batch,
-        chosen,
-        method,
-        None if scales is None else read_table(scales),
-        search,
-        tuple(capabilities or ()),
-    )
+    options = replace(options, batch=batch, compute_capabilities=gpus, builder=builder)
     with steps() as step:
         engines = build_engines(loaded, options, output, step, force)
     for engine in engines:
         note = "" if loaded.trained else " (untrained weights)"
         typer.echo(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
+        say_layers(engine)
 
 
 @app.command()
@@ -206,6 +210,7 @@ def run(
     images: List[Path] = typer.Argument(..., metavar="IMAGES", help="Pictures, or folders of them."),
     landmarks: Path = typer.Option(..., "--landmarks", help="CSV with file and the five landmarks, in pixels."),
     threads: Optional[int] = THREADS,
+    trusted: bool = typer.Option(False, "--trusted", help="Run an engine whose files were changed after it was built."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a line."),
 ) -> None:
     """Classify faces: the expression and its probability for every picture."""
@@ -215,10 +220,10 @@ def run(
     from ampnet_opt.runtime import Engine
 
     failures = 0
-    with Engine.load(engine, threads) as loaded:
+    with Engine.load(engine, threads, trusted=trusted) as loaded:
         if not loaded.sidecar.trained:
             typer.echo("untrained weights: these answers mean nothing", err=True)
-        for result in classify(loaded, found):
+        for result in classify(loaded, found, threads):
             if result.error is not None:
                 failures += 1
                 typer.echo(f"error: {result.error}", err=True)
@@ -231,6 +236,7 @@ def run(
 
 
 app.command()(compare)
+app.command()(benchmark)
 
 
 @app.command()
@@ -247,6 +253,8 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="As one JSON objec
     Console().print(render(findings))
 
 
+app.command()(inspect)
+app.command()(bundle)
 app.command()(prepare)
 app.command()(train)
 app.command()(sensitivity)

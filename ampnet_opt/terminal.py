@@ -22,6 +22,26 @@ METHOD = typer.Option("entropy", "--calibration", help="Of int8: entropy, percen
 FORCE = typer.Option(False, "--force", help="Replace what stands there.")
 INPUTS = ("uint8", "float32")
 INPUT = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224].")
+# Of TensorRT's builder; what they mean and who has them is in runtime.builder_options.
+_BUILDER = "Builder of tensorrt and tensorrt-rtx"
+WORKSPACE = typer.Option(None, "--workspace", help="MiB of GPU memory that a layer may use.", rich_help_panel=_BUILDER)
+OPTIMIZATION = typer.Option(
+    None,
+    "--optimization-level",
+    help="0 (built fast) to 5 (runs fast); the library's default is 3.",
+    rich_help_panel=_BUILDER,
+)
+TIMING_CACHE = typer.Option(
+    None, "--timing-cache", help="File of kernel times (default: one per GPU and version).", rich_help_panel=_BUILDER
+)
+VERSION_COMPATIBLE = typer.Option(
+    False, "--version-compatible", help="For later versions too, and tensorrt_lean.", rich_help_panel=_BUILDER
+)
+HARDWARE_COMPATIBLE = typer.Option(
+    "none", "--hardware-compatible", help="none, ampere+ or same-compute-capability.", rich_help_panel=_BUILDER
+)
+DLA = typer.Option(None, "--dla", help="DLA core of a Jetson, from 0; for --fp16, one batch size.", rich_help_panel=_BUILDER)
+LOG = typer.Option(None, "--log", help="File that all messages of the library go to.", rich_help_panel=_BUILDER)
 THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -14,35 +13,35 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from ampnet_opt import __version__
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
-from ampnet_opt.convert import cpu
+from ampnet_opt.convert.cpu import unsigned_graph
+from ampnet_opt.convert.expected import expected_layers
 from ampnet_opt.convert.export import ImageInput, random_faces
 from ampnet_opt.convert.half import to_half
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
-from ampnet_opt.convert.tensorrt import parsable
+from ampnet_opt.convert.tensorrt import float_weights
 from ampnet_opt.convert.verify import verify
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, fingerprint
-from ampnet_opt.files import PathLike, new_directory, require_new, sha256
+from ampnet_opt.files import PathLike, new_directory, require_new
 from ampnet_opt.labels import label_indices
-from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
-from ampnet_opt.runtime.plan import build_plan, needs_typed_graph, require_library
-from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
-from ampnet_opt.runtime.trt import PLAN
+from ampnet_opt.runtime.build import TABLE, TYPED, UNSIGNED, WEAK, Origin, Prepared, engine_name, form_for, write_engine
+from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
+from ampnet_opt.runtime.cpu import require_precision
+from ampnet_opt.runtime.plan import require_library
+from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
 from ampnet_opt.sensitivity.mixed import Mixed, choose
 from ampnet_opt.sensitivity.search import Budget
 
 Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-TABLE = "calibration.json"
 BATCH = 16
 VERIFYING_FACES = 8
-TYPED = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
+HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 # Says what is being done: `step("exporting", total)` opens a step of `total` units (0: unknown); the function that it
 # gives is called with the units done.
 Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
@@ -66,6 +65,7 @@ class Options:
 
     table: scales to take as they are, instead of a calibration. search: for int8; without it every layer is INT8.
     compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
+    builder: what else is asked of tensorrt and tensorrt-rtx.
     """
 
     backend: Backend
@@ -77,10 +77,60 @@ class Options:
     table: CalibrationTable | None = None
     search: Search | None = None
     compute_capabilities: Sequence[str] = ()
+    builder: BuilderOptions = field(default_factory=BuilderOptions)
 
 
-def engine_name(backend: str, precision: str) -> str:
-    return f"{backend}-{precision}"
+@dataclass(frozen=True)
+class Recipe:
+    """What the engines of a checkpoint are made from. ranges: of the float tensors, for FP16 that is written into a graph.
+
+    The rest is for int8: its scales, and the layers that stay in floating point.
+    """
+
+    source: Source
+    origin: Origin
+    ranges: dict[str, float]
+    int8: Int8 | None
+    mixed: Mixed | None
+
+    def model(self, precision: str) -> onnx.ModelProto:
+        """The float graph, or for int8 the Q/DQ graph."""
+        if precision != "int8":
+            return self.source.graph
+        assert self.int8 is not None
+        placement = self.source.placement if self.mixed is None else place(self.source.graph, self.mixed.layers)
+        return self.int8.quantize(self.source.graph, placement)
+
+
+def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], step: Steps) -> Recipe:
+    """Export a checkpoint, calibrate it and choose its layers, as far as `options` ask for it. forms: of `prepared`."""
+    with step("exporting the graph", 0):
+        source = source_of(checkpoint, options.image_input)
+    int8, mixed = None, None
+    if "int8" in options.precisions:
+        int8 = _int8(source, options, step)
+        mixed = None if options.search is None else _mixed(source, int8, checkpoint, options, options.search, step)
+    radius = checkpoint.model.config.patch_radius
+    origin = Origin(
+        list(checkpoint.classes), source.image_input, radius, checkpoint.trained, checkpoint.sha256, source.sha256
+    )
+    ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
+    return Recipe(source, origin, ranges, int8, mixed)
+
+
+def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
+    """`recipe.model(precision)` in the form (of runtime.build) that a backend takes."""
+    kept, expected = None, expected_layers(model, precision)
+    if form == UNSIGNED:
+        graph = unsigned_graph(model, precision)
+    elif form == WEAK:
+        graph = float_weights(model).SerializeToString()
+    else:
+        if precision in HALF:
+            model, kept = to_half(model, recipe.ranges)
+        graph = model.SerializeToString()
+    record = None if precision != "int8" or recipe.mixed is None else recipe.mixed.record
+    return Prepared(precision, graph, record, kept, expected)
 
 
 def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> list[Path]:
@@ -90,61 +140,43 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     AmpnetError when a step fails. An engine appears whole or not at all.
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
+    require_consistent(options)
     _require_possible(options)
-    started = time.monotonic()
-    with step("exporting the graph", 0):
-        source = source_of(checkpoint, options.image_input)
-    int8, mixed = None, None
-    if "int8" in options.precisions:
-        int8 = _int8(source, options, step)
-        mixed = None if options.search is None else _mixed(source, int8, checkpoint, options, options.search, step)
-    ranges = _ranges(source, options) if _needs_ranges(options) else {}
+    started, form = time.monotonic(), form_for(options.backend, options.builder)
+    recipe = recipe_of(checkpoint, options, [form], step)
     shared_seconds = time.monotonic() - started
 
     for precision, target in targets.items():
         started = time.monotonic()
-        recipe = int8 if precision == "int8" else None
         with step(f"building {target.name}", 1) as progress, new_directory(target) as directory:
-            model = source.graph if recipe is None else _quantized(source, recipe, mixed)
-            version, details, files = _compile(model, ranges, precision, options, directory, progress)
-            if recipe is not None:
-                recipe.table.write(directory / TABLE)
-                files.append(TABLE)
-            Sidecar(
-                backend=options.backend,
-                backend_version=version,
-                precision=precision,
-                classes=list(checkpoint.classes),
-                image_input=options.image_input,
-                patch_radius=checkpoint.model.config.patch_radius,
-                trained=checkpoint.trained,
-                batch=options.batch,
-                files={name: sha256(directory / name) for name in files},
-                checkpoint_sha256=checkpoint.sha256,
-                graph_sha256=source.sha256,
-                calibration_sha256=None if recipe is None else sha256(directory / TABLE),
-                mixed_precision=None if recipe is None or mixed is None else mixed.record,
-                target=details,
-                built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                build_seconds=round(shared_seconds + time.monotonic() - started, 1),
-                ampnet_opt_version=__version__,
-            ).write(directory)
+            model = recipe.model(precision)
+            ready = prepared(recipe, model, precision, form)
+            if recipe.int8 is not None and precision == "int8":
+                recipe.int8.table.write(directory / TABLE)
+            seconds = shared_seconds + time.monotonic() - started
+            machine = (options.batch, progress, options.compute_capabilities, options.builder)
+            write_engine(directory, options.backend, recipe.origin, ready, *machine, seconds)
             if options.backend == "cpu":
-                verify(directory, model, source.graph, *_verifying_inputs(source, options))
+                verify(directory, model, recipe.source.graph, *_verifying_inputs(recipe.source, options))
     return list(targets.values())
 
 
-def _require_possible(options: Options) -> None:
-    """What can be known to fail is said before minutes of work."""
+def require_consistent(options: Options) -> None:
+    """What cannot be right on any machine is said before minutes of work."""
     if "int8" in options.precisions and not options.faces and options.table is None:
         raise MisuseError("int8 needs faces to calibrate on")
     if "bf16" in options.precisions and options.backend != "cpu":
         raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
+
+
+def _require_possible(options: Options) -> None:
+    """So is what this machine cannot do."""
     if options.backend == "cpu":
         for precision in options.precisions:
             require_precision(precision)
     else:
         require_library(options.backend)
+    require_options(options.backend, options.builder, options.precisions, options.batch)
 
 
 def _verifying_inputs(source: Source, options: Options) -> tuple[np.ndarray, np.ndarray]:
@@ -186,38 +218,6 @@ def _ranking(source: Source, int8: Int8, checkpoint: Checkpoint, options: Option
             Path(folder) / "state.json",
             lambda done, total: progress(done),
         )
-
-
-def _quantized(source: Source, int8: Int8, mixed: Mixed | None) -> onnx.ModelProto:
-    placement = source.placement if mixed is None else place(source.graph, mixed.layers)
-    return int8.quantize(source.graph, placement)
-
-
-def _compile(
-    model: onnx.ModelProto,
-    ranges: dict[str, float],
-    precision: str,
-    options: Options,
-    directory: Path,
-    progress: Callable[[float], None],
-) -> tuple[str, dict[str, object], list[str]]:
-    """Write the backend's own files; returns its version, what the engine is for, and the names of the files."""
-    if options.backend == "cpu":
-        files, version = cpu.build(model, precision, directory)
-        return version, {"arithmetic_of_float_layers": ARITHMETIC[precision]}, files
-    details: dict[str, object] = {}
-    if precision in TYPED and needs_typed_graph(options.backend):
-        model, kept = to_half(model, ranges)
-        details["float32_layers"] = kept
-    graph = parsable(model, options.backend)
-    plan = build_plan(options.backend, graph, precision, options.batch, progress, options.compute_capabilities)
-    (directory / PLAN).write_bytes(plan.data)
-    return plan.version, {**plan.target, **details}, [PLAN]
-
-
-def _needs_ranges(options: Options) -> bool:
-    """Whether an engine is asked for whose FP16 part is written into the graph."""
-    return options.backend != "cpu" and bool(TYPED & {*options.precisions}) and needs_typed_graph(options.backend)
 
 
 def _ranges(source: Source, options: Options) -> dict[str, float]:

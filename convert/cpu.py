@@ -1,61 +1,20 @@
-"""Engines of the cpu backend: OpenVINO's own files, from the float graph or the Q/DQ graph."""
+"""The graph as the cpu backend computes it fastest, and engines from it."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import onnx
 
 from ampnet_opt.convert.unsigned import to_unsigned
-from ampnet_opt.runtime.cpu import MODEL, load_openvino, require_precision
-from ampnet_opt.runtime.sidecar import INPUTS
+from ampnet_opt.runtime.ir import build_ir
 
-HALF = {"fp16", "bf16"}
+
+def unsigned_graph(model: onnx.ModelProto, precision: str) -> bytes:
+    """`model`, serialised; the Q/DQ graph of int8 with its non-negative activations as UINT8."""
+    return (to_unsigned(model) if precision == "int8" else model).SerializeToString()
 
 
 def build(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list[str], str]:
-    """Write `engine.xml` and `engine.bin`; returns their names and OpenVINO's version.
-
-    model: the float graph, or for int8 the Q/DQ graph. Half precisions store FP16 weights. Raises AmpnetError when
-    this processor does not compute in `precision`, OSError when the files cannot be written.
-    """
-    require_precision(precision)
-    openvino = load_openvino()
-    graph = to_unsigned(model) if precision == "int8" else model
-    network = openvino.Core().read_model(graph.SerializeToString())
-    path = directory / MODEL
-    try:
-        openvino.save_model(network, path, compress_to_fp16=precision in HALF)
-    except RuntimeError as error:  # how its writer reports a full disk, in no more words than "iostream error"
-        raise OSError(f"OpenVINO's writer failed, as on a full disk ({' '.join(str(error).split())})") from error
-    tree = ElementTree.parse(path)
-    if precision in HALF:
-        _keep_landmarks_exact(tree.getroot())
-    for element in tree.iter():  # indentation is a sixth of the file
-        element.tail = None
-        element.text = (element.text or "").strip() or None
-    tree.write(path)
-    return [path.name, path.with_suffix(".bin").name], openvino.__version__
-
-
-def _keep_landmarks_exact(network: ElementTree.Element) -> None:
-    """Mark all layers from the landmarks to their rounding as precise: in half precision a box could move by a cell.
-
-    What follows the rounding are integers of two digits, exact in any type.
-    """
-    layers = {layer.get("id"): layer for layer in network.iterfind("layers/layer")}
-    readers: dict[str | None, list[str | None]] = {}
-    for edge in network.iterfind("edges/edge"):
-        readers.setdefault(edge.get("from-layer"), []).append(edge.get("to-layer"))
-    waiting = [number for number, layer in layers.items() if layer.get("name") == INPUTS[1]]
-    while waiting:
-        number = waiting.pop()
-        layer = layers[number]
-        info = layer.find("rt_info")
-        if info is None:
-            info = ElementTree.Element("rt_info")
-            layer.insert(1 if layer.find("data") is not None else 0, info)
-        ElementTree.SubElement(info, "attribute", name="precise", version="0")
-        if layer.get("type") != "Round":
-            waiting += readers.get(number, [])
+    """`build_ir` of a float graph, or for int8 of a Q/DQ graph."""
+    return build_ir(unsigned_graph(model, precision), precision, directory)

@@ -1,0 +1,103 @@
+"""The tar of a bundle, and bundles of finished engines. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+from typing import Iterator, List, Optional
+
+from ampnet_opt import __version__
+from ampnet_opt.bundling.targets import TARGETS, Target, readme
+from ampnet_opt.bundling.wheel import write_wheel
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.files import PathLike, new_file, require_new, sha256
+from ampnet_opt.runtime.build import Origin, engine_name
+from ampnet_opt.runtime.bundle import FORMAT, NAME, Contents, Part
+from ampnet_opt.runtime.sidecar import NAME as SIDECAR
+from ampnet_opt.runtime.sidecar import read_sidecar
+
+README = "README.txt"
+
+
+class Pack:
+    """A bundle in the making. folder: what lies there when it ends goes into the tar, beside what this class adds."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self.folder = folder
+        self.target = target
+        self.origin: Optional[Origin] = None
+        self.parts: Optional[List[Part]] = None
+        self.engine_precision: Optional[str] = None
+        self.engine_files: Optional[List[str]] = None
+
+
+@contextmanager
+def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
+    """Collects a bundle's members; the tar is written when the block ends well, and is whole or not there.
+
+    Raises MisuseError when `path` is no place for a file, AmpnetError when it cannot be written.
+    """
+    file = Path(path)
+    with new_file(file) as temporary, TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as name:
+        pack = Pack(Path(name), target)
+        yield pack
+        wheel = write_wheel(pack.folder)
+        held = [part.precision for part in pack.parts] if pack.parts is not None else [str(pack.engine_precision)]
+        engines = [engine_name(target.backend, precision) for precision in held]
+        (pack.folder / README).write_text(readme(target, file.name, wheel.name, engines), encoding="utf-8")
+        members = {member.name: sha256(member) for member in sorted(pack.folder.iterdir())}
+        contents = Contents(
+            target=target.name,
+            backend=target.backend,
+            ampnet_opt_version=__version__,
+            members=members,
+            origin=pack.origin,
+            parts=pack.parts,
+            engine_precision=pack.engine_precision,
+            engine_files=pack.engine_files,
+        )
+        text = json.dumps({"format": FORMAT, **asdict(contents)}, indent=2) + "\n"
+        (pack.folder / NAME).write_text(text, encoding="utf-8")
+        with tarfile.open(temporary, "w") as tar:
+            # The table of contents first: a copy that was cut off is still known as a bundle.
+            for member in [NAME, README, *(name for name in members if name != README)]:
+                tar.add(pack.folder / member, member, filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without whose file it was."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
+
+
+def bundle_engine(engine: PathLike, target: Target, output: PathLike, force: bool = False) -> Path:
+    """Write a bundle that holds a finished engine: cpu and tensorrt-rtx engines run on other machines as well.
+
+    An engine does not hold its graph: nothing can be built from it. Raises MisuseError when the engine is not one of
+    `target`, or a tensorrt engine, which is for the GPU and the version that built it.
+    """
+    path, folder = require_new(output, force), Path(engine)
+    sidecar = read_sidecar(folder)
+    if sidecar.backend == "tensorrt":
+        raise MisuseError(
+            f"engine {folder} runs only on the GPU, and with the TensorRT, that it was built with, and holds no graph: "
+            f"bundle its checkpoint instead: ampnet-opt bundle CKPT --{sidecar.precision} --target {target.name}"
+        )
+    if sidecar.backend != target.backend:
+        fitting = next(name for name, other in TARGETS.items() if other.backend == sidecar.backend)
+        raise MisuseError(
+            f"engine {folder} is for the backend {sidecar.backend}: take --target {fitting}, or bundle its checkpoint"
+        )
+    with new_bundle(path, target) as pack:
+        pack.engine_precision = sidecar.precision
+        pack.engine_files = [SIDECAR, *sidecar.files]
+        for name in pack.engine_files:
+            copyfile(folder / name, pack.folder / name)
+    return path

@@ -1,0 +1,102 @@
+"""Where a bundle may go: which backend and graphs each machine needs, and what its README says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Tuple
+
+from ampnet_opt.runtime.build import TYPED, UNSIGNED, WEAK
+
+
+@dataclass(frozen=True)
+class Target:
+    """forms: of the graphs (of runtime.build) that the versions of its backend take. extra: of the package, what runs there.
+
+    versions: a line each, what it may have installed. speed: a line each, how it is set to full speed.
+    """
+
+    name: str
+    backend: str
+    forms: Tuple[str, ...]
+    extra: str
+    versions: Tuple[str, ...]
+    speed: Tuple[str, ...] = ()
+
+    @property
+    def is_jetson(self) -> bool:
+        return self.extra == "jetson"
+
+
+JETPACK_5 = "JetPack 5.1: TensorRT 8.5, CUDA 11.4, Python 3.8"
+JETPACK_6 = ("JetPack 6.0: TensorRT 8.6, CUDA 12.2, Python 3.10", "JetPack 6.1, 6.2: TensorRT 10.3, CUDA 12.6, Python 3.10")
+JETPACK_7 = "JetPack 7.2: TensorRT 10.16, CUDA 13.2, Python 3.12"
+NEWEST = "JetPack 7.2.2 and later: TensorRT 11.4 can be installed"
+HIGHEST = "sudo nvpmodel -m 0 && sudo jetson_clocks"
+
+_ALL = (
+    Target(
+        "orin-nano",
+        "tensorrt",
+        (WEAK, TYPED),
+        "jetson",
+        (JETPACK_5, *JETPACK_6, JETPACK_7),
+        ("sudo nvpmodel -m 2 && sudo jetson_clocks    # MAXN_SUPER, JetPack 6.2 and later; before: -m 0, 15 W",),
+    ),
+    Target("orin-nx", "tensorrt", (WEAK, TYPED), "jetson", (JETPACK_5, *JETPACK_6, JETPACK_7), (HIGHEST,)),
+    Target("agx-orin", "tensorrt", (WEAK, TYPED), "jetson", (JETPACK_5, *JETPACK_6, JETPACK_7, NEWEST), (HIGHEST,)),
+    Target(
+        "xavier",
+        "tensorrt",
+        (WEAK,),
+        "jetson",
+        (JETPACK_5,),
+        (f"{HIGHEST}    # AGX Xavier: MAXN", "sudo nvpmodel -m 8 && sudo jetson_clocks    # Xavier NX: 20 W, six cores"),
+    ),
+    Target(
+        "thor",
+        "tensorrt",
+        (TYPED,),
+        "jetson",
+        ("JetPack 7.0, 7.1: TensorRT 10.13, CUDA 13.0, Python 3.12", JETPACK_7, NEWEST),
+        (HIGHEST,),
+    ),
+    Target("rtx", "tensorrt-rtx", (TYPED,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.8 and later",)),
+    Target("cpu", "cpu", (UNSIGNED,), "cpu", ("OpenVINO 2024.4 and later; Python 3.8 and later",)),
+)
+TARGETS = {target.name: target for target in _ALL}
+
+
+def readme(target: Target, bundle: str, wheel: str, engines: List[str]) -> str:
+    """README.txt of a bundle. bundle, wheel: file names. engines: names of the directories that it becomes."""
+    site = " --system-site-packages" if target.is_jetson else ""
+    path = "PATH=$PATH:/usr/local/cuda/bin " if target.is_jetson else ""
+    lines = [
+        f"AMP-Net for {target.name}, as engines for {target.backend}: {', '.join(engines)}",
+        "",
+        "Copy this bundle to the machine that will run it. There, once, in a folder of your choice:",
+        "",
+        f"  tar -xf {bundle} {wheel} && python3 -m venv{site} .venv",
+        f"  {path}.venv/bin/pip install './{wheel}[{target.extra}]'",
+        "",
+        "Then the engines:",
+        "",
+        f"  .venv/bin/ampnet-opt build {bundle} -o engines",
+        "",
+        "And the expressions of faces, whose landmarks a CSV gives:",
+        "",
+        f"  .venv/bin/ampnet-opt run engines/{engines[0]} photo.jpg --landmarks faces.csv",
+        "",
+    ]
+    if target.is_jetson:
+        lines += [
+            "The module tensorrt belongs to the system's Python, hence --system-site-packages. Where it is missing:",
+            "",
+            "  sudo apt install nvidia-jetpack python3-venv",
+            "",
+        ]
+    if target.speed:
+        lines += ["Full speed, until the next start:", "", *(f"  {line}" for line in target.speed), ""]
+        lines += ["The power modes of a board: grep 'POWER_MODEL ID' /etc/nvpmodel.conf; the one it is in: nvpmodel -q.", ""]
+    lines += ["Works with:", "", *(f"  {line}" for line in target.versions), ""]
+    lines += [".venv/bin/ampnet-opt doctor says what is missing and how to get it.", ""]
+    return "\n".join(lines)

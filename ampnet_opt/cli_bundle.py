@@ -1,0 +1,185 @@
+"""The commands for a board: a bundle from a checkpoint or an engine here, and engines from the bundle there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional, Sequence, Set, Tuple
+
+import typer
+
+from ampnet_opt.errors import MisuseError
+from ampnet_opt.terminal import (
+    CLASSES,
+    FORCE,
+    INPUT,
+    INPUTS,
+    METHOD,
+    RADIUS,
+    faces_of,
+    one_of,
+    read_checkpoint,
+    steps,
+)
+
+# Options of `build` that choose what goes into a bundle; when one is built, they come too late.
+DECIDED = {"data", "split", "faces", "method", "scales", "max_drop", "min_agreement", "held_out", "ranking"}
+DECIDED |= {"image_input", "classes", "patch_radius"}
+# Those that a bundle of a finished engine leaves something to.
+OPEN = {"checkpoint", "output", "int8", "fp16", "bf16", "fp32", "backend", "force"}
+
+
+def bundle(
+    context: typer.Context,
+    source: Optional[Path] = typer.Argument(
+        None, metavar="[CKPT_OR_ENGINE]", help="Default: the checkpoint that comes with the package."
+    ),
+    name: str = typer.Option(
+        ..., "--target", help="orin-nano, orin-nx, agx-orin, xavier, thor, rtx or cpu.", metavar="MACHINE"
+    ),
+    output: Path = typer.Option(Path("bundle.tar"), "-o", "--output", help="The tar to copy to that machine."),
+    int8: bool = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data."),
+    fp16: bool = typer.Option(False, "--fp16", help="FP16."),
+    bf16: bool = typer.Option(False, "--bf16", help="BF16 (cpu backend)."),
+    fp32: bool = typer.Option(False, "--fp32", help="FP32. Default of all four: --int8, for GPUs --fp16 too."),
+    data: Optional[Path] = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces)."),
+    split: str = typer.Option("train", "--split", help="Rows of the CSV that calibrate."),
+    faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
+    method: str = METHOD,
+    scales: Optional[Path] = typer.Option(None, "--scales", help="A calibration table, taken as it is."),
+    max_drop: Optional[float] = typer.Option(None, "--max-drop", min=0, help="As for build."),
+    min_agreement: float = typer.Option(99.0, "--min-agreement", min=0, max=100, help="As for build."),
+    held_out: str = typer.Option("val", "--held-out", help="As for build."),
+    ranking: Optional[Path] = typer.Option(None, "--sensitivity", help="As for build."),
+    image_input: str = INPUT,
+    classes: Optional[str] = CLASSES,
+    patch_radius: Optional[int] = RADIUS,
+    force: bool = FORCE,
+) -> None:
+    """Pack what a machine needs to build and run engines without torch or data: graphs, scales, the package, a README."""
+    from ampnet_opt.bundling.targets import TARGETS
+    from ampnet_opt.files import require_new
+
+    one_of("--target", name, tuple(TARGETS))
+    target = TARGETS[name]
+    asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
+    precisions = [precision for precision, wanted in asked.items() if wanted]
+    if source is not None and source.is_dir():
+        from ampnet_opt.bundling.pack import bundle_engine
+
+        late = given(context) - {"source", "name", "output", "force"}
+        if late:
+            raise MisuseError(f"engine {source} is finished: {_flags(context, late)} is for bundles of a checkpoint")
+        _told(bundle_engine(source, target, output, force))
+        return
+    if not precisions:
+        precisions = ["int8"] if target.backend == "cpu" else ["fp16", "int8"]
+        typer.echo(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)", err=True)
+    require_new(output, force)
+    checked = (image_input, data, split, faces, method, scales, max_drop, min_agreement, held_out, ranking)
+    loaded, options = conversion(source, target.backend, precisions, *checked, classes, patch_radius)
+    from ampnet_opt.convert.bundle import bundle_checkpoint
+
+    with steps() as step:
+        path = bundle_checkpoint(loaded, options, target, output, step, force)
+    _told(path, "" if loaded.trained else " (untrained weights)")
+
+
+def _told(path: Path, note: str = "") -> None:
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB{note}; what to do with it: tar -xOf {path} README.txt")
+
+
+def conversion(
+    checkpoint: Optional[Path],
+    backend: str,
+    precisions: Sequence[str],
+    image_input: str,
+    data: Optional[Path],
+    split: str,
+    faces: int,
+    method: str,
+    scales: Optional[Path],
+    max_drop: Optional[float],
+    min_agreement: float,
+    held_out: str,
+    ranking: Optional[Path],
+    classes: Optional[str],
+    patch_radius: Optional[int],
+) -> Tuple[Any, Any]:
+    """The checkpoint and the `convert.build.Options` that `build` and `bundle` were given, but for those of the backend."""
+    from ampnet_opt.calibration.ranges import METHODS
+    from ampnet_opt.faces import spread
+    from ampnet_opt.shipped import CHECKPOINT
+
+    int8 = "int8" in precisions
+    one_of("--input", image_input, INPUTS)
+    one_of("--calibration", method, tuple(METHODS))
+    if max_drop is not None and not int8:
+        raise MisuseError("--max-drop is a choice of layers for --int8")
+    calibrates = int8 and (scales is None or max_drop is not None)
+    chosen = spread(faces_of(data, split), faces) if calibrates or data is not None else []
+    proof = [] if max_drop is None else faces_of(data, held_out)
+    loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
+    from ampnet_opt.calibration.table import read_table
+    from ampnet_opt.convert.build import Options, Search
+    from ampnet_opt.sensitivity.analysis import read_sensitivity
+    from ampnet_opt.sensitivity.search import Budget
+
+    search = None
+    if max_drop is not None:
+        ranked = None if ranking is None else read_sensitivity(ranking)
+        search = Search(Budget(max_drop, min_agreement / 100), proof, ranked)
+    options = Options(
+        backend,  # type: ignore[arg-type]
+        precisions,  # type: ignore[arg-type]
+        image_input,  # type: ignore[arg-type]
+        faces=chosen,
+        method=method,
+        table=None if scales is None else read_table(scales),
+        search=search,
+    )
+    return loaded, options
+
+
+def build_from(
+    context: typer.Context,
+    path: Path,
+    output: Path,
+    precisions: Sequence[str],
+    backend: Optional[str],
+    force: bool,
+    **machine: Any,
+) -> None:
+    """`build` of a bundle. context: of that command. machine: what else `build_bundle` takes."""
+    late = given(context) & DECIDED
+    if late:
+        raise MisuseError(f"a bundle is calibrated and exported already: {_flags(context, late)} is for ampnet-opt bundle")
+    from ampnet_opt.cli_engines import say_layers
+    from ampnet_opt.files import size_on_disk
+    from ampnet_opt.runtime.bundle import open_bundle
+    from ampnet_opt.runtime.sidecar import read_sidecar
+    from ampnet_opt.runtime.unbundle import build_bundle
+
+    with open_bundle(path) as opened:
+        late = set() if opened.contents.parts is not None else given(context) - OPEN
+    if late:
+        raise MisuseError(f"bundle {path} holds a finished engine: {_flags(context, late)} is for bundles of a checkpoint")
+
+    with steps() as step:
+        engines = build_bundle(path, output, step, precisions, backend, force=force, **machine)
+    for engine, reason in engines.items():
+        note = "" if read_sidecar(engine).trained else " (untrained weights)"
+        typer.echo(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
+        say_layers(engine)
+        if reason:
+            typer.echo(f"{engine} was not run: {reason}", err=True)
+
+
+def given(context: typer.Context) -> Set[str]:
+    """Names of the parameters that stand on the command line."""
+    names = [str(parameter.name) for parameter in context.command.params]
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _flags(context: typer.Context, names: Set[str]) -> str:
+    return ", ".join(parameter.opts[0] for parameter in context.command.params if parameter.name in names)

@@ -1,0 +1,82 @@
+"""From a checkpoint to a bundle: one file to copy to the machine that will build the engines and run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from ampnet_opt.bundling.pack import new_bundle
+from ampnet_opt.bundling.targets import Target
+from ampnet_opt.checkpoint import Checkpoint
+from ampnet_opt.convert.build import Options, Recipe, Steps, prepared, recipe_of, require_consistent
+from ampnet_opt.convert.expected import expected_layers
+from ampnet_opt.files import PathLike, require_new
+from ampnet_opt.onnx_session import graph_logits
+from ampnet_opt.runtime.build import TABLE, TYPED
+from ampnet_opt.runtime.bundle import GOLDEN, Part
+from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.golden import Golden
+from ampnet_opt.synthetic import face
+from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
+
+
+def bundle_checkpoint(
+    checkpoint: Checkpoint, options: Options, target: Target, output: PathLike, step: Steps, force: bool = False
+) -> Path:
+    """Write a bundle from which `target` builds an engine for each of the precisions; returns its path.
+
+    options: as of `build`, for the target's backend; batches and compute capabilities are chosen on the target. Raises
+    MisuseError when the file exists and `force` is not given, or int8 is asked for without faces; AmpnetError when a step
+    fails. The bundle is whole or not there.
+    """
+    path = require_new(output, force)
+    require_consistent(options)
+    recipe = recipe_of(checkpoint, options, target.forms, step)
+    return bundle_recipe(recipe, options.precisions, target, path, step)
+
+
+def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, path: Path, step: Steps) -> Path:
+    """Write a bundle of what is calibrated already, in place of what stands at `path`; see `bundle_checkpoint`.
+
+    recipe: made for the target's forms, and for int8 if that is among the precisions.
+    """
+    with new_bundle(path, target) as pack:
+        golden = _golden(recipe)
+        (pack.folder / GOLDEN).write_bytes(golden.to_bytes())
+        if recipe.int8 is not None:
+            recipe.int8.table.write(pack.folder / TABLE)
+        pack.origin, pack.parts = recipe.origin, []
+        stored: dict[bytes, str] = {}
+        for precision in precisions:
+            with step(f"preparing {precision}", 0):
+                pack.parts.append(_part(recipe, precision, target, golden, pack.folder, stored))
+    return path
+
+
+def _golden(recipe: Recipe) -> Golden:
+    """Drawn faces: a bundle leaves the house, and the user's own do not."""
+    images, landmarks = zip(*(face(0, label) for label in DEFAULT_CLASSES), strict=True)
+    inputs = prepare(np.stack(images), np.stack(landmarks), recipe.source.image_input)
+    return Golden(*inputs, graph_logits(recipe.source.graph, [inputs]))
+
+
+def _part(recipe: Recipe, precision: str, target: Target, golden: Golden, folder: Path, stored: dict[bytes, str]) -> Part:
+    """Write the graphs of a precision, one for each form that the target's versions take.
+
+    stored: digest -> member of the graphs that were written; those of two forms, or of fp32 and fp16, may be the same.
+    """
+    model = recipe.model(precision)
+    error = golden.error(graph_logits(model, [(golden.images, golden.landmarks)])) if precision == "int8" else 0.0
+    graphs, kept, record = {}, None, None
+    for form in target.forms:
+        ready = prepared(recipe, model, precision, form)
+        digest = sha256(ready.graph).digest()
+        if digest not in stored:
+            stored[digest] = f"{precision}-{form}.onnx"
+            (folder / stored[digest]).write_bytes(ready.graph)
+        graphs[form], record = stored[digest], ready.mixed_precision
+        kept = ready.float32_layers if form == TYPED else kept
+    return Part(precision, graphs, error, kept, record, expected_layers(model, precision))

@@ -1,0 +1,124 @@
+"""From a prepared graph to an engine directory: what a build from a checkpoint and one from a bundle have in common."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ampnet_opt import __version__
+from ampnet_opt.files import sha256
+from ampnet_opt.runtime.builder_options import BuilderOptions
+from ampnet_opt.runtime.cpu import ARITHMETIC
+from ampnet_opt.runtime.inspector import list_layers
+from ampnet_opt.runtime.ir import build_ir
+from ampnet_opt.runtime.layers import Expected
+from ampnet_opt.runtime.plan import DEFAULTS, build_plan, needs_typed_graph
+from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
+from ampnet_opt.runtime.trt import PLAN
+from ampnet_opt.runtime.watch import Progress
+
+TABLE = "calibration.json"
+# Forms of a graph: for OpenVINO with UINT8 where nothing is negative; for TensorRT whose own types say what is computed in
+# FP16, or float32 with float weights, for versions that are told by flags.
+UNSIGNED, TYPED, WEAK = "unsigned", "typed", "weak"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What all engines of a checkpoint say of it; fields as of `Sidecar`."""
+
+    classes: List[str]
+    image_input: str
+    patch_radius: int
+    trained: bool
+    checkpoint_sha256: str
+    graph_sha256: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A serialised ONNX graph of the form that the backend takes, and what was done to it.
+
+    mixed_precision: as of `Sidecar`. float32_layers: names of the nodes that a typed graph of fp16 or int8 keeps in float32.
+    expected: the layers that it wants in its precision, but for those.
+    """
+
+    precision: str
+    graph: bytes
+    mixed_precision: Optional[Dict[str, Any]] = None
+    float32_layers: Optional[List[str]] = None
+    expected: Expected = field(default_factory=dict)
+
+
+def engine_name(backend: str, precision: str) -> str:
+    return f"{backend}-{precision}"
+
+
+def form_for(backend: str, options: BuilderOptions = DEFAULTS) -> str:
+    """The form of graph that this machine's `backend` takes. Raises AmpnetError when its module is missing."""
+    if backend == "cpu":
+        return UNSIGNED
+    return TYPED if needs_typed_graph(backend, options) else WEAK
+
+
+def write_engine(
+    directory: Path,
+    backend: str,
+    origin: Origin,
+    prepared: Prepared,
+    batch: BatchRange,
+    progress: Optional[Progress] = None,
+    compute_capabilities: Sequence[str] = (),
+    options: BuilderOptions = DEFAULTS,
+    seconds_before: float = 0.0,
+) -> None:
+    """Compile a graph of the form `form_for(backend, options)` into `directory`, where the table of int8 lies already; then
+    write the sidecar.
+
+    progress, compute_capabilities, options: as of `build_plan`. seconds_before: what preparing the graph took. Raises
+    AmpnetError when the backend is missing or refuses, OSError when a file cannot be written.
+    """
+    started = time.monotonic()
+    version, target, files = _compile(directory, backend, prepared, batch, progress, compute_capabilities, options)
+    if (directory / TABLE).exists():
+        files.append(TABLE)
+    hashes = {name: sha256(directory / name) for name in files}
+    sidecar = Sidecar(
+        backend=backend,
+        backend_version=version,
+        precision=prepared.precision,
+        batch=batch,
+        files=hashes,
+        calibration_sha256=hashes.get(TABLE),
+        mixed_precision=prepared.mixed_precision,
+        target=target,
+        built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        build_seconds=round(seconds_before + time.monotonic() - started, 1),
+        ampnet_opt_version=__version__,
+        **asdict(origin),
+    )
+    kept = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
+    expected = {node: names for node, names in prepared.expected.items() if node not in kept}
+    replace(sidecar, layers=list_layers(directory, sidecar, expected)).write(directory)
+
+
+def _compile(
+    directory: Path,
+    backend: str,
+    prepared: Prepared,
+    batch: BatchRange,
+    progress: Optional[Progress],
+    compute_capabilities: Sequence[str],
+    options: BuilderOptions,
+) -> Tuple[str, Dict[str, Any], List[str]]:
+    """Write the backend's own files; returns its version, what the engine is for, and the names of the files."""
+    if backend == "cpu":
+        files, version = build_ir(prepared.graph, prepared.precision, directory)
+        return version, {"arithmetic_of_float_layers": ARITHMETIC[prepared.precision]}, files
+    plan = build_plan(backend, prepared.graph, prepared.precision, batch, progress, compute_capabilities, options)
+    (directory / PLAN).write_bytes(plan.data)
+    kept = {} if prepared.float32_layers is None else {"float32_layers": prepared.float32_layers}
+    return plan.version, {**plan.target, **kept}, [PLAN]

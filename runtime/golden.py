@@ -1,0 +1,60 @@
+"""Whether an engine computes what its graph does: its logits on a few faces, beside those of the float graph."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.runtime.engine import Engine
+
+# Twice the graph's own error, and what rounding to half precision costs: above it the backend computes something else.
+FACTOR = 2.0
+HALF_ERROR = 0.05
+
+
+@dataclass(frozen=True)
+class Golden:
+    """images, landmarks: as the graph takes them, more than one; logits float32 [N, classes]: the float graph's."""
+
+    images: np.ndarray
+    landmarks: np.ndarray
+    logits: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        stream = io.BytesIO()
+        np.savez_compressed(stream, images=self.images, landmarks=self.landmarks, logits=self.logits)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Golden:
+        """What `to_bytes` gave. Raises ValueError when it is something else."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as content:
+                return cls(content["images"], content["landmarks"], content["logits"])
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(str(error)) from error
+
+    def error(self, logits: np.ndarray) -> float:
+        """Relative error of `logits`: root of the mean square, over that of the float logits."""
+        return float(np.sqrt(np.mean((logits - self.logits) ** 2) / np.mean(self.logits**2)))
+
+
+def require_right(directory: Path, golden: Golden, graph_error: float) -> None:
+    """AmpnetError when an engine is further from the float graph than `graph_error`, that of the graph it was built from,
+    explains. It runs the faces one by one and together, since backends compile these apart.
+    """
+    images, landmarks = golden.images, golden.landmarks
+    with Engine.load(directory) as engine:
+        single = np.concatenate([engine.infer(images[i : i + 1], landmarks[i : i + 1]) for i in range(len(images))])
+        for logits, how in ((single, "one by one"), (engine.infer(images, landmarks), "as a batch")):
+            error = golden.error(logits)
+            if not error <= FACTOR * graph_error + HALF_ERROR:
+                raise AmpnetError(
+                    f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
+                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; install another version of it"
+                )

@@ -1,0 +1,113 @@
+"""From a bundle to engine directories, on the machine that runs them: numpy and the backend, nothing else."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence
+
+from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.files import PathLike, new_directory, require_new
+from ampnet_opt.runtime.build import TABLE, engine_name, form_for, write_engine
+from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
+from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
+from ampnet_opt.runtime.cpu import require_precision
+from ampnet_opt.runtime.engine import BACKENDS
+from ampnet_opt.runtime.golden import require_right
+from ampnet_opt.runtime.plan import DEFAULTS, require_library
+from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
+
+# As of convert.build: `step(what, total)` opens a step, and gives what is called with the units done.
+Steps = Callable[[str, int], ContextManager[Callable[[float], None]]]
+
+
+def build_bundle(
+    path: PathLike,
+    output: PathLike,
+    step: Steps,
+    precisions: Sequence[str] = (),
+    backend: Optional[str] = None,
+    batch: BatchRange = BatchRange(),  # noqa: B008 (frozen)
+    compute_capabilities: Sequence[str] = (),
+    options: BuilderOptions = DEFAULTS,
+    force: bool = False,
+) -> Dict[Path, str]:
+    """Build the engines of a bundle in `output`; returns, for each, why it was not run here, or "".
+
+    precisions: by default all that the bundle holds. backend: MisuseError when it is not the bundle's. An engine that this
+    machine can run is compared with the golden faces before it is handed out. An engine that came in the bundle is put in
+    its place as it is. Raises MisuseError when one stands there already and `force` is not given, or the bundle lacks what
+    is asked for; AmpnetError when it is damaged or a step fails. An engine appears whole or not at all.
+    """
+    with open_bundle(path) as bundle:
+        contents = bundle.contents
+        if backend not in {None, contents.backend}:
+            raise MisuseError(f"bundle {path} is for the backend {contents.backend}, not {backend}")
+        if compute_capabilities and (contents.backend != "tensorrt-rtx" or contents.engine_precision is not None):
+            raise MisuseError(f"--compute-capability is for graphs of the backend tensorrt-rtx; bundle {path} holds none")
+        held = [contents.engine_precision] if contents.parts is None else [part.precision for part in contents.parts]
+        missing = [name for name in precisions if name not in held]
+        if missing:
+            raise MisuseError(
+                f"bundle {path} holds {', '.join(map(str, held))}, not {missing[0]}: make one with --{missing[0]}"
+            )
+        chosen = [name for name in held if name is not None and (name in precisions or not precisions)]
+        targets = {name: require_new(Path(output) / engine_name(contents.backend, name), force) for name in chosen}
+        if contents.parts is None:
+            return {target: _unpack(bundle, target, step) for target in targets.values()}
+        _require_possible(contents.backend, chosen)
+        require_options(contents.backend, options, chosen, batch)
+        parts = {part.precision: part for part in contents.parts}
+        return {
+            target: _build(bundle, parts[name], target, batch, compute_capabilities, options, step)
+            for name, target in targets.items()
+        }
+
+
+def _require_possible(backend: str, precisions: List[str]) -> None:
+    """What can be known to fail is said before minutes of work."""
+    if backend == "cpu":
+        for precision in precisions:
+            require_precision(precision)
+    else:
+        require_library(backend)
+
+
+def _build(
+    bundle: Bundle,
+    part: Part,
+    target: Path,
+    batch: BatchRange,
+    compute_capabilities: Sequence[str],
+    options: BuilderOptions,
+    step: Steps,
+) -> str:
+    contents = bundle.contents
+    assert contents.origin is not None  # as of a bundle with parts
+    with step(f"building {target.name}", 1) as progress, new_directory(target) as directory:
+        if part.precision == "int8":
+            bundle.copy(TABLE, directory)
+        prepared = bundle.prepared(part, form_for(contents.backend, options))
+        write_engine(directory, contents.backend, contents.origin, prepared, batch, progress, compute_capabilities, options)
+        reason = _not_runnable(directory)
+        if not reason:
+            require_right(directory, bundle.golden(), part.graph_error)
+    return reason
+
+
+def _unpack(bundle: Bundle, target: Path, step: Steps) -> str:
+    with step(f"unpacking {target.name}", 0), new_directory(target) as directory:
+        for name in bundle.contents.engine_files or []:
+            bundle.copy(name, directory)
+        read_sidecar(directory)
+    return _not_runnable(target)
+
+
+def _not_runnable(directory: Path) -> str:
+    """Why this machine cannot run an engine, or ""."""
+    sidecar = read_sidecar(directory)
+    try:
+        import_module(BACKENDS[sidecar.backend]).check(sidecar)
+    except AmpnetError as error:
+        return str(error)
+    return ""
