@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -213,3 +214,50 @@ def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32
     with Engine.load(engines["fp16"]) as engine:
         logits = engine.infer(images, near)
     assert (np.abs(logits - expected).max(1) < np.abs(moved - expected).max(1) / 4).all()
+
+
+@pytest.mark.parametrize("rest", [0, 5000])
+def test_a_compiled_model_comes_from_the_cache_and_a_broken_one_is_compiled_again(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: int
+) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
+    images, landmarks = pictures(1), points(1)
+
+    def answer() -> np.ndarray:
+        with Engine.load(engines["int8"]) as engine:
+            return engine.infer(images, landmarks)
+
+    first = answer()
+    (kept,) = (tmp_path / "openvino").glob("*.blob")
+    made = kept.stat().st_mtime_ns
+    np.testing.assert_array_equal(answer(), first)
+    assert kept.stat().st_mtime_ns == made  # read, not written
+    content = kept.read_bytes()[:rest]
+    kept.unlink()
+    kept.write_bytes(content)
+    np.testing.assert_array_equal(answer(), first)
+
+
+def test_the_cache_of_compiled_models_keeps_the_newest(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
+    (tmp_path / "openvino").mkdir()
+    for age in range(12):
+        blob = tmp_path / "openvino" / f"{age}.blob"
+        blob.touch()
+        os.utime(blob, (1000 - age, 1000 - age))
+    with Engine.load(engines["fp32"]) as engine:
+        engine.infer(pictures(1), points(1))
+    left = {blob.name for blob in (tmp_path / "openvino").glob("*.blob")}
+    assert {name for name in left if name in {f"{age}.blob" for age in range(12)}} == {f"{age}.blob" for age in range(8)}
+    assert len(left) == 9
+
+
+def test_an_engine_runs_where_no_cache_can_be_written(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path / "file"))
+    with Engine.load(engines["int8"]) as engine:
+        assert np.isfinite(engine.infer(pictures(1), points(1))).all()
