@@ -63,6 +63,8 @@ def _convert() -> Dict[str, Any]:
     """Versions of what turns checkpoints into graphs, read without importing it."""
     from importlib.metadata import PackageNotFoundError, version
 
+    if sys.version_info < (3, 10):
+        return {"works": False, "problem": "it needs Python 3.10 or newer; engines and bundles work with this one"}
     versions: Dict[str, str] = {}
     for name in ("torch", "onnx", "onnxsim", "onnxruntime", "safetensors"):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -56,6 +57,8 @@ def require_extra() -> None:
         import onnxruntime  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
+        if sys.version_info < (3, 10):
+            raise AmpnetError("this command needs Python 3.10 or newer; engines and bundles work with this one") from error
         raise AmpnetError(
             f"this command needs more than the runtime ({error}): pip install 'ampnet-opt[convert]'"
         ) from error

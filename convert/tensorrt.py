@@ -7,15 +7,6 @@ import onnx
 from onnx import TensorProto
 
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
-from ampnet_opt.runtime.plan import needs_typed_graph
-
-
-def parsable(model: onnx.ModelProto, backend: str) -> bytes:
-    """`model`, serialised as the installed version of `backend` reads it.
-
-    Raises AmpnetError when the backend's module is missing.
-    """
-    return (model if needs_typed_graph(backend) else float_weights(model)).SerializeToString()
 
 
 def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:

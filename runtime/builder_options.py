@@ -145,7 +145,7 @@ def _require_dla(trt: Any, core: int, precisions: Sequence[str], batch: BatchRan
 def new_builder(trt: Any, logger: Any) -> Any:
     """The library's builder; AmpnetError when it does not come up, as with too old a driver. logger: as of `new_logger`."""
     try:
-        return trt.Builder(logger)
+        return trt.Builder(logger.native)
     except TypeError as error:  # what the bindings make of a null pointer; 8.5 says why in a warning
         reason = (logger.errors + logger.warnings or ["the library gave no reason"])[-1]
         raise AmpnetError(f"TensorRT {trt.__version__} does not start: {reason}") from error

@@ -95,6 +95,8 @@ def build_plan(
         config.clear_flag(trt.BuilderFlag.TF32)
         apply_options(trt, config, options)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector tells no layer's precision
+        if hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):  # see `shares_profile`
+            config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
         target = options.record()
         timings: Optional[TimingCache] = None
         if gpu is not None:
@@ -104,7 +106,7 @@ def build_plan(
             target.update(compute_capabilities=_set_capabilities(trt, config, compute_capabilities))
 
         network = _made(builder.create_network(_network_flags(trt, options)), "network", logger)
-        parser = trt.OnnxParser(network, logger)
+        parser = trt.OnnxParser(network, logger.native)
         if not parser.parse(graph):
             raise AmpnetError(f"{backend} cannot read the graph: {_parser_errors(parser)}")
         if not _strongly_typed(trt, options):

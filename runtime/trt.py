@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+import threading
+import weakref
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
@@ -21,6 +24,7 @@ INSTALL = {
     "tensorrt-rtx": "pip install 'ampnet-opt[rtx]'",
 }
 QUOTED = 3  # errors of the library that a message quotes
+_ADDING = threading.Lock()
 
 
 def load_library(backend: str) -> Any:
@@ -46,29 +50,54 @@ def load_runtime(sidecar: Sidecar) -> Any:
     return load_library(sidecar.backend)
 
 
-def new_logger(trt: Any, sink: Optional[Callable[[str, str], None]] = None) -> Any:
-    """An ILogger that prints nothing and keeps what it is told: lists `errors` and `warnings`, and `reason()`.
+class Messages:
+    """What the library says from now on: lists `errors` and `warnings`, and `reason()`. native: the ILogger to give it."""
+
+    def __init__(self, native: Any, sink: Optional[Callable[[str, str], None]]) -> None:
+        self.native, self._sink = native, sink
+        self.errors: List[str] = []
+        self.warnings: List[str] = []
+
+    def add(self, severity: str, message: str) -> None:
+        if self._sink is not None:
+            self._sink(severity, message)
+        if severity in ("INTERNAL_ERROR", "ERROR"):
+            self.errors.append(one_line(message))
+        elif severity == "WARNING":
+            self.warnings.append(one_line(message))
+
+    def reason(self) -> str:
+        """The last errors, as the end of a sentence."""
+        return "; ".join(list(dict.fromkeys(self.errors))[-QUOTED:]) or "the library gave no reason"
+
+
+def new_logger(trt: Any, sink: Optional[Callable[[str, str], None]] = None) -> Messages:
+    """A listener to the library, which prints nothing; with several engines at once, each hears of all.
 
     sink: called with each message's severity (VERBOSE, INFO, ...) and text; it must not raise.
     """
+    native = _native_logger(trt.ILogger)
+    messages = Messages(native, sink)
+    with _ADDING:
+        native.listeners = (*(x for x in native.listeners if x() is not None), weakref.ref(messages))
+    return messages
 
-    class Logger(trt.ILogger):
+
+@lru_cache(maxsize=None)
+def _native_logger(base: Any) -> Any:
+    """The library's one ILogger, never freed: it keeps a pointer to the first that it is given for as long as any builder or
+    runtime is left, be it another's than that logger's, and warns of a second one."""
+
+    class Logger(base):
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: List[str] = []
-            self.warnings: List[str] = []
+            base.__init__(self)
+            self.listeners: Tuple[Any, ...] = ()  # weak references
 
         def log(self, severity: Any, message: str) -> None:
-            if sink is not None:
-                sink(severity.name, message)
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                self.errors.append(one_line(message))
-            elif severity == trt.ILogger.Severity.WARNING:
-                self.warnings.append(one_line(message))
-
-        def reason(self) -> str:
-            """The last errors, as the end of a sentence."""
-            return "; ".join(list(dict.fromkeys(self.errors))[-QUOTED:]) or "the library gave no reason"
+            for reference in self.listeners:
+                listener = reference()
+                if listener is not None:
+                    listener.add(severity.name, message)
 
     return Logger()
 
@@ -122,23 +151,29 @@ def _numbers(version: str) -> Tuple[int, ...]:
 def open_executor(
     directory: Path, sidecar: Sidecar, threads: Optional[int], contexts: int = 1, cuda_graph: bool = True
 ) -> Pool:
-    """The plan, loaded once, and `contexts` executors on it; see `Engine.load`."""
+    """The plan, loaded once where its contexts may share it, and `contexts` executors on it; see `Engine.load`."""
     if threads is not None:
         raise MisuseError(f"threads are for the cpu backend; an engine for {sidecar.backend} runs on the GPU")
     queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
     with queue.current():
         try:
-            plan = Plan(directory / PLAN, sidecar)
+            plans = [Plan(directory / PLAN, sidecar) for _ in range(1 if shares_profile(sidecar) else contexts)]
         finally:
             queue.close()
     executors: List[Executor] = []
     try:
-        for _ in range(contexts):
-            executors.append(Executor(plan, cuda_graph))
+        for i in range(contexts):
+            executors.append(Executor(plans[i % len(plans)], cuda_graph))
     except BaseException:
         Pool(executors).close()
         raise
     return Pool(executors)
+
+
+def shares_profile(sidecar: Sidecar) -> bool:
+    """Whether several contexts may use the one optimisation profile of a plan at a time: not in TensorRT 8.5, by a flag of
+    the build in 8.6 (PreviewFeature.PROFILE_SHARING_0806), and always from 10 on and in TensorRT-RTX."""
+    return sidecar.backend != "tensorrt" or _numbers(sidecar.backend_version) >= (8, 6)
 
 
 class Plan:
@@ -147,9 +182,10 @@ class Plan:
     def __init__(self, path: Path, sidecar: Sidecar) -> None:
         self.library, self.path, self.sidecar = load_runtime(sidecar), path, sidecar
         self.logger = new_logger(self.library)
-        self._runtime = self.library.Runtime(self.logger)  # must outlive the engine
+        self._runtime = self.library.Runtime(self.logger.native)  # must outlive the engine
         if sidecar.target.get("version_compatible"):  # such a plan brings host code: its lean runtime
             self._runtime.engine_host_code_allowed = True
+        self._config: Any = None  # of the contexts, which do not keep it alive; named before the engine, so freed before it
         plan = path.read_bytes()
         if hasattr(self._runtime, "get_engine_validity"):
             validity, why = self._runtime.get_engine_validity(plan)
@@ -164,9 +200,10 @@ class Plan:
         """An execution context. TensorRT-RTX records CUDA graphs itself, once the kernels for a shape are compiled."""
         trt, engine = self.library, self.engine
         if cuda_graph and hasattr(trt, "CudaGraphStrategy"):
-            config = engine.create_runtime_config()
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = engine.create_execution_context(runtime_config=config)
+            if self._config is None:
+                self._config = config = engine.create_runtime_config()
+                config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = engine.create_execution_context(runtime_config=self._config)
         else:
             context = engine.create_execution_context()
         if context is None:

@@ -73,6 +73,7 @@ GUARDS = {
     "IRuntimeConfig.cuda_graph_strategy": "CudaGraphStrategy",
     "ParserError.node_name": "ParserError.node_name",
     "ParserError.node_operator": "ParserError.node_name",
+    "PreviewFeature.PROFILE_SHARING_0806": "PreviewFeature.PROFILE_SHARING_0806",
     "Runtime.engine_host_code_allowed": "BuilderFlag.VERSION_COMPATIBLE",
     "Runtime.get_engine_validity": "Runtime.get_engine_validity",
 }

@@ -81,7 +81,7 @@ def graph() -> bytes:
 def rtx_config() -> tuple[Any, ...]:
     trt = pytest.importorskip("tensorrt_rtx")
     logger = new_logger(trt)
-    builder = trt.Builder(logger)
+    builder = trt.Builder(logger.native)
     return trt, builder.create_builder_config(), logger, builder
 
 
@@ -249,7 +249,7 @@ def test_hardware_compatibility_is_asked_for() -> None:
 
 def test_library_that_does_not_start_says_why() -> None:
     trt, _, logger, _ = rtx_config()
-    logger.log(trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35.\nPlease check")
+    logger.native.log(trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35.\nPlease check")
 
     def null(logger: Any) -> None:
         raise TypeError("pybind11::init(): factory function returned nullptr")  # as 8.5.3.1 does without a driver

@@ -80,6 +80,7 @@ def test_each_form_of_the_authors_file_gives_the_same_network(tmp_path: Path, la
     assert set(checkpoint.dropped) == kept - {published_key(key) for key in checkpoint.model.state_dict()}
 
 
+@pytest.mark.slow
 def test_eight_classes_are_found_in_the_file(tmp_path: Path) -> None:
     weights = {key: torch.from_numpy(value) for key, value in published_weights(8).items() if key.startswith("fc_")}
     path = save(tmp_path / "eight.pth", {**published(8), **weights})
@@ -151,6 +152,7 @@ def own(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(
     width=st.floats(0.01, 0.09),

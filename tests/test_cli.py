@@ -289,6 +289,7 @@ def test_build_refuses_data_that_is_not_whole(world: World, tmp_path: Path, kind
     assert left_in(tmp_path) == ["faces.csv"]
 
 
+@pytest.mark.slow
 def test_an_engine_is_replaced_by_force_alone(world: World, tmp_path: Path) -> None:
     engine = tmp_path / "cpu-fp32"
     engine.mkdir()
@@ -320,6 +321,7 @@ def test_a_full_disk_leaves_nothing(world: World, tmp_path: Path, command: str) 
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.slow
 @linux
 def test_an_interrupted_build_leaves_nothing(world: World, tmp_path: Path) -> None:
     given = ["build", world.checkpoint, "--fp32", "--backend", "cpu"]

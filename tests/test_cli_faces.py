@@ -15,6 +15,8 @@ from ampnet_opt.checkpoint import read_checkpoint
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.shipped import CHECKPOINT
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[2] / "shared"
 YUNET = SHARED / "models" / "yunet_n_320_320.onnx"
 

@@ -22,6 +22,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_full_size_graph_reproduces_the_recorded_logits(published_file: Path) -> None:
     import onnxruntime
 

@@ -77,6 +77,7 @@ def test_the_recorded_cases_are_the_full_network(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, full.logits[:2], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_of_the_cpu_backend_pass_and_wrong_answers_do_not(small: Network, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     (title, build), (_, answers), *_ = parts("cpu", small, tmp_path)

@@ -46,6 +46,8 @@ from ampnet_opt.training.loop import Outputs, train
 from ampnet_opt.training.qat import for_int8
 from ampnet_opt.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 CLASSES = small.CLASSES
 POINTS = np.array([[80, 90], [140, 95], [110, 120], [85, 150], [135, 155]], np.float32)
 
@@ -287,7 +289,6 @@ def learn(start: Path, faces: list[Face], output: Path, stop_at: int | None = No
     return load_file(output)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_scales(network: Network, faces: list[Face], tmp_path: Path) -> None:
     start, output = tmp_path / "float.safetensors", tmp_path / "broken.safetensors"
     save_checkpoint(start, network.model, CLASSES)
@@ -315,7 +316,6 @@ def test_a_killed_run_goes_on_with_its_scales(network: Network, faces: list[Face
     assert len(changed) > 100 and not any("running" in key for key in changed)
 
 
-@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     from test_cli import fails, succeeds
 

@@ -27,6 +27,8 @@ from ampnet_opt.convert.tensorrt import float_weights
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import COLUMNS
 
+pytestmark = pytest.mark.slow
+
 MODEL_OPTIMIZER = os.environ.get("AMPNET_OPT_MODELOPT_PYTHON")
 
 
@@ -148,7 +150,6 @@ def test_markdown_has_a_row_of_as_many_cells_for_every_graph(report: Report) -> 
     assert "it / says" in rows[4]
 
 
-@pytest.mark.slow
 def test_the_command_compares_without_model_optimizer_and_without_tensorrt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

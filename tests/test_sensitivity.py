@@ -24,6 +24,8 @@ from ampnet_opt.sensitivity.effect import effect, kl_divergence
 from ampnet_opt.sensitivity.parts import Network, seams_of, split
 from ampnet_opt.sensitivity.units import name_of, units
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.array([0, 1, 2, 0])
 
 

@@ -158,9 +158,9 @@ def test_profile_holds_the_batches_asked_for(camera_graph: onnx.ModelProto) -> N
 def parsed(graph: onnx.ModelProto) -> tuple:
     trt = pytest.importorskip("tensorrt_rtx")
     logger = new_logger(trt)
-    builder = trt.Builder(logger)
+    builder = trt.Builder(logger.native)
     network = builder.create_network(plans._network_flags(trt, BuilderOptions()))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, logger.native)
     assert parser.parse(graph.SerializeToString())
     return builder, network, (trt, logger, parser)
 

@@ -141,6 +141,7 @@ def learn(faces: list[Face], output: Path, recipe: Recipe = RECIPE, stop_at: int
     return load_file(output)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(faces: list[Face], tmp_path: Path) -> None:
     whole = learn(faces, tmp_path / "whole.safetensors")
     output = tmp_path / "broken.safetensors"

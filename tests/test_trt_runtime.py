@@ -255,11 +255,39 @@ def test_what_an_engine_cannot_take_from_the_gpu_is_misuse() -> None:
     assert len(least_two.infer(IMAGES, points)) == 3
 
 
+def test_all_that_is_loaded_hears_the_library_through_one_logger_that_is_never_freed() -> None:
+    library = pytest.importorskip("tensorrt_rtx")
+    first, second = trt.new_logger(library), trt.new_logger(library)
+    loaded, other = library.Runtime(first.native), library.Runtime(second.native)
+    assert second.native is first.native and not second.warnings  # "... differs from one already ..."
+    del loaded, first
+    assert other.deserialize_cuda_engine(b"not a plan" * 100) is None
+    assert "deserializeCudaEngine" in second.errors[0]
+    later = trt.new_logger(library)
+    second.native.log(library.ILogger.Severity.ERROR, "one\n  more")
+    assert later.errors == ["one more"] == second.errors[-1:]
+    assert len(second.native.listeners) < 50
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "shared"),
+    [
+        ("tensorrt", "8.5.2.2", False),
+        ("tensorrt", "8.6.2", True),
+        ("tensorrt", "10.3.0", True),
+        ("tensorrt", "11.4.0.106", True),
+        ("tensorrt-rtx", "1.7.1.116", True),
+    ],
+)
+def test_contexts_of_tensorrt_8_5_have_a_plan_each(backend: str, version: str, shared: bool) -> None:
+    assert trt.shares_profile(replace(SIDECAR, backend=backend, backend_version=version)) is shared
+
+
 def test_names_of_what_is_wrong_with_a_plan() -> None:
     library = pytest.importorskip("tensorrt_rtx")
     if not hasattr(library.Runtime, "get_engine_validity"):
         pytest.skip("this TensorRT-RTX cannot tell whether a plan is valid")
-    runtime = library.Runtime(trt.new_logger(library))
+    runtime = library.Runtime(trt.new_logger(library).native)
     validity, why = runtime.get_engine_validity(b"not a plan" * 100)
     assert validity == library.EngineValidity.INVALID
     assert trt.diagnostics(library, why) == "malformed engine"
