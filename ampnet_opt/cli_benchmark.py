@@ -42,6 +42,8 @@ def benchmark(
             require_new(file, force)
     if picture is not None:
         require_matplotlib()
+        if json_file is not None and picture.resolve() == json_file.resolve():
+            raise MisuseError("--json and --picture name the same file")
     before = None if against is None else read_benchmark(against)
     scores = {} if accuracy is None else read_accuracy(accuracy, engines)
     with stages() as progress:
@@ -68,5 +70,5 @@ def _batches(text: str) -> List[int]:
     except ValueError:
         raise MisuseError(f"--batch takes whole numbers by commas, 1,8,16 say, not {text!r}") from None
     if len(set(found)) < len(found) or min(found) < 1:
-        raise MisuseError(f"--batch takes different numbers from 1, not {text!r}")
+        raise MisuseError(f"--batch takes numbers of at least 1, none of them twice, not {text!r}")
     return found

@@ -22,7 +22,7 @@ def read_accuracy(path: Path, engines: Sequence[Path]) -> Dict[str, Estimate]:
         content = json.loads(require_file(path, "comparison").read_text(encoding="utf-8"))
         checkpoint = str(content["checkpoint_sha256"])
         known = {result["name"]: Estimate(**result["accuracy"]["top1"]) for result in content["results"]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MisuseError(f"{path} is no file of ampnet-opt compare --json ({type(error).__name__}: {error})") from error
     found = {}
     for subject in engine_subjects(engines, 1):

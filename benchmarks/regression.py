@@ -12,6 +12,7 @@ from ampnet_opt.benchmarks.bench_noise import Interval
 from ampnet_opt.benchmarks.report import count
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
+from ampnet_opt.runtime.typed import require_types
 
 SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "another machine: not comparable"
 
@@ -36,9 +37,19 @@ def read_benchmark(path: Path) -> Dict[str, Any]:
             raise ValueError(f"format {content['format']!r}, expected {FORMAT!r}")
         for engine in content["engines"]:
             for timing in engine["timings"]:
-                float(timing["latency"]["p50"]), Interval(**timing["p50"]), int(timing["batch"])
+                interval = Interval(**timing["p50"])
+                require_types(interval, Interval)
+                require_types(timing["batch"], int, "batch")
+                require_types(timing["latency"]["p50"], float, "p50")
+                if timing["latency"]["p50"] <= 0:
+                    raise ValueError("p50 is not over 0")
+            require_types(engine["name"], str, "name")
+        require_types(content["engines"], List[Dict[str, Any]], "engines")
+        require_types(content["threads"], int, "threads")
+        require_types(content["environment"], Dict[str, Any], "environment")
+        require_types(content["environment"]["versions"], Dict[str, str], "versions")
         return {**content, "environment": dict(content["environment"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({type(error).__name__}: {error})") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tarfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ampnet_opt.runtime.cpu import CAPABILITY
 from ampnet_opt.runtime.engine import BACKENDS
 from ampnet_opt.runtime.golden import Golden
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
+from ampnet_opt.runtime.typed import require_types
 
 NAME = "bundle.json"
 FORMAT = "ampnet-opt-bundle/1"
@@ -108,7 +110,13 @@ class Bundle:
 
     def golden(self) -> Golden:
         with _damage(self.path):
-            return Golden.from_bytes(self.read(GOLDEN))
+            golden = Golden.from_bytes(self.read(GOLDEN))
+            assert self.contents.origin is not None  # as of a bundle with parts
+            if golden.logits.shape[1] != len(self.contents.origin.classes):
+                raise ValueError("its faces have logits of another number of classes")
+            if str(golden.images.dtype) != self.contents.origin.image_input:
+                raise ValueError(f"its faces are {golden.images.dtype}, its graphs take {self.contents.origin.image_input}")
+            return golden
 
 
 def is_bundle(path: PathLike) -> bool:
@@ -140,7 +148,7 @@ def open_bundle(path: PathLike) -> Iterator[Bundle]:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AmpnetError(f"bundle {path} is damaged ({error}); copy it again, or make another") from error
 
 
@@ -175,6 +183,14 @@ def _parse(path: Path, text: bytes) -> Contents:
     if content.get("parts") is not None:
         content["parts"] = [Part(**part) for part in content["parts"]]
     contents = Contents(**content)
+    require_types(contents, Contents)
+    for part in contents.parts or []:
+        if not 0 <= part.graph_error < math.inf:
+            raise ValueError(f"the error of its graph is {part.graph_error}")
+        if not all(name.endswith(".onnx") for name in part.graphs.values()):
+            raise ValueError(f"one of its graphs is no .onnx: {', '.join(part.graphs.values())}")
+    if contents.parts is None and contents.engine_files is None:
+        raise ValueError("it has neither graphs nor an engine")
     precisions = {contents.engine_precision} if contents.parts is None else {part.precision for part in contents.parts}
     if contents.backend not in BACKENDS or not precisions <= {*CAPABILITY}:  # both become names of directories
         raise ValueError(f"it is for {contents.backend}, {', '.join(map(str, precisions))}")

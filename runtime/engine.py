@@ -51,9 +51,9 @@ class Engine:
         threads: for the cpu backend, how many to run on; by default one per core. The next two are for the GPU. contexts:
         how many inferences run at a time; any number of threads may call `infer`, and wait their turn where they are more.
         Each context takes its own memory for activations and batches, and with TensorRT 8.5 for the weights too. cuda_graph:
-        launch a batch as one CUDA graph, for batches of a size that come one after the other. trusted: load files that were changed after they were built, too:
-        they are a program that is not the one that the sidecar names. Raises MisuseError when there is no engine there,
-        AmpnetError when it is damaged or made for another machine or version.
+        launch a batch as one CUDA graph, for batches of a size that come one after the other. trusted: load files that were
+        changed after they were built, too: they are a program that is not the one that the sidecar names. Raises MisuseError
+        when there is no engine there, AmpnetError when it is damaged or made for another machine or version.
         """
         sidecar = read_sidecar(directory, trusted)
         name = BACKENDS.get(sidecar.backend)

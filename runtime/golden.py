@@ -35,9 +35,16 @@ class Golden:
         """What `to_bytes` gave. Raises ValueError when it is something else."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as content:
-                return cls(content["images"], content["landmarks"], content["logits"])
+                golden = cls(content["images"], content["landmarks"], content["logits"])
         except (KeyError, zipfile.BadZipFile) as error:
             raise ValueError(str(error)) from error
+        count = len(golden.images) if golden.images.ndim == 4 else 0
+        shapes = golden.landmarks.shape == (count, 5, 2) and golden.logits.ndim == 2 and len(golden.logits) == count
+        if count < 2 or not shapes or {golden.landmarks.dtype.kind, golden.logits.dtype.kind} != {"f"}:
+            raise ValueError("its faces and logits do not fit together")
+        if not np.isfinite(golden.logits).all() or not golden.logits.any():
+            raise ValueError("the logits of its faces say nothing")
+        return golden
 
     def error(self, logits: np.ndarray) -> float:
         """Relative error of `logits`: root of the mean square, over that of the float logits."""

@@ -6,10 +6,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from ampnet_opt.errors import AmpnetError
 from ampnet_opt.runtime.cpu import MODEL, core, load_openvino, require_precision
 from ampnet_opt.runtime.sidecar import INPUTS
 
 HALF = {"fp16", "bf16"}
+REASON = 300  # characters of what OpenVINO says, which can be pages
 
 
 def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], str]:
@@ -20,7 +22,11 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
     """
     require_precision(precision)
     openvino = load_openvino()
-    network = core().read_model(graph)
+    try:
+        network = core().read_model(graph)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise AmpnetError(f"OpenVINO {openvino.__version__} cannot read the graph: {reason[:REASON]}") from error
     path = directory / MODEL
     try:
         openvino.save_model(network, path, compress_to_fp16=precision in HALF)

@@ -10,11 +10,16 @@ from typing import Any, Dict, List, Optional
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, sha256, write_json
+from ampnet_opt.runtime.typed import require_types
 
 log = logging.getLogger(__name__)
 
 NAME = "engine.json"
 FORMAT = "ampnet-opt-engine/1"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+IMAGE_INPUTS = ("uint8", "float32")
+LARGEST_BATCH = 1 << 16
+LISTED = {"precision", "as_asked", "by_design", "downgraded", "untold", "reformats", "list"}  # in `layers`, when it is known
 INPUTS = ("image", "landmarks")
 OUTPUT = "logits"
 # What an engine cannot do without: its sidecar has to give the hash of each.
@@ -39,8 +44,10 @@ class BatchRange:
     max: int = 16
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise MisuseError(f"a batch profile needs 1 <= min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+        if not 1 <= self.min <= self.opt <= self.max <= LARGEST_BATCH:
+            raise MisuseError(
+                f"a batch profile needs 1 <= min <= opt <= max <= {LARGEST_BATCH}, got {self.min}, {self.opt}, {self.max}"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,8 @@ def parse_sidecar(directory: PathLike) -> Sidecar:
         raise MisuseError(f"{folder} is not an engine: it has no {NAME}")
     sidecar = _parse(path)
     for name in sidecar.files:
-        if Path(name).name != name:
-            raise AmpnetError(f"{path} names a file outside the engine: {name}")
+        if Path(name).name != name or name in {"", ".."} or not name.isprintable():
+            raise AmpnetError(f"{path} names a file outside the engine: {name!r}")
     missing = [name for name in ESSENTIAL.get(sidecar.backend, ()) if name not in sidecar.files]
     if missing:
         raise AmpnetError(f"{path} is damaged (it has no hash of {missing[0]}); build the engine again")
@@ -155,13 +162,31 @@ def _parse(path: Path) -> Sidecar:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise AmpnetError(f"{path} is of another version of ampnet-opt; build the engine again")
+        require_types(content["batch"], Dict[str, int], "batch")
         content["batch"] = BatchRange(**content["batch"])
-        for key, kind in (("files", dict), ("classes", list), ("target", dict), ("backend", str), ("backend_version", str)):
-            if not isinstance(content.get(key), kind):
-                raise ValueError(f"{key} is no {kind.__name__}")
-        if not isinstance(content.get("layers"), (dict, type(None))):
-            raise ValueError("layers is no dict")
         known = {f.name for f in fields(Sidecar)}
-        return Sidecar(**{key: value for key, value in content.items() if key in known})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        sidecar = Sidecar(**{key: value for key, value in content.items() if key in known})
+        require_types(sidecar, Sidecar)
+        _require_known(sidecar)
+        return sidecar
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MisuseError) as error:
         raise AmpnetError(f"{path} is damaged ({error}); build the engine again") from error
+
+
+def _require_known(sidecar: Sidecar) -> None:
+    """ValueError for words and numbers that mean nothing to this version."""
+    for name, value, allowed in (
+        ("backend", sidecar.backend, tuple(ESSENTIAL)),
+        ("precision", sidecar.precision, PRECISIONS),
+        ("image_input", sidecar.image_input, IMAGE_INPUTS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}, expected {', '.join(allowed)}")
+    if not sidecar.classes:
+        raise ValueError("it has no classes")
+    if sidecar.layers is not None and not ({"not_listed"} <= {*sidecar.layers} or {*sidecar.layers} >= LISTED):
+        raise ValueError("its list of layers is not whole")
+    budget = sidecar.mixed_precision or {}
+    for name in {"max_drop", "min_agreement"} & {*budget}:
+        require_types(budget[name], float, name)
+    json.dumps(asdict(sidecar), allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half characters

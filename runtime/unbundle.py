@@ -99,8 +99,13 @@ def _unpack(bundle: Bundle, target: Path, step: Steps) -> str:
     with step(f"unpacking {target.name}", 0), new_directory(target) as directory:
         for name in bundle.contents.engine_files or []:
             bundle.copy(name, directory)
-        read_sidecar(directory)
-    return _not_runnable(target)
+        sidecar = read_sidecar(directory)
+        if engine_name(sidecar.backend, sidecar.precision) != target.name:
+            raise AmpnetError(
+                f"bundle {bundle.path} is damaged (its engine is {engine_name(sidecar.backend, sidecar.precision)}, not "
+                f"{target.name}); copy it again, or make another"
+            )
+        return _not_runnable(directory)
 
 
 def _not_runnable(directory: Path) -> str:

@@ -303,7 +303,7 @@ def test_the_command_shows_regressions_and_draws(engines: list[Path], tmp_path: 
 
 @pytest.mark.parametrize(
     ("words", "options"),
-    [("whole numbers", ["--batch", "1,x"]), ("different numbers", ["--batch", "2,2"]), ("different", ["--batch", "0"]),
+    [("whole numbers", ["--batch", "1,x"]), ("none of them twice", ["--batch", "2,2"]), ("at least 1", ["--batch", "0"]),
      ("does not exist", ["--against", "nowhere.json"]), ("does not exist", ["--accuracy", "nowhere.json"])],
 )  # fmt: skip
 def test_the_command_refuses(engines: list[Path], words: str, options: list[str]) -> None:

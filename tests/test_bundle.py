@@ -322,6 +322,14 @@ def test_members_that_could_do_harm_are_refused(
         (lambda told: told.update(backend="../../evil"), "it is for ../../evil"),
         (lambda told: told["parts"][0].update(precision="../evil"), "../evil"),
         (lambda told: told["parts"][0].update(graphs=[]), "damaged"),
+        (lambda told: told["parts"][0].update(graphs={"unsigned": README}), "no .onnx"),
+        (lambda told: told["parts"][0].update(graph_error="0.1"), "graph_error is no float"),
+        (lambda told: told["parts"][0].update(graph_error=-1), "the error of its graph"),
+        (lambda told: told["parts"][0].update(expected={"a": 5}), "expected"),
+        (lambda told: told["parts"][0].update(mixed_precision=[]), "mixed_precision is no dict"),
+        (lambda told: told["origin"].update(classes=[1]), "classes"),
+        (lambda told: told["origin"].update(classes=["one"]), "another number of classes"),
+        (lambda told: told["origin"].update(image_input="float32"), "its faces are uint8"),
         (lambda told: told.update(origin=None), "nothing of its checkpoint"),
         (lambda told: told.update(parts=None), "damaged"),
         (lambda told: told.update(unknown=1), "damaged"),
@@ -335,7 +343,7 @@ def test_a_table_of_contents_that_lies_is_refused(
 
 
 def test_a_table_of_contents_that_is_no_json_is_refused(cpu_bundle: Path, tmp_path: Path) -> None:
-    for text in (b"", b"\xff\xfe", b"[]", b"3", b'{"format": "%s"}' % FORMAT.encode()):
+    for text in (b"", b"\xff\xfe", b"[]", b"3", b"[" * 100_000, b'{"format": "%s"}' % FORMAT.encode()):
         path = write_tar(tmp_path / "other.tar", {**members(cpu_bundle), NAME: text})
         assert "damaged" in damaged(path, tmp_path / "engines")
 
@@ -419,6 +427,16 @@ def test_an_engine_goes_only_to_its_own_kind_of_machine(built: Path, tmp_path: P
     with pytest.raises(MisuseError, match=r"bundle its checkpoint instead: ampnet-opt bundle CKPT --fp16 --target orin-nx"):
         bundle_engine(folder, TARGETS["orin-nx"], tmp_path / "engine.tar")
     assert not (tmp_path / "engine.tar").exists()
+
+
+def test_a_bundled_engine_names_the_version_it_needs_and_must_be_what_the_bundle_says(built: Path, tmp_path: Path) -> None:
+    path = bundle_engine(built, TARGETS["cpu"], tmp_path / "engine.tar")
+    content = members(path)
+    version = read_sidecar(built).backend_version
+    assert f"cpu {version}" in content[README].decode()
+    other = {"fp32": "int8", "int8": "fp32"}[read_sidecar(built).precision]
+    lying = write_tar(tmp_path / "lying.tar", retold(content, lambda told: told.update(engine_precision=other)))
+    assert "its engine is" in damaged(lying, tmp_path / "engines")
 
 
 def test_a_damaged_engine_is_not_bundled(built: Path, tmp_path: Path) -> None:

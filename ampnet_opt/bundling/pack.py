@@ -34,6 +34,7 @@ class Pack:
         self.parts: Optional[List[Part]] = None
         self.engine_precision: Optional[str] = None
         self.engine_files: Optional[List[str]] = None
+        self.built_with = ""  # version of the library that built the engine
 
 
 @contextmanager
@@ -49,7 +50,8 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
         wheel = write_wheel(pack.folder)
         held = [part.precision for part in pack.parts] if pack.parts is not None else [str(pack.engine_precision)]
         engines = [engine_name(target.backend, precision) for precision in held]
-        (pack.folder / README).write_text(readme(target, file.name, wheel.name, engines), encoding="utf-8")
+        text = readme(target, file.name, wheel.name, engines, pack.built_with)
+        (pack.folder / README).write_text(text, encoding="utf-8")
         members = {member.name: sha256(member) for member in sorted(pack.folder.iterdir())}
         contents = Contents(
             target=target.name,
@@ -96,7 +98,7 @@ def bundle_engine(engine: PathLike, target: Target, output: PathLike, force: boo
             f"engine {folder} is for the backend {sidecar.backend}: take --target {fitting}, or bundle its checkpoint"
         )
     with new_bundle(path, target) as pack:
-        pack.engine_precision = sidecar.precision
+        pack.engine_precision, pack.built_with = sidecar.precision, sidecar.backend_version
         pack.engine_files = [SIDECAR, *sidecar.files]
         for name in pack.engine_files:
             copyfile(folder / name, pack.folder / name)

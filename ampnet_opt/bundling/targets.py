@@ -66,8 +66,13 @@ _ALL = (
 TARGETS = {target.name: target for target in _ALL}
 
 
-def readme(target: Target, bundle: str, wheel: str, engines: List[str]) -> str:
-    """README.txt of a bundle. bundle, wheel: file names. engines: names of the directories that it becomes."""
+def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_with: str = "") -> str:
+    """README.txt of a bundle. bundle, wheel: file names. engines: names of the directories that it becomes.
+
+    built_with: version of the library that made a finished engine, which then needs this one, or a newer one of its kind.
+    """
+    finished = f"{target.backend} {built_with}, with which its engine was built (run says whether another will do)"
+    versions = (finished,) if built_with else target.versions
     site = " --system-site-packages" if target.is_jetson else ""
     path = "PATH=$PATH:/usr/local/cuda/bin " if target.is_jetson else ""
     lines = [
@@ -97,6 +102,6 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str]) -> str:
     if target.speed:
         lines += ["Full speed, until the next start:", "", *(f"  {line}" for line in target.speed), ""]
         lines += ["The power modes of a board: grep 'POWER_MODEL ID' /etc/nvpmodel.conf; the one it is in: nvpmodel -q.", ""]
-    lines += ["Works with:", "", *(f"  {line}" for line in target.versions), ""]
+    lines += ["Works with:", "", *(f"  {line}" for line in versions), ""]
     lines += [".venv/bin/ampnet-opt doctor says what is missing and how to get it.", ""]
     return "\n".join(lines)
