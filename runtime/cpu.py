@@ -68,20 +68,21 @@ def check(sidecar: Sidecar) -> None:
 
 
 def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
-    return Executor(directory / MODEL, sidecar.precision, threads)
+    return Executor(directory / MODEL, sidecar.precision, threads, cached=True)
 
 
 class Executor:
     """Compiles the graph when it is first used: for one image with fixed shapes, for several or many with a dynamic batch.
 
     Fixed shapes save about an eighth of the latency of one image; another compiled graph would need as much memory again,
-    so only what is used is made.
+    so only what is used is made. cached: whether OpenVINO may keep it, for the next process.
     """
 
     # Images of one request of `run_many`. With a stream to itself, a core does as much with 4 as with 16, in less memory.
     MANY = 4
 
-    def __init__(self, path: Path, precision: str, threads: Optional[int]) -> None:
+    def __init__(self, path: Path, precision: str, threads: Optional[int], cached: bool = False) -> None:
+        self._cached = cached
         self._tensor = load_openvino().Tensor
         self._model = core().read_model(path)
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": ARITHMETIC[precision]}
@@ -101,7 +102,7 @@ class Executor:
         Batches are taken ahead: two for each of OpenVINO's streams, so that none waits for its next.
         """
         if self._parallel is None:
-            self._parallel = self._compile(-1, PERFORMANCE_HINT="THROUGHPUT", **_cached())
+            self._parallel = self._compile(-1, PERFORMANCE_HINT="THROUGHPUT", **self._cache())
         streams = self._parallel.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         idle = [self._parallel.create_infer_request() for _ in range(2 * streams)]
         busy: Deque[Tuple[Any, Any]] = deque()  # requests with their inputs, which must live as long
@@ -149,9 +150,12 @@ class Executor:
 
     def _request(self, single: bool) -> Any:
         if single not in self._requests:
-            compiled = self._compile(1 if single else -1, PERFORMANCE_HINT="LATENCY", **_cached())
+            compiled = self._compile(1 if single else -1, PERFORMANCE_HINT="LATENCY", **self._cache())
             self._requests[single] = compiled.create_infer_request()
         return self._requests[single]
+
+    def _cache(self) -> Dict[str, str]:
+        return _cache_folder() if self._cached else {}
 
     def _compile(self, batch: int, **config: Any) -> Any:
         model = self._model.clone()
@@ -163,7 +167,7 @@ class Executor:
         self._parallel = None
 
 
-def _cached() -> Dict[str, str]:
+def _cache_folder() -> Dict[str, str]:
     """Where OpenVINO keeps what it compiled, which halves the time to the first result; nothing where it cannot write.
 
     It knows a model by its contents, its version and the processor, and compiles again what it cannot read. It never

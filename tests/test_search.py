@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Collection
 
 import onnx
@@ -114,3 +116,10 @@ def test_layers_that_are_kept_are_float_in_the_graph() -> None:
     stored = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     assert all(stored[weights[name]] == onnx.TensorProto.FLOAT for name in kept)
     assert all(weights[name].endswith("_dequantized") for name in placement().layers[3:])
+
+
+def test_an_effect_without_noise_is_null_in_json_and_infinite_again() -> None:
+    without = Effect(math.inf, 0.0, 1.0, 0.5)
+    text = json.dumps(without.record(), allow_nan=False)
+    assert Effect.of(json.loads(text)) == without
+    assert Effect.of(Effect(30.5, 0.1, 0.9, 0.5).record()) == Effect(30.5, 0.1, 0.9, 0.5)

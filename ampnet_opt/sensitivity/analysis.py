@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,9 +51,8 @@ class Sensitivity:
     rows: list[Row]
 
     def write(self, path: PathLike) -> None:
-        content = asdict(self)
-        content["rows"] = [_flat(row) for row in self.rows]
-        write_json(path, {"format": FORMAT, **content})
+        rows = [_flat(row) for row in self.rows]
+        write_json(path, {"format": FORMAT, **asdict(self), "int8": self.int8.record(), "rows": rows})
 
 
 def read_sensitivity(path: PathLike) -> Sensitivity:
@@ -64,7 +62,7 @@ def read_sensitivity(path: PathLike) -> Sensitivity:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise AmpnetError(f"{file} is a sensitivity analysis of another format than {FORMAT}")
-        rows, int8 = [_row(row) for row in content.pop("rows")], Effect(**content.pop("int8"))
+        rows, int8 = [_row(row) for row in content.pop("rows")], Effect.of(content.pop("int8"))
         return Sensitivity(**content, int8=int8, rows=rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AmpnetError(f"{file} is not a sensitivity analysis: {error}") from error
@@ -125,15 +123,12 @@ def ranked(rows: Sequence[Row], mode: Mode) -> list[Row]:
 
 def _flat(row: Row) -> dict[str, Any]:
     content = asdict(row)
-    figures = content.pop("effect")
-    # JSON has no infinity, which is the SQNR where nothing changed.
-    return {**content, **figures, "sqnr_db": None if math.isinf(row.effect.sqnr_db) else row.effect.sqnr_db}
+    del content["effect"]
+    return {**content, **row.effect.record()}
 
 
 def _row(content: dict[str, Any]) -> Row:
-    sqnr_db = math.inf if content["sqnr_db"] is None else content["sqnr_db"]
-    figures = Effect(sqnr_db, content["kl"], content["agreement"], content["top1"])
-    return Row(content["name"], content["kind"], tuple(content["layers"]), tuple(content["tensors"]), figures)
+    return Row(content["name"], content["kind"], tuple(content["layers"]), tuple(content["tensors"]), Effect.of(content))
 
 
 def _load_state(state: Path, key: dict[str, Any]) -> dict[str, Row]:

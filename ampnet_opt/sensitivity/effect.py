@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,16 @@ class Effect:
     kl: float
     agreement: float
     top1: float
+
+    def record(self) -> dict[str, float | None]:
+        """For JSON, which has no infinity: the SQNR where nothing changed is None."""
+        return {**asdict(self), "sqnr_db": None if math.isinf(self.sqnr_db) else self.sqnr_db}
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Effect:
+        """What `record` gave. Raises KeyError or TypeError when it is something else."""
+        sqnr_db = math.inf if record["sqnr_db"] is None else record["sqnr_db"]
+        return cls(sqnr_db, record["kl"], record["agreement"], record["top1"])
 
 
 def effect(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> Effect:

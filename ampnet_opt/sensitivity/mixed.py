@@ -71,8 +71,8 @@ def choose(
         "held_out_faces": len(labels),
         "judged_in": "OpenVINO" if backend == "cpu" else f"ONNX Runtime {onnxruntime.__version__}",
         "float_top1": reference_top1,
-        **asdict(choice.measured),
-        "float_layers": [{"name": row.name, "alone_in_int8": asdict(row.effect)} for row in choice.kept],
+        **choice.measured.record(),
+        "float_layers": [{"name": row.name, "alone_in_int8": row.effect.record()} for row in choice.kept],
     }
     return Mixed(tuple(layer for row in choice.kept for layer in row.layers), record)
 
