@@ -82,10 +82,10 @@ def init(
     """Write a seeded, untrained checkpoint, to try every command without one of your own."""
     require_extra()
     from ampnet_opt.checkpoint import init_checkpoint
-    from ampnet_opt.files import require_new
+    from ampnet_opt.files import require_new_file
     from ampnet_opt.labels import parse_classes
 
-    model = init_checkpoint(require_new(checkpoint, force), seed, width, parse_classes(classes))
+    model = init_checkpoint(require_new_file(checkpoint, force), seed, width, parse_classes(classes))
     count = sum(parameter.numel() for parameter in model.parameters())
     typer.echo(f"{checkpoint}: {count / 1e6:.1f} M parameters, seed {seed}, untrained: its answers mean nothing")
 
@@ -100,10 +100,10 @@ def export(
     force: bool = FORCE,
 ) -> None:
     """Write the network as one ONNX graph: image and landmarks in, logits out, any batch."""
-    from ampnet_opt.files import new_file, require_new
+    from ampnet_opt.files import new_file, require_new_file
 
     one_of("--input", image_input, INPUTS)
-    require_new(output, force)
+    require_new_file(output, force)
     loaded = read_checkpoint(checkpoint, classes, patch_radius)
     from ampnet_opt.convert.export import OPSET
     from ampnet_opt.convert.export import export as export_graph

@@ -84,16 +84,16 @@ def sensitivity(
     """What INT8 costs, layer by layer: divergence of the answers, agreement, top-1 and SQNR. A stopped run goes on."""
     from ampnet_opt.calibration.ranges import METHODS
     from ampnet_opt.faces import spread
-    from ampnet_opt.files import new_file, require_new
+    from ampnet_opt.files import new_file, require_new_file
     from ampnet_opt.shipped import CHECKPOINT
 
     one_of("--units", kind, ("layer", "block"))
     one_of("--mode", mode, ("only", "all-but"))
     one_of("--calibration", method, tuple(METHODS))
     one_of("--input", image_input, INPUTS)
-    require_new(output, force)
+    require_new_file(output, force)
     if picture is not None:
-        require_new(picture, force)
+        require_new_file(picture, force)
     chosen = spread(faces_of(data, split), faces)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     import numpy as np
@@ -148,9 +148,9 @@ def report(
     """Compare, as an HTML page: accuracy, confusion, sensitivity, activations, the faces whose answers moved most."""
     from ampnet_opt.errors import MisuseError
     from ampnet_opt.faces import spread
-    from ampnet_opt.files import require_new, sha256, write_text
+    from ampnet_opt.files import require_new_file, sha256, write_text
 
-    require_new(output, force)
+    require_new_file(output, force)
     checkpoint, engines = subjects_of(subjects or [])
     chosen = _scored(data, split, limit)
     require_extra()

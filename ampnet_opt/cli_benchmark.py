@@ -34,12 +34,12 @@ def benchmark(
     from ampnet_opt.benchmarks.bench_picture import draw_benchmark, require_matplotlib
     from ampnet_opt.benchmarks.bench_report import render, render_changes
     from ampnet_opt.benchmarks.regression import changes, read_benchmark
-    from ampnet_opt.files import new_file, require_new, write_text
+    from ampnet_opt.files import new_file, require_new_file, write_text
 
     batches = _batches(batch)
     for file in (json_file, picture):
         if file is not None:
-            require_new(file, force)
+            require_new_file(file, force)
     if picture is not None:
         require_matplotlib()
         if json_file is not None and picture.resolve() == json_file.resolve():

@@ -57,7 +57,7 @@ def bundle(
 ) -> None:
     """Pack what a machine needs to build and run engines without torch or data: graphs, scales, the package, a README."""
     from ampnet_opt.bundling.targets import TARGETS
-    from ampnet_opt.files import require_new
+    from ampnet_opt.files import require_new_file
 
     one_of("--target", name, tuple(TARGETS))
     target = TARGETS[name]
@@ -74,7 +74,7 @@ def bundle(
     if not precisions:
         precisions = ["int8"] if target.backend == "cpu" else ["fp16", "int8"]
         typer.echo(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)", err=True)
-    require_new(output, force)
+    require_new_file(output, force)
     checked = (image_input, data, split, faces, method, scales, max_drop, min_agreement, held_out, ranking)
     loaded, options = conversion(source, target.backend, precisions, *checked, classes, patch_radius)
     from ampnet_opt.convert.bundle import bundle_checkpoint

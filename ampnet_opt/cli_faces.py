@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
     from ampnet_opt.faces import read_faces, spread
-    from ampnet_opt.files import require_new, sha256
+    from ampnet_opt.files import require_new_file, sha256
     from ampnet_opt.labels import label_indices, parse_classes
 
     if qat is not None:
@@ -88,7 +88,7 @@ def train(
     if force:
         outputs.state.unlink(missing_ok=True)
     if not outputs.state.exists():
-        require_new(output, force)
+        require_new_file(output, force)
     require_device(device)
     basis = ""
     if qat is not None:

@@ -49,6 +49,24 @@ def require_new(path: PathLike, force: bool) -> Path:
     return target
 
 
+def require_new_file(path: PathLike, force: bool) -> Path:
+    """As `require_new`, for a file: a MisuseError as well where none can be, before work is done for it."""
+    target = require_new(path, force)
+    _require_kind(target, directory=False)
+    return target
+
+
+def _require_kind(target: Path, directory: bool) -> None:
+    """MisuseError when something of another kind than a file, or a directory, stands in the way of `target`."""
+    for parent in reversed(target.parents):
+        if parent.exists() and not parent.is_dir():
+            raise MisuseError(f"cannot write {target}: {parent} is a file, not a directory")
+    if target.exists() and directory and not target.is_dir():
+        raise MisuseError(f"cannot write {target}: it is a file, not a directory")
+    if target.exists() and not directory and not target.is_file():
+        raise MisuseError(f"cannot write {target}: it is {'a directory' if target.is_dir() else 'no regular file'}")
+
+
 @contextlib.contextmanager
 def _place(target: Path, directory: bool) -> Iterator[None]:
     """Make the parents of `target` for the time of the block, and for good when it ends well.
@@ -57,13 +75,7 @@ def _place(target: Path, directory: bool) -> Iterator[None]:
     """
     made = []
     try:
-        for parent in reversed(target.parents):
-            if parent.exists() and not parent.is_dir():
-                raise MisuseError(f"cannot write {target}: {parent} is a file, not a directory")
-        if target.exists() and directory and not target.is_dir():
-            raise MisuseError(f"cannot write {target}: it is a file, not a directory")
-        if target.exists() and not directory and not target.is_file():
-            raise MisuseError(f"cannot write {target}: it is {'a directory' if target.is_dir() else 'no regular file'}")
+        _require_kind(target, directory)
         made = [parent for parent in target.parents if not parent.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         yield

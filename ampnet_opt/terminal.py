@@ -36,7 +36,7 @@ TIMING_CACHE = typer.Option(
     None, "--timing-cache", help="File of kernel times (default: one per GPU and version).", rich_help_panel=_BUILDER
 )
 VERSION_COMPATIBLE = typer.Option(
-    False, "--version-compatible", help="For later versions too, and tensorrt_lean.", rich_help_panel=_BUILDER
+    False, "--version-compatible", "--lean", help="For later versions too, and tensorrt_lean.", rich_help_panel=_BUILDER
 )
 HARDWARE_COMPATIBLE = typer.Option(
     "none", "--hardware-compatible", help="none, ampere+ or same-compute-capability.", rich_help_panel=_BUILDER

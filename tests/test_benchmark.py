@@ -308,3 +308,10 @@ def test_the_command_shows_regressions_and_draws(engines: list[Path], tmp_path: 
 )  # fmt: skip
 def test_the_command_refuses(engines: list[Path], words: str, options: list[str]) -> None:
     fails(2, words, "benchmark", engines[0], *options)
+
+
+def test_a_place_that_takes_no_file_is_refused_before_anything_is_measured(engines: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, words in ((tmp_path, "it is a directory"), (tmp_path / "file" / "x.json", "is a file, not a directory")):
+        told = fails(2, words, "benchmark", engines[0], "--json", place, "--force")
+        assert "timing" not in told.stderr
