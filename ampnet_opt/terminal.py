@@ -132,6 +132,7 @@ def faces_of(table: Optional[Path], split: str) -> List[Any]:
 
     if table is not None:
         return read_faces(table, split)
+    require_extra()  # whoever wants faces wants the rest too, which older Pythons do not have
     from ampnet_opt.synthetic import default_faces
 
     with stages() as progress:

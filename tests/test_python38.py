@@ -227,3 +227,14 @@ def test_python38_goes_from_the_bundle_to_expressions(old: Board, bundles: Path,
     old.run("build", bundles / "cpu.tar", "--data", "faces.csv", "-o", tmp_path, code=2)
     (tmp_path / "cut.tar").write_bytes((bundles / "cpu.tar").read_bytes()[:50_000])
     assert "damaged" in old.run("build", tmp_path / "cut.tar", "-o", tmp_path / "new", code=1).stderr
+    for command in (
+        ("compare", engine),
+        ("report", engine),
+        ("sensitivity",),
+        ("build", "--int8"),
+        ("bundle", "--target", "cpu"),
+    ):
+        assert "needs Python 3.10" in old.run(*command, code=1).stderr
+    measured = tmp_path / "benchmark.json"
+    old.run("benchmark", engine, "--runs", 30, "--seconds", 0, "--json", measured)
+    assert json.loads(measured.read_text())["engines"][0]["name"] == engine.name
