@@ -9,12 +9,23 @@ import typer
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.terminal import (
+    BF16,
+    CALIBRATING,
     CLASSES,
+    DATA,
+    FACES,
     FORCE,
+    FP16,
+    HELD_OUT,
     INPUT,
     INPUTS,
+    INT8,
+    MAX_DROP,
     METHOD,
+    MIN_AGREEMENT,
     RADIUS,
+    RANKING,
+    SCALES,
     faces_of,
     one_of,
     read_checkpoint,
@@ -37,19 +48,19 @@ def bundle(
         ..., "--target", help="orin-nano, orin-nx, agx-orin, xavier, thor, rtx or cpu.", metavar="MACHINE"
     ),
     output: Path = typer.Option(Path("bundle.tar"), "-o", "--output", help="The tar to copy to that machine."),
-    int8: bool = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data."),
-    fp16: bool = typer.Option(False, "--fp16", help="FP16."),
-    bf16: bool = typer.Option(False, "--bf16", help="BF16 (cpu backend)."),
+    int8: bool = INT8,
+    fp16: bool = FP16,
+    bf16: bool = BF16,
     fp32: bool = typer.Option(False, "--fp32", help="FP32. Default of all four: --int8, for GPUs --fp16 too."),
-    data: Optional[Path] = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces)."),
-    split: str = typer.Option("train", "--split", help="Rows of the CSV that calibrate."),
-    faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
+    data: Optional[Path] = DATA,
+    split: str = CALIBRATING,
+    faces: int = FACES,
     method: str = METHOD,
-    scales: Optional[Path] = typer.Option(None, "--scales", help="A calibration table, taken as it is."),
-    max_drop: Optional[float] = typer.Option(None, "--max-drop", min=0, help="As for build."),
-    min_agreement: float = typer.Option(99.0, "--min-agreement", min=0, max=100, help="As for build."),
-    held_out: str = typer.Option("val", "--held-out", help="As for build."),
-    ranking: Optional[Path] = typer.Option(None, "--sensitivity", help="As for build."),
+    scales: Optional[Path] = SCALES,
+    max_drop: Optional[float] = MAX_DROP,
+    min_agreement: float = MIN_AGREEMENT,
+    held_out: str = HELD_OUT,
+    ranking: Optional[Path] = RANKING,
     image_input: str = INPUT,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
@@ -156,7 +167,7 @@ def build_from(
     from ampnet_opt.cli_engines import say_layers
     from ampnet_opt.files import size_on_disk
     from ampnet_opt.runtime.bundle import open_bundle
-    from ampnet_opt.runtime.sidecar import read_sidecar
+    from ampnet_opt.runtime.sidecar import parse_sidecar
     from ampnet_opt.runtime.unbundle import build_bundle
 
     with open_bundle(path) as opened:
@@ -167,7 +178,7 @@ def build_from(
     with steps() as step:
         engines = build_bundle(path, output, step, precisions, backend, force=force, **machine)
     for engine, reason in engines.items():
-        note = "" if read_sidecar(engine).trained else " (untrained weights)"
+        note = "" if parse_sidecar(engine).trained else " (untrained weights)"
         typer.echo(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
         say_layers(engine)
         if reason:

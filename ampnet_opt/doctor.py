@@ -77,10 +77,9 @@ def _convert() -> Dict[str, Any]:
 def _cpu() -> Dict[str, Any]:
     try:
         version = cpu.load_openvino().__version__
-        able = cpu.capabilities()
+        precisions = cpu.precisions()
     except AmpnetError as error:
         return {"builds": False, "runs": False, "problem": str(error)}
-    precisions = [name for name, capability in cpu.CAPABILITY.items() if capability in able]
     return {"builds": True, "runs": True, "version": version, "precisions": precisions}
 
 

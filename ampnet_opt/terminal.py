@@ -23,6 +23,23 @@ METHOD = typer.Option("entropy", "--calibration", help="Of int8: entropy, percen
 FORCE = typer.Option(False, "--force", help="Replace what stands there.")
 INPUTS = ("uint8", "float32")
 INPUT = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224].")
+INT8 = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data.")
+FP16 = typer.Option(False, "--fp16", help="FP16.")
+BF16 = typer.Option(False, "--bf16", help="BF16 (cpu backend).")
+DATA = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces).")
+CALIBRATING = typer.Option("train", "--split", help="Rows of the CSV that calibrate.")
+FACES = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly.")
+SCALES = typer.Option(None, "--scales", help="A calibration table, taken as it is: no calibration.")
+MAX_DROP = typer.Option(
+    None, "--max-drop", min=0, help="Points of top-1 that int8 may lose; layers stay in floating point until it holds."
+)
+MIN_AGREEMENT = typer.Option(
+    99.0, "--min-agreement", min=0, max=100, help="With --max-drop: per cent of answers that have to stay the same."
+)
+HELD_OUT = typer.Option("val", "--held-out", help="With --max-drop: rows of the CSV that prove it.")
+RANKING = typer.Option(
+    None, "--sensitivity", help="With --max-drop: file of ampnet-opt sensitivity (default: measured now)."
+)
 # Of TensorRT's builder; what they mean and who has them is in runtime.builder_options.
 _BUILDER = "Builder of tensorrt and tensorrt-rtx"
 WORKSPACE = typer.Option(None, "--workspace", help="MiB of GPU memory that a layer may use.", rich_help_panel=_BUILDER)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ampnet_opt.benchmarks.workers import random_faces
 from ampnet_opt.runtime import cpu, trt
+from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
 RUNS = 20
@@ -32,9 +33,7 @@ def layer_times(engine: Path, batch: int, threads: Optional[int] = None, runs: i
     threads: of the cpu backend, by default all cores. Raises what `Engine.load` does.
     """
     sidecar = read_sidecar(engine)
-    images, landmarks = random_faces(batch)
-    if sidecar.image_input == "float32":
-        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    images, landmarks = prepare(*random_faces(batch), sidecar.image_input)
     if sidecar.backend == "cpu":
         cpu.check(sidecar)
         rows = cpu.open_executor(engine, sidecar, threads).profile(images, landmarks, runs)

@@ -22,6 +22,7 @@ from typing import Any
 from ampnet_opt.benchmarks.gpu_check_networks import NETWORKS
 from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, Part
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
+from ampnet_opt.benchmarks.workers import last_line
 from ampnet_opt.doctor import examine
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import write_json, write_text
@@ -88,8 +89,7 @@ def check(subject: str, network: str) -> Iterator[Part]:
                 process.kill()
             code = process.wait()
         if code:
-            log.seek(0)
-            last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+            last = last_line(log)
             how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             yield Part(begun or "ending", "failed", f"the process ended {how}" + (f" ({last})" if last else ""), {})
 

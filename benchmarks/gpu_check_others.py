@@ -16,12 +16,12 @@ from ampnet_opt.benchmarks.gpu_check_timing import (
     Skipped,
     Work,
     end_to_end,
-    relative_error,
     row_of,
     some_faces,
 )
 from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.runtime.golden import relative_error
 
 
 def torch_parts(net: Network) -> Iterator[Work]:

@@ -29,7 +29,6 @@ from ampnet_opt.benchmarks.gpu_check_timing import (
     Skipped,
     Work,
     end_to_end,
-    relative_error,
     row_of,
     some_faces,
 )
@@ -39,6 +38,7 @@ from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import size_on_disk
 from ampnet_opt.runtime import Engine, cuda, trt
 from ampnet_opt.runtime.device_array import DeviceArray
+from ampnet_opt.runtime.golden import relative_error
 from ampnet_opt.runtime.sidecar import BatchRange
 
 SUBJECTS = ("tensorrt-rtx", "tensorrt", "pytorch", "onnxruntime")

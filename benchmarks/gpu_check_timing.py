@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ampnet_opt.benchmarks.gpu_check_networks import Network
 from ampnet_opt.benchmarks.metrics import latency
+from ampnet_opt.benchmarks.workers import time_runs
 
 BATCHES = (1, 8, 32)
 WARM_UP, RUNS = 30, 200
@@ -22,10 +22,6 @@ class Skipped(Exception):
     """A part that cannot be tried here; its message says why."""
 
 
-def relative_error(logits: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((logits - reference) ** 2) / np.mean(reference**2)))
-
-
 def some_faces(net: Network, batch: int) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.arange(batch) % len(net.images)
     return net.images[chosen], net.landmarks[chosen].astype(np.float32)
@@ -33,14 +29,7 @@ def some_faces(net: Network, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 def end_to_end(infer: Callable[[np.ndarray, np.ndarray], object], images: np.ndarray, landmarks: np.ndarray) -> list[float]:
     """Wall-clock seconds, inputs and logits in host memory."""
-    for _ in range(WARM_UP):
-        infer(images, landmarks)
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        infer(images, landmarks)
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    return time_runs(infer, images, landmarks, WARM_UP, RUNS)
 
 
 def row_of(batch: int, end_to_end: Sequence[float], gpu: Sequence[float] | None) -> Figures:

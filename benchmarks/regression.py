@@ -9,10 +9,10 @@ from typing import Any, Dict, List, Tuple
 
 from ampnet_opt.benchmarks.bench import FORMAT, Bench, Measured, Timing
 from ampnet_opt.benchmarks.bench_noise import Interval
-from ampnet_opt.benchmarks.report import count
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
 from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.words import count
 
 SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "another machine: not comparable"
 
@@ -48,7 +48,7 @@ def read_benchmark(path: Path) -> Dict[str, Any]:
         require_types(content["threads"], int, "threads")
         require_types(content["environment"], Dict[str, Any], "environment")
         require_types(content["environment"]["versions"], Dict[str, str], "versions")
-        return {**content, "environment": dict(content["environment"])}
+        return dict(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({type(error).__name__}: {error})") from error
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Report, Result
 from ampnet_opt.benchmarks.metrics import Estimate
+from ampnet_opt.words import count
 
 RECALL_COLUMNS = 4  # subjects side by side; more go to a further table
 
@@ -47,10 +48,6 @@ def new_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     for name in right:
         table.add_column(Text(name), justify="right")
     return table
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def percent(estimate: Estimate) -> str:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.bench import Bench, Measured, benchmark
 from ampnet_opt.benchmarks.compare import require_positive
-from ampnet_opt.benchmarks.report import count, milliseconds, new_table
+from ampnet_opt.benchmarks.report import milliseconds, new_table
 from ampnet_opt.benchmarks.roofline_count import Work, count_work
 from ampnet_opt.benchmarks.roofline_peaks import Peaks, measure_peaks
 from ampnet_opt.checkpoint import read_checkpoint
@@ -29,6 +29,7 @@ from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import write_json
 from ampnet_opt.machine import available_cores
 from ampnet_opt.runtime.sidecar import read_sidecar
+from ampnet_opt.words import count
 
 ELEMENT = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # bytes
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ampnet_opt.runtime.cpu import ARITHMETIC, CAPABILITY, capabilities, core
+from ampnet_opt.runtime.cpu import ARITHMETIC, core, precisions
 
 CHANNELS, SIDE, KERNEL, DEPTH = 256, 14, 3, 2  # square convolutions, short and small: their data stays in a core's cache
 COPIED = 128 << 20  # bytes; several times any cache but the largest servers'
@@ -29,7 +29,7 @@ class Peaks:
 
 def measure_peaks(threads: int) -> Peaks:
     """The best of several rounds: what disturbs a measurement can only lower it. Takes a few seconds."""
-    able = [name for name, capability in CAPABILITY.items() if capability in capabilities()]
+    able = precisions()
     requests = {name: _request(name, threads) for name in able}
     best = dict.fromkeys(able, 0.0)
     bandwidth = 0.0

@@ -18,13 +18,14 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.bench import measure as time_subjects
 from ampnet_opt.benchmarks.compare import REFERENCE, engine_subjects, environment, require_positive
-from ampnet_opt.benchmarks.report import count, megabytes, milliseconds, new_table, ratio
+from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table, ratio
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.checkpoint import read_checkpoint
 from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import size_on_disk
 from ampnet_opt.machine import available_cores
+from ampnet_opt.words import count
 
 
 def measure(checkpoint: Path, engines: list[Path], runs: int, threads: int) -> tuple[Table, str]:

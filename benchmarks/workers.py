@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Callable, Literal, Sequence
+from typing import IO, Any, BinaryIO, Callable, Literal, Sequence
 
 import numpy as np
 
@@ -124,8 +124,7 @@ class Worker:
         code = self._process.wait()
         if code == -getattr(signal, "SIGKILL", 9):
             return "its process was killed, most likely for want of memory"
-        self._log.seek(0)
-        last = self._log.read().decode(errors="replace").strip().rpartition("\n")[2]
+        last = last_line(self._log)
         end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         return f"its process ended {end}" + (f" ({last})" if last else "")
 
@@ -134,6 +133,12 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def last_line(log: IO[bytes]) -> str:
+    """What a process that died said last, "" when it said nothing."""
+    log.seek(0)
+    return log.read().decode(errors="replace").strip().rpartition("\n")[2]
 
 
 def time_in_turns(
@@ -198,7 +203,7 @@ def serve() -> None:
                 answer = peak_memory()
             else:
                 assert infer is not None
-                answer = infer(*arguments) if action == "infer" else _time(infer, *arguments)
+                answer = infer(*arguments) if action == "infer" else time_runs(infer, *arguments)
             _send(answers, None, answer)
         except AmpnetError as error:
             _send(answers, type(error), str(error))
@@ -212,7 +217,10 @@ def _send(answers: BinaryIO, error: type[AmpnetError] | None, answer: Any) -> No
     answers.flush()
 
 
-def _time(infer: Infer, images: np.ndarray, landmarks: np.ndarray, untimed: int, timed: int) -> list[float]:
+def time_runs(
+    infer: Callable[[np.ndarray, np.ndarray], object], images: np.ndarray, landmarks: np.ndarray, untimed: int, timed: int
+) -> list[float]:
+    """Wall-clock seconds of each of `timed` inferences of the same faces, after `untimed` ones."""
     for _ in range(untimed):
         infer(images, landmarks)
     seconds = []
@@ -243,10 +251,10 @@ def _load_torch(subject: Subject) -> tuple[Infer, Loaded]:
 
 def _load_engine(subject: Subject) -> tuple[Infer, Loaded]:
     from ampnet_opt.runtime import Engine
-    from ampnet_opt.runtime.sidecar import read_sidecar
+    from ampnet_opt.runtime.sidecar import parse_sidecar
 
     # Threads are the cpu backend's alone; the others refuse a number.
-    engine = Engine.load(subject.path, subject.threads if read_sidecar(subject.path).backend == "cpu" else None)
+    engine = Engine.load(subject.path, subject.threads if parse_sidecar(subject.path).backend == "cpu" else None)
     made = engine.sidecar
     library = {"cpu": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[made.backend]
     versions = {library: str(sys.modules[library].__version__)}

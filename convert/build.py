@@ -28,10 +28,19 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, fingerprint
 from ampnet_opt.files import PathLike, new_directory, require_new
 from ampnet_opt.labels import label_indices
-from ampnet_opt.runtime.build import TABLE, TYPED, UNSIGNED, WEAK, Origin, Prepared, engine_name, form_for, write_engine
-from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
-from ampnet_opt.runtime.cpu import require_precision
-from ampnet_opt.runtime.plan import require_library
+from ampnet_opt.runtime.build import (
+    TABLE,
+    TYPED,
+    UNSIGNED,
+    WEAK,
+    Origin,
+    Prepared,
+    engine_name,
+    form_for,
+    require_possible,
+    write_engine,
+)
+from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
 from ampnet_opt.sensitivity.mixed import Mixed, choose
@@ -141,7 +150,7 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
     require_consistent(options)
-    _require_possible(options)
+    require_possible(options.backend, options.precisions, options.builder, options.batch)
     started, form = time.monotonic(), form_for(options.backend, options.builder)
     recipe = recipe_of(checkpoint, options, [form], step)
     shared_seconds = time.monotonic() - started
@@ -167,16 +176,6 @@ def require_consistent(options: Options) -> None:
         raise MisuseError("int8 needs faces to calibrate on")
     if "bf16" in options.precisions and options.backend != "cpu":
         raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
-
-
-def _require_possible(options: Options) -> None:
-    """So is what this machine cannot do."""
-    if options.backend == "cpu":
-        for precision in options.precisions:
-            require_precision(precision)
-    else:
-        require_library(options.backend)
-    require_options(options.backend, options.builder, options.precisions, options.batch)
 
 
 def _verifying_inputs(source: Source, options: Options) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ampnet_opt import __version__
 from ampnet_opt.files import sha256
-from ampnet_opt.runtime.builder_options import BuilderOptions
-from ampnet_opt.runtime.cpu import ARITHMETIC
+from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
+from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
 from ampnet_opt.runtime.inspector import list_layers
 from ampnet_opt.runtime.ir import build_ir
 from ampnet_opt.runtime.layers import Expected
-from ampnet_opt.runtime.plan import DEFAULTS, build_plan, needs_typed_graph
+from ampnet_opt.runtime.plan import DEFAULTS, build_plan, needs_typed_graph, require_library
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.trt import PLAN
 from ampnet_opt.runtime.watch import Progress
@@ -64,6 +64,16 @@ def form_for(backend: str, options: BuilderOptions = DEFAULTS) -> str:
     return TYPED if needs_typed_graph(backend, options) else WEAK
 
 
+def require_possible(backend: str, precisions: Sequence[str], options: BuilderOptions, batch: BatchRange) -> None:
+    """What can be known to fail on this machine is said before minutes of work; errors as of what is asked."""
+    if backend == "cpu":
+        for precision in precisions:
+            require_precision(precision)
+    else:
+        require_library(backend)
+    require_options(backend, options, precisions, batch)
+
+
 def write_engine(
     directory: Path,
     backend: str,
@@ -74,9 +84,9 @@ def write_engine(
     compute_capabilities: Sequence[str] = (),
     options: BuilderOptions = DEFAULTS,
     seconds_before: float = 0.0,
-) -> None:
+) -> Sidecar:
     """Compile a graph of the form `form_for(backend, options)` into `directory`, where the table of int8 lies already; then
-    write the sidecar.
+    write the sidecar, which is returned.
 
     progress, compute_capabilities, options: as of `build_plan`. seconds_before: what preparing the graph took. Raises
     AmpnetError when the backend is missing or refuses, OSError when a file cannot be written.
@@ -102,7 +112,9 @@ def write_engine(
     )
     kept = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
     expected = {node: names for node, names in prepared.expected.items() if node not in kept}
-    replace(sidecar, layers=list_layers(directory, sidecar, expected)).write(directory)
+    sidecar = replace(sidecar, layers=list_layers(directory, sidecar, expected))
+    sidecar.write(directory)
+    return sidecar
 
 
 def _compile(

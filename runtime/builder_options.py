@@ -10,6 +10,7 @@ from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime.build_log import LogFile
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.trt import load_library, new_logger
+from ampnet_opt.words import count
 
 HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 LEVELS = range(6)
@@ -138,7 +139,7 @@ def _require_dla(trt: Any, core: int, precisions: Sequence[str], batch: BatchRan
         )
     cores = new_builder(trt, new_logger(trt)).num_DLA_cores
     if core >= cores:
-        found = f"has {cores} DLA core{'' if cores == 1 else 's'}, counted from 0" if cores else "has no DLA"
+        found = f"has {count(cores, 'DLA core')}, counted from 0" if cores else "has no DLA"
         raise AmpnetError(f"this machine {found}, as TensorRT {trt.__version__} sees it; there is DLA on {HAVE_DLA}")
 
 

@@ -14,10 +14,10 @@ from typing import IO, Any, Dict, Iterator, List, Optional
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import PathLike, require_file
 from ampnet_opt.runtime.build import TABLE, TYPED, Origin, Prepared
-from ampnet_opt.runtime.cpu import CAPABILITY
 from ampnet_opt.runtime.engine import BACKENDS
 from ampnet_opt.runtime.golden import Golden
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
+from ampnet_opt.runtime.sidecar import PRECISIONS
 from ampnet_opt.runtime.typed import require_types
 
 NAME = "bundle.json"
@@ -192,7 +192,7 @@ def _parse(path: Path, text: bytes) -> Contents:
     if contents.parts is None and contents.engine_files is None:
         raise ValueError("it has neither graphs nor an engine")
     precisions = {contents.engine_precision} if contents.parts is None else {part.precision for part in contents.parts}
-    if contents.backend not in BACKENDS or not precisions <= {*CAPABILITY}:  # both become names of directories
+    if contents.backend not in BACKENDS or not precisions <= {*PRECISIONS}:  # both become names of directories
         raise ValueError(f"it is for {contents.backend}, {', '.join(map(str, precisions))}")
     if (contents.origin is None) != (contents.parts is None):
         raise ValueError("it says nothing of its checkpoint" if contents.origin is None else "it has no graphs")

@@ -44,9 +44,15 @@ def capabilities() -> List[str]:
     return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
+def precisions() -> List[str]:
+    """The engine precisions that this processor computes in."""
+    able = capabilities()
+    return [name for name, capability in CAPABILITY.items() if capability in able]
+
+
 def require_precision(precision: str) -> None:
     """AmpnetError when this processor does not compute in `precision`: nothing is done in another one instead."""
-    able = [name for name, capability in CAPABILITY.items() if capability in capabilities()]
+    able = precisions()
     if precision not in able:
         raise AmpnetError(f"this processor does not compute in {precision}; the cpu backend here can run {', '.join(able)}")
 

@@ -10,7 +10,7 @@ from typing import Any, Iterable, Iterator, List, Optional, Tuple, Type
 
 import numpy as np
 
-from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike
 from ampnet_opt.runtime.device_array import DeviceArray, device_array, is_on_device
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
@@ -56,10 +56,7 @@ class Engine:
         when there is no engine there, AmpnetError when it is damaged or made for another machine or version.
         """
         sidecar = read_sidecar(directory, trusted)
-        name = BACKENDS.get(sidecar.backend)
-        if name is None:
-            raise AmpnetError(f"engine {directory} is for backend {sidecar.backend!r}, which this version does not know")
-        backend = import_module(name)
+        backend = import_module(BACKENDS[sidecar.backend])
         if contexts < 1:
             raise MisuseError(f"contexts must be at least 1, got {contexts}")
         options = {} if sidecar.backend == "cpu" else {"contexts": contexts, "cuda_graph": cuda_graph}

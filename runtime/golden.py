@@ -47,8 +47,12 @@ class Golden:
         return golden
 
     def error(self, logits: np.ndarray) -> float:
-        """Relative error of `logits`: root of the mean square, over that of the float logits."""
-        return float(np.sqrt(np.mean((logits - self.logits) ** 2) / np.mean(self.logits**2)))
+        return relative_error(logits, self.logits)
+
+
+def relative_error(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Root of the mean square of the difference, over that of the reference."""
+    return float(np.sqrt(np.mean((logits - reference) ** 2) / np.mean(reference**2)))
 
 
 def require_right(directory: Path, golden: Golden, graph_error: float) -> None:

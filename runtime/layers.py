@@ -13,6 +13,7 @@ from math import prod
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.words import count
 
 CONVOLUTION, PRODUCT, REFORMAT, QUANTISATION, OTHER = "convolution", "matrix product", "reformat", "quantisation", "other"
 WEIGHTED = (CONVOLUTION, PRODUCT)
@@ -210,8 +211,3 @@ def sentence(record: Dict[str, Any]) -> str:
     if record["untold"]:
         parts.append(f"{len(record['untold'])} of which the engine's list does not tell")
     return ", ".join([*parts, count(record["reformats"], "reformat")])
-
-
-def count(number: int, noun: str) -> str:
-    """ "1 layer", "2 layers"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -119,7 +119,7 @@ def parse_sidecar(directory: PathLike) -> Sidecar:
     for name in sidecar.files:
         if Path(name).name != name or name in {"", ".."} or not name.isprintable():
             raise AmpnetError(f"{path} names a file outside the engine: {name!r}")
-    missing = [name for name in ESSENTIAL.get(sidecar.backend, ()) if name not in sidecar.files]
+    missing = [name for name in ESSENTIAL[sidecar.backend] if name not in sidecar.files]
     if missing:
         raise AmpnetError(f"{path} is damaged (it has no hash of {missing[0]}); build the engine again")
     return sidecar

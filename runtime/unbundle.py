@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Callable, ContextManager, Dict, Optional, Sequence
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, new_directory, require_new
-from ampnet_opt.runtime.build import TABLE, engine_name, form_for, write_engine
-from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
+from ampnet_opt.runtime.build import TABLE, engine_name, form_for, require_possible, write_engine
+from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
-from ampnet_opt.runtime.cpu import require_precision
 from ampnet_opt.runtime.engine import BACKENDS
 from ampnet_opt.runtime.golden import require_right
-from ampnet_opt.runtime.plan import DEFAULTS, require_library
-from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
+from ampnet_opt.runtime.plan import DEFAULTS
+from ampnet_opt.runtime.sidecar import BatchRange, Sidecar, read_sidecar
 
 # As of convert.build: `step(what, total)` opens a step, and gives what is called with the units done.
 Steps = Callable[[str, int], ContextManager[Callable[[float], None]]]
@@ -55,22 +54,12 @@ def build_bundle(
         targets = {name: require_new(Path(output) / engine_name(contents.backend, name), force) for name in chosen}
         if contents.parts is None:
             return {target: _unpack(bundle, target, step) for target in targets.values()}
-        _require_possible(contents.backend, chosen)
-        require_options(contents.backend, options, chosen, batch)
+        require_possible(contents.backend, chosen, options, batch)
         parts = {part.precision: part for part in contents.parts}
         return {
             target: _build(bundle, parts[name], target, batch, compute_capabilities, options, step)
             for name, target in targets.items()
         }
-
-
-def _require_possible(backend: str, precisions: List[str]) -> None:
-    """What can be known to fail is said before minutes of work."""
-    if backend == "cpu":
-        for precision in precisions:
-            require_precision(precision)
-    else:
-        require_library(backend)
 
 
 def _build(
@@ -88,8 +77,8 @@ def _build(
         if part.precision == "int8":
             bundle.copy(TABLE, directory)
         prepared = bundle.prepared(part, form_for(contents.backend, options))
-        write_engine(directory, contents.backend, contents.origin, prepared, batch, progress, compute_capabilities, options)
-        reason = _not_runnable(directory)
+        machine = (batch, progress, compute_capabilities, options)
+        reason = _not_runnable(write_engine(directory, contents.backend, contents.origin, prepared, *machine))
         if not reason:
             require_right(directory, bundle.golden(), part.graph_error)
     return reason
@@ -100,17 +89,16 @@ def _unpack(bundle: Bundle, target: Path, step: Steps) -> str:
         for name in bundle.contents.engine_files or []:
             bundle.copy(name, directory)
         sidecar = read_sidecar(directory)
-        if engine_name(sidecar.backend, sidecar.precision) != target.name:
+        name = engine_name(sidecar.backend, sidecar.precision)
+        if name != target.name:
             raise AmpnetError(
-                f"bundle {bundle.path} is damaged (its engine is {engine_name(sidecar.backend, sidecar.precision)}, not "
-                f"{target.name}); copy it again, or make another"
+                f"bundle {bundle.path} is damaged (its engine is {name}, not {target.name}); copy it again, or make another"
             )
-        return _not_runnable(directory)
+        return _not_runnable(sidecar)
 
 
-def _not_runnable(directory: Path) -> str:
+def _not_runnable(sidecar: Sidecar) -> str:
     """Why this machine cannot run an engine, or ""."""
-    sidecar = read_sidecar(directory)
     try:
         import_module(BACKENDS[sidecar.backend]).check(sidecar)
     except AmpnetError as error:

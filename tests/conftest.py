@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import CACHE_VARIABLE
+from ampnet_opt.runtime import cuda
 from recorded import published_weights
 
 # A test is right or wrong, however long a busy machine takes for it.
@@ -23,6 +25,16 @@ def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {f"module.{key}": torch.from_numpy(np.asarray(value)) for key, value in published_weights().items()}
     torch.save({"epoch": 3, "state_dict": state, "best_acc": 89.25}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def no_gpu() -> None:
+    """For tests of what is said where there is no GPU."""
+    try:
+        found = cuda.gpu()
+    except AmpnetError:
+        return
+    pytest.skip(f"there is a GPU here: {found.name}")
 
 
 @pytest.fixture(autouse=True, scope="session")

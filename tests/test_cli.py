@@ -464,3 +464,9 @@ def test_run_refuses_an_engine(world: World, tmp_path: Path, damage: Callable[[P
     damage(engine)
     result = fails(1, words, "run", engine, world.images / "0.png", "--landmarks", world.data)
     assert result.stdout == ""
+
+
+def test_the_command_line_starts_without_numpy() -> None:
+    code = "import sys, ampnet_opt.cli; print({'numpy', 'PIL', 'torch', 'openvino'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

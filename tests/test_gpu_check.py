@@ -24,18 +24,8 @@ from ampnet_opt.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import Face
 from ampnet_opt.labels import PRESETS
-from ampnet_opt.runtime import cuda
 
 TOOL = Path(ampnet_opt.__file__).resolve().parents[1] / "tools" / "gpu_check"
-
-
-@pytest.fixture(scope="module")
-def no_gpu() -> None:
-    try:
-        found = cuda.gpu()
-    except AmpnetError:
-        return
-    pytest.skip(f"there is a GPU here: {found.name}")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import sidecars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,23 +28,7 @@ from ampnet_opt.runtime.plan import build_plan
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.trt_executor import Key, Step, next_step
 
-SIDECAR = Sidecar(
-    backend="tensorrt-rtx",
-    backend_version="",
-    precision="fp32",
-    classes=list(PRESETS["ferplus"]),
-    image_input="uint8",
-    patch_radius=5,
-    trained=False,
-    batch=BatchRange(1, 1, 4),
-    files={},
-    checkpoint_sha256="",
-    graph_sha256="",
-    built="",
-    build_seconds=0.0,
-    ampnet_opt_version="",
-    target={"compute_capabilities": ["8.6"]},
-)
+SIDECAR = replace(sidecars.SIDECAR, batch=BatchRange(1, 1, 4))
 
 
 def installed() -> Sidecar:
@@ -57,15 +42,6 @@ def gpu() -> cuda.Gpu:
         return cuda.gpu()
     except AmpnetError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture
-def no_gpu() -> None:
-    try:
-        found = cuda.gpu()
-    except AmpnetError:
-        return
-    pytest.skip(f"there is a GPU here: {found.name}")
 
 
 def test_patch_releases_of_rtx_share_plans_and_others_do_not(no_gpu: None) -> None:

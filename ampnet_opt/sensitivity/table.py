@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
-from ampnet_opt.benchmarks.report import count, new_table
+from ampnet_opt.benchmarks.report import new_table
 from ampnet_opt.sensitivity.analysis import Sensitivity
 from ampnet_opt.sensitivity.effect import Effect
+from ampnet_opt.words import count
 
 
 def render(found: Sensitivity, most: int) -> Group:

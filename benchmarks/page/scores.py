@@ -11,7 +11,8 @@ from ampnet_opt.benchmarks.metrics import Estimate
 from ampnet_opt.benchmarks.page.charts import WHOLE, Axis, axis_over, bar, interval, scale
 from ampnet_opt.benchmarks.page.data import Page
 from ampnet_opt.benchmarks.page.html import Html, element, join, row, signed, table
-from ampnet_opt.benchmarks.report import count, megabytes, milliseconds, percent, ratio
+from ampnet_opt.benchmarks.report import megabytes, milliseconds, percent, ratio
+from ampnet_opt.words import count
 
 
 def accuracy(page: Page) -> Html:
