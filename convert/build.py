@@ -16,7 +16,7 @@ import onnx
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
-from ampnet_opt.convert.cpu import unsigned_graph
+from ampnet_opt.convert.cpu import cpu_graph
 from ampnet_opt.convert.expected import expected_layers
 from ampnet_opt.convert.export import ImageInput, random_faces
 from ampnet_opt.convert.half import to_half
@@ -131,7 +131,8 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
     """`recipe.model(precision)` in the form (of runtime.build) that a backend takes."""
     kept, expected = None, expected_layers(model, precision)
     if form == UNSIGNED:
-        graph = unsigned_graph(model, precision)
+        model = cpu_graph(model, precision)
+        graph, expected = model.SerializeToString(), expected_layers(model, precision)
     elif form == WEAK:
         graph = float_weights(model).SerializeToString()
     else:

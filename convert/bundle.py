@@ -12,13 +12,13 @@ from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
 from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert.build import Options, Recipe, Steps, prepared, recipe_of, require_consistent
-from ampnet_opt.convert.expected import expected_layers
 from ampnet_opt.files import PathLike, require_new
 from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.build import TABLE, TYPED
 from ampnet_opt.runtime.bundle import GOLDEN, Part
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.golden import Golden
+from ampnet_opt.runtime.layers import Expected
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
@@ -71,12 +71,13 @@ def _part(recipe: Recipe, precision: str, target: Target, golden: Golden, folder
     model = recipe.model(precision)
     error = golden.error(graph_logits(model, [(golden.images, golden.landmarks)])) if precision == "int8" else 0.0
     graphs, kept, record = {}, None, None
+    expected: Expected = {}
     for form in target.forms:
         ready = prepared(recipe, model, precision, form)
         digest = sha256(ready.graph).digest()
         if digest not in stored:
             stored[digest] = f"{precision}-{form}.onnx"
             (folder / stored[digest]).write_bytes(ready.graph)
-        graphs[form], record = stored[digest], ready.mixed_precision
+        graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
         kept = ready.float32_layers if form == TYPED else kept
-    return Part(precision, graphs, error, kept, record, expected_layers(model, precision))
+    return Part(precision, graphs, error, kept, record, expected)

@@ -6,6 +6,8 @@ import onnx
 
 from ampnet_opt.convert.graph import GraphIndex
 
+PRODUCTS = {"Conv", "Gemm", "MatMul"}
+
 
 def expected_layers(model: onnx.ModelProto, precision: str) -> dict[str, list[str]]:
     """Convolutions and matrix products with weights, as of `runtime.layers.Expected`.
@@ -17,15 +19,18 @@ def expected_layers(model: onnx.ModelProto, precision: str) -> dict[str, list[st
     return {
         node.name: [reader.name for reader in index.readers(node.output[0]) if _scales(reader, index)]
         for node in model.graph.node
-        if node.op_type in {"Conv", "Gemm"} and (precision != "int8" or _maker(node.input[1], index) == "DequantizeLinear")
+        if node.op_type in PRODUCTS and _has_weights(node, index, precision == "int8")
     }
 
 
+def _has_weights(node: onnx.NodeProto, index: GraphIndex, quantised: bool) -> bool:
+    made = index.maker(node.input[1], "DequantizeLinear")
+    return _is_constant(made.input[0], index) if made is not None else not quantised and _is_constant(node.input[1], index)
+
+
 def _scales(node: onnx.NodeProto, index: GraphIndex) -> bool:
-    constants = [name for name in node.input if name in index.constants or _maker(name, index) == "Constant"]
-    return node.op_type == "Mul" and bool(constants)
+    return node.op_type == "Mul" and any(_is_constant(name, index) for name in node.input)
 
 
-def _maker(tensor: str, index: GraphIndex) -> str:
-    maker = index.producers.get(tensor)
-    return maker.op_type if maker is not None else ""
+def _is_constant(tensor: str, index: GraphIndex) -> bool:
+    return tensor in index.constants or index.maker(tensor, "Constant") is not None

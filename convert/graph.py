@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from graphlib import TopologicalSorter
+from onnx import helper, numpy_helper
 
 
 class GraphIndex:
@@ -27,8 +29,43 @@ class GraphIndex:
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         return [node for node, _ in self.consumers.get(tensor, [])]
 
+    def only_reader(self, tensor: str, op_type: str) -> onnx.NodeProto | None:
+        """The node that reads `tensor`, when no other does and it is an `op_type`."""
+        readers = self.readers(tensor)
+        return readers[0] if len(readers) == 1 and readers[0].op_type == op_type else None
+
+    def maker(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`, when it is of the first type; with more, the one that makes its first input..."""
+        node = None
+        for op_type in op_types:
+            node = self.producers.get(tensor)
+            if node is None or node.op_type != op_type:
+                return None
+            tensor = node.input[0]
+        return node
+
     def array(self, tensor: str) -> np.ndarray:
         return numpy_helper.to_array(self.constants[tensor])
+
+
+class NewNodes:
+    """Nodes to add to a graph, named after what they make: `prefix/name`. Constants go into the graph at once."""
+
+    def __init__(self, graph: onnx.GraphProto, prefix: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self._graph, self._prefix = graph, prefix
+
+    def add(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Append a node with one output, and return that."""
+        return self.add_named(op_type, inputs, [f"{self._prefix}/{name}"], **attributes)[0]
+
+    def add_named(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> Sequence[str]:
+        """Append a node that makes `outputs`, tensors with names of their own."""
+        self.nodes.append(helper.make_node(op_type, inputs, outputs, name=outputs[0], **attributes))
+        return outputs
+
+    def constant(self, name: str, value: np.ndarray | Sequence[int]) -> str:
+        return add_constant(self._graph, f"{self._prefix}/{name}", np.asarray(value))
 
 
 def constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -55,6 +92,30 @@ def without_unneeded(
             kept.append(node)
             wanted.update(name for name in node.input if name)
     return kept[::-1]
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute, or what it is when not given."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """`nodes`, each after those that make its inputs."""
+    makers = {name: i for i, node in enumerate(nodes) for name in node.output}
+    needs = {i: {makers[name] for name in node.input if name in makers} for i, node in enumerate(nodes)}
+    return [nodes[i] for i in TopologicalSorter(needs).static_order()]
+
+
+def static_shapes(graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, tuple[int | None, ...]]:
+    """Shapes of a graph's tensors as far as they can be inferred; None where a dimension is dynamic."""
+    bare = onnx.GraphProto()
+    bare.CopyFrom(graph)
+    del bare.value_info[:]  # what earlier passes left may be stale
+    inferred = onnx.shape_inference.infer_shapes(helper.make_model(bare, opset_imports=list(opsets))).graph
+    return {
+        value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:

@@ -11,6 +11,7 @@ from ampnet_opt.runtime.cpu import MODEL, core, load_openvino, require_precision
 from ampnet_opt.runtime.sidecar import INPUTS
 
 HALF = {"fp16", "bf16"}
+CROPS = {"GatherND", "MatMul"}  # what cuts patches out of the feature map
 REASON = 300  # characters of what OpenVINO says, which can be pages
 
 
@@ -43,22 +44,26 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
 
 
 def _keep_landmarks_exact(network: ElementTree.Element) -> None:
-    """Mark all layers from the landmarks to their rounding as precise: in half precision a box could move by a cell.
+    """Mark all layers from the landmarks to the crops as precise: in half precision a box could move by a cell.
 
-    What follows the rounding are integers of two digits, exact in any type.
+    Positions in pixels lose their fractions there, and numbers of cells their last digits.
     """
     layers = {layer.get("id"): layer for layer in network.iterfind("layers/layer")}
     readers: Dict[Optional[str], List[Optional[str]]] = {}
     for edge in network.iterfind("edges/edge"):
         readers.setdefault(edge.get("from-layer"), []).append(edge.get("to-layer"))
     waiting = [number for number, layer in layers.items() if layer.get("name") == INPUTS[1]]
+    seen = set()
     while waiting:
         number = waiting.pop()
+        if number in seen:
+            continue
+        seen.add(number)
         layer = layers[number]
         info = layer.find("rt_info")
         if info is None:
             info = ElementTree.Element("rt_info")
             layer.insert(1 if layer.find("data") is not None else 0, info)
         ElementTree.SubElement(info, "attribute", name="precise", version="0")
-        if layer.get("type") != "Round":
+        if layer.get("type") not in CROPS:
             waiting += readers.get(number, [])

@@ -61,16 +61,20 @@ def cpu_layers(compiled: Any) -> List[Layer]:
 
 
 def _runs_once(op: Any) -> bool:
-    """Constants, and their reorders."""
+    """Constants, and what only moves them."""
     kind = _info(op)["layerType"]
-    return kind in NOT_LAYERS or (kind == "Reorder" and _info(_producer(op.input(0)))["layerType"] == "Const")
+    return kind in NOT_LAYERS or (kind in {"Reorder", "Transpose"} and _is_constant(_producer(op.input(0))))
+
+
+def _is_constant(op: Any) -> bool:
+    return _info(op)["layerType"] == "Const" or (bool(op.inputs()) and _runs_once(op))
 
 
 def _cpu_layer(op: Any) -> Layer:
     info = _info(op)
     kind = info["layerType"]
     # The other constants are biases and scales of what was fused into it.
-    weights = [port for port in op.inputs() if _info(_producer(port))["layerType"] == "Const"][:1]
+    weights = [port for port in op.inputs() if _is_constant(_producer(port))][:1]
     roles = {"Convolution": CONVOLUTION, "FullyConnected": PRODUCT, "Reorder": REFORMAT, "FakeQuantize": QUANTISATION}
     role = roles.get(kind, OTHER)
     size = sum(prod(port.get_shape()) * port.get_element_type().size for port in weights) if role in WEIGHTED else None

@@ -71,8 +71,10 @@ def test_logits_are_close(both: tuple[onnx.ModelProto, onnx.ModelProto, list[str
     inputs = near_half_cells()
     (expected,), (got,) = run(model, inputs, False), run(half, inputs, False)
     assert got.dtype == np.float32
-    spread = expected.std(0).max()
-    assert 0 < abs(got - expected).max() < 0.5 * spread
+    error = got - expected
+    offset = error.mean(0)  # of all faces alike: rounding that went one way, of which a moved box is no cause
+    assert 0 < abs(error - offset).max() < 0.5 * expected.std(0).max()
+    assert abs(offset).max() < 0.02 * abs(expected).max()
 
 
 def test_inputs_and_outputs_keep_their_types(both: tuple[onnx.ModelProto, onnx.ModelProto, list[str]]) -> None:

@@ -106,7 +106,7 @@ def test_a_float_engine_computes_all_weights_in_its_precision(precision: str) ->
     pytest.importorskip("openvino")
     if cpu.CAPABILITY[precision] not in cpu.capabilities():
         pytest.skip(f"this processor does not compute in {precision}")
-    expected = expected_layers(float_graph(), precision)
+    expected = expected_layers(convert_cpu.cpu_graph(float_graph(), precision), precision)
     record = record_of(float_graph(), precision, expected)
     assert (record["downgraded"], record["untold"], record["by_design"]) == ({}, [], {})
     assert sum(record["as_asked"].values()) == len(expected)
