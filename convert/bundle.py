@@ -18,7 +18,6 @@ from ampnet_opt.runtime.build import TABLE, TYPED
 from ampnet_opt.runtime.bundle import GOLDEN, Part
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.golden import Golden
-from ampnet_opt.runtime.layers import Expected
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
@@ -71,13 +70,14 @@ def _part(recipe: Recipe, precision: str, target: Target, golden: Golden, folder
     model = recipe.model(precision)
     error = golden.error(graph_logits(model, [(golden.images, golden.landmarks)])) if precision == "int8" else 0.0
     graphs, kept, record = {}, None, None
-    expected: Expected = {}
+    expected: dict[str, list[str]] = {}
     for form in target.forms:
         ready = prepared(recipe, model, precision, form)
         digest = sha256(ready.graph).digest()
         if digest not in stored:
             stored[digest] = f"{precision}-{form}.onnx"
             (folder / stored[digest]).write_bytes(ready.graph)
-        graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
+        graphs[form], record = stored[digest], ready.mixed_precision
+        expected = {node: list(names) for node, names in ready.expected.items()}
         kept = ready.float32_layers if form == TYPED else kept
     return Part(precision, graphs, error, kept, record, expected)
