@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import cache_folder
+from ampnet_opt.runtime.compiled_cache import load_or_compile
 from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
 
 MODEL = "engine.xml"
-CACHED = 8  # compiled models that are kept, each as large as its engine
 # Arithmetic of the float part, and the capability that OpenVINO must report for the engine's precision.
 ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 CAPABILITY = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
@@ -74,23 +72,25 @@ def check(sidecar: Sidecar) -> None:
 
 
 def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
-    return Executor(directory / MODEL, sidecar.precision, threads, cached=True)
+    return Executor(directory / MODEL, sidecar.precision, threads, sidecar.files)
 
 
 class Executor:
     """Compiles the graph when it is first used: for one image with fixed shapes, for several or many with a dynamic batch.
 
     Fixed shapes save about an eighth of the latency of one image; another compiled graph would need as much memory again,
-    so only what is used is made. cached: whether OpenVINO may keep it, for the next process.
+    so only what is used is made. files: hashes of the engine's files, by which what was compiled is kept for the next
+    process; without them it is not.
     """
 
     # Images of one request of `run_many`. With a stream to itself, a core does as much with 4 as with 16, in less memory.
     MANY = 4
 
-    def __init__(self, path: Path, precision: str, threads: Optional[int], cached: bool = False) -> None:
-        self._cached = cached
+    def __init__(
+        self, path: Path, precision: str, threads: Optional[int], files: Optional[Mapping[str, str]] = None
+    ) -> None:
+        self._path, self._files = path, files
         self._tensor = load_openvino().Tensor
-        self._model = core().read_model(path)
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": ARITHMETIC[precision]}
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
@@ -108,7 +108,7 @@ class Executor:
         Batches are taken ahead: two for each of OpenVINO's streams, so that none waits for its next.
         """
         if self._parallel is None:
-            self._parallel = self._compile(-1, PERFORMANCE_HINT="THROUGHPUT", **self._cache())
+            self._parallel = self._load(-1, PERFORMANCE_HINT="THROUGHPUT")
         streams = self._parallel.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         idle = [self._parallel.create_infer_request() for _ in range(2 * streams)]
         busy: Deque[Tuple[Any, Any]] = deque()  # requests with their inputs, which must live as long
@@ -156,37 +156,25 @@ class Executor:
 
     def _request(self, single: bool) -> Any:
         if single not in self._requests:
-            compiled = self._compile(1 if single else -1, PERFORMANCE_HINT="LATENCY", **self._cache())
+            compiled = self._load(1 if single else -1, PERFORMANCE_HINT="LATENCY")
             self._requests[single] = compiled.create_infer_request()
         return self._requests[single]
 
-    def _cache(self) -> Dict[str, str]:
-        return _cache_folder() if self._cached else {}
+    def _load(self, batch: int, **config: Any) -> Any:
+        if self._files is None:
+            return self._compile(batch, **config)
+        identity = {"files": dict(self._files), "batch": batch}
+        make = partial(self._compile, batch, **config)
+        return load_or_compile(load_openvino(), core(), identity, {**self._config, **config}, make)
 
     def _compile(self, batch: int, **config: Any) -> Any:
-        model = self._model.clone()
+        model = core().read_model(self._path)
         model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
         return core().compile_model(model, "CPU", {**self._config, **config})
 
     def close(self) -> None:
         self._requests.clear()
         self._parallel = None
-
-
-def _cache_folder() -> Dict[str, str]:
-    """Where OpenVINO keeps what it compiled, which halves the time to the first result; nothing where it cannot write.
-
-    It knows a model by its contents, its version and the processor, and compiles again what it cannot read. It never
-    deletes: all but the newest few go here.
-    """
-    try:
-        folder = cache_folder("openvino")
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(folder.glob("*.blob"), key=lambda blob: blob.stat().st_mtime)[:-CACHED]:
-            old.unlink()
-    except (OSError, AmpnetError):
-        return {}
-    return {"CACHE_DIR": str(folder)} if os.access(folder, os.W_OK) else {}
 
 
 def _logits(request: Any) -> np.ndarray:

@@ -88,9 +88,9 @@ class Sidecar:
 def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
     """The sidecar of an engine directory, after checking that every file it names is there and unchanged.
 
-    trusted: take files that were changed as well. A hash finds damage, and files of different engines; it is no signature:
-    whoever writes a plan can write its sidecar too. Raises MisuseError when `directory` is no engine, AmpnetError when the
-    engine is damaged or of another format.
+    trusted: take files that were changed as well, with the hashes that they have now. A hash finds damage, and files of
+    different engines; it is no signature: whoever writes a plan can write its sidecar too. Raises MisuseError when
+    `directory` is no engine, AmpnetError when the engine is damaged or of another format.
     """
     sidecar = parse_sidecar(directory)
     for name, state in file_states(directory, sidecar).items():
@@ -98,6 +98,7 @@ def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
             raise AmpnetError(f"engine {directory} is incomplete: {name} is missing; build it again")
         if state == CHANGED and trusted:
             log.warning("engine %s: %s does not match %s; taken as trusted", directory, name, NAME)
+            sidecar.files[name] = sha256(Path(directory) / name)  # it is known by what it is, not by what it was
         elif state == CHANGED:
             raise AmpnetError(
                 f"engine {directory} was changed after it was built: {name} does not match {NAME}; an engine is a program: "

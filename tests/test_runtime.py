@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -216,7 +217,7 @@ def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32
     assert (np.abs(logits - expected).max(1) < np.abs(moved - expected).max(1) / 4).all()
 
 
-@pytest.mark.parametrize("rest", [0, 5000])
+@pytest.mark.parametrize("rest", [0, 5000, 1_000_000])
 def test_a_compiled_model_comes_from_the_cache_and_a_broken_one_is_compiled_again(
     engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: int
 ) -> None:
@@ -236,6 +237,25 @@ def test_a_compiled_model_comes_from_the_cache_and_a_broken_one_is_compiled_agai
     kept.unlink()
     kept.write_bytes(content)
     np.testing.assert_array_equal(answer(), first)
+
+
+def test_a_changed_engine_that_is_trusted_is_not_taken_for_what_it_was(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(engines["fp32"], tmp_path / "engine")
+    inputs = pictures(1), points(1)
+
+    def answer(directory: Path, trusted: bool) -> np.ndarray:
+        with Engine.load(directory, trusted=trusted) as engine:
+            return engine.infer(*inputs)
+
+    before = answer(tmp_path / "engine", False)
+    for name in ("engine.xml", "engine.bin"):
+        shutil.copy(engines["int8"] / name, tmp_path / "engine" / name)
+    after = answer(tmp_path / "engine", True)
+    np.testing.assert_array_equal(after, answer(engines["int8"], False))
+    assert (after != before).any()
 
 
 def test_the_cache_of_compiled_models_keeps_the_newest(
