@@ -60,7 +60,7 @@ HARDWARE_COMPATIBLE = typer.Option(
 )
 DLA = typer.Option(None, "--dla", help="DLA core of a Jetson, from 0; for --fp16, one batch size.", rich_help_panel=_BUILDER)
 LOG = typer.Option(None, "--log", help="File that all messages of the library go to.", rich_help_panel=_BUILDER)
-THREADS = typer.Option(None, "--threads", min=1, help="CPU threads (default: one per core).")
+THREADS = typer.Option(None, "--threads", min=1, max=4096, help="CPU threads (default: one per core).")
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from ampnet_opt.runtime.compiled_cache import load_or_compile
 from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
 
 MODEL = "engine.xml"
+REASON = 300  # characters of what OpenVINO says
 # Arithmetic of the float part, and the capability that OpenVINO must report for the engine's precision.
 ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 CAPABILITY = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
@@ -53,6 +54,11 @@ def require_precision(precision: str) -> None:
     able = precisions()
     if precision not in able:
         raise AmpnetError(f"this processor does not compute in {precision}; the cpu backend here can run {', '.join(able)}")
+
+
+def said(error: Exception) -> str:
+    """What OpenVINO says in an exception, on one line; it can be pages."""
+    return " ".join(str(error).split())[:REASON]
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -168,9 +174,14 @@ class Executor:
         return load_or_compile(load_openvino(), core(), identity, {**self._config, **config}, make)
 
     def _compile(self, batch: int, **config: Any) -> Any:
-        model = core().read_model(self._path)
-        model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-        return core().compile_model(model, "CPU", {**self._config, **config})
+        try:
+            model = core().read_model(self._path)
+            model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
+            return core().compile_model(model, "CPU", {**self._config, **config})
+        except RuntimeError as error:  # of a file that was taken as trusted, or a processor that lacks what it needs
+            raise AmpnetError(
+                f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {said(error)}; build the engine again"
+            ) from error
 
     def close(self) -> None:
         self._requests.clear()

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.runtime.cpu import MODEL, core, load_openvino, require_precision
+from ampnet_opt.runtime.cpu import MODEL, core, load_openvino, require_precision, said
 from ampnet_opt.runtime.sidecar import INPUTS
 
 HALF = {"fp16", "bf16"}
 CROPS = {"GatherND", "MatMul"}  # what cuts patches out of the feature map
-REASON = 300  # characters of what OpenVINO says, which can be pages
 
 
 def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], str]:
@@ -26,13 +25,12 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
     try:
         network = core().read_model(graph)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise AmpnetError(f"OpenVINO {openvino.__version__} cannot read the graph: {reason[:REASON]}") from error
+        raise AmpnetError(f"OpenVINO {openvino.__version__} cannot read the graph: {said(error)}") from error
     path = directory / MODEL
     try:
         openvino.save_model(network, path, compress_to_fp16=precision in HALF)
     except RuntimeError as error:  # how its writer reports a full disk, in no more words than "iostream error"
-        raise OSError(f"OpenVINO's writer failed, as on a full disk ({' '.join(str(error).split())})") from error
+        raise OSError(f"OpenVINO's writer failed, as on a full disk ({said(error)})") from error
     tree = ElementTree.parse(path)
     if precision in HALF:
         _keep_landmarks_exact(tree.getroot())

@@ -258,6 +258,14 @@ def test_a_changed_engine_that_is_trusted_is_not_taken_for_what_it_was(
     assert (after != before).any()
 
 
+def test_a_broken_engine_that_is_trusted_is_refused_in_words(engines: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(engines["fp32"], tmp_path / "engine")
+    model = tmp_path / "engine" / "engine.xml"
+    model.write_bytes(model.read_bytes()[:3000])
+    with Engine.load(tmp_path / "engine", trusted=True) as engine, pytest.raises(AmpnetError, match="cannot load"):
+        engine.infer(pictures(1), points(1))
+
+
 def test_the_cache_of_compiled_models_keeps_the_newest(
     engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
