@@ -255,7 +255,7 @@ class Reduced:
     ("call", "name"),
     [
         ((os.system, "touch {}"), r"(posix|nt)\.system"),
-        ((open, "{}", "w"), r"io\.open"),
+        ((open, "{}", "w"), r"_?io\.open"),  # named otherwise since Python 3.12
         ((eval, "open('{}', 'w')"), r"builtins\.eval"),
         ((getattr, "{}", "upper"), r"builtins\.getattr"),
         ((np.fromfile, "{}"), r"numpy.*fromfile"),

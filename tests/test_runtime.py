@@ -17,7 +17,7 @@ from PIL import Image
 
 from ampnet_opt.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ampnet_opt.convert.build import Options, build
-from ampnet_opt.errors import MisuseError
+from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import Face
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.model import AMPNet
