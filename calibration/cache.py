@@ -1,4 +1,4 @@
-"""The histograms of a run, kept in the user's cache: a graph sees its data once, and goes on where it was stopped."""
+"""What a calibration measures, kept in the user's cache: a graph sees its data once, and goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def histograms(
     faces done. note: told once, in a sentence, when the cache cannot be written; the run goes on. Raises AmpnetError when
     a tensor holds NaN or infinity.
     """
-    name = f"{_key(graph_sha256, data_fingerprint, tensors)}.npz"
+    name = f"{_key(graph_sha256, data_fingerprint, *tensors)}.npz"
     try:
         file = cache_folder("calibration") / name
     except AmpnetError as error:
@@ -72,10 +72,27 @@ def histograms(
     return collect(model, tensors, load(faces[start:]), advance, found)
 
 
-def _key(graph_sha256: str, data_fingerprint: str, tensors: Sequence[str]) -> str:
-    """Hex digest of all that the histograms depend on: data, graph, and the versions of what reads and runs them."""
-    parts = [VERSION, __version__, onnxruntime.__version__, graph_sha256, data_fingerprint, *tensors]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def arrays(key: Sequence[object], names: Sequence[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `make()` gives, an array for each of `names`: from the cache, or put there.
+
+    key: all that they depend on, as JSON, but for the versions of what reads and runs the data. That the cache cannot be
+    written is not said: `histograms`, which comes first, does.
+    """
+    try:
+        file = cache_folder("calibration") / f"{_key(*key)}.npz"
+    except AmpnetError:
+        return make()
+    with contextlib.suppress(Exception), np.load(file, allow_pickle=False) as content:  # as in `_read`
+        return {name: content[str(i)] for i, name in enumerate(names)}
+    made = make()
+    with contextlib.suppress(AmpnetError):
+        _store(file, {str(i): made[name] for i, name in enumerate(names)})
+    return made
+
+
+def _key(*parts: object) -> str:
+    """Hex digest of `parts` and the versions of what reads and runs the data."""
+    return hashlib.sha256(json.dumps([VERSION, __version__, onnxruntime.__version__, *parts]).encode()).hexdigest()
 
 
 def _read(file: Path, tensors: Sequence[str]) -> tuple[int, dict[str, Histogram]]:
@@ -90,10 +107,15 @@ def _read(file: Path, tensors: Sequence[str]) -> tuple[int, dict[str, Histogram]
 
 
 def _write(file: Path, done: int, found: dict[str, Histogram]) -> None:
-    """Store the state after `done` faces, and forget the oldest files. Raises AmpnetError when it cannot be written."""
+    """Store the state after `done` faces; errors as of `_store`."""
     counts, limit, amax = zip(*((h.counts, h.limit, h.amax) for h in found.values()), strict=True)
+    _store(file, {"done": np.array(done), "counts": np.array(counts), "limit": np.array(limit), "amax": np.array(amax)})
+
+
+def _store(file: Path, content: dict[str, np.ndarray]) -> None:
+    """Write a file of arrays, and forget the oldest. Raises AmpnetError when it cannot be written."""
     with new_file(file) as temporary:
-        np.savez_compressed(temporary, done=done, counts=counts, limit=limit, amax=amax)
+        np.savez_compressed(temporary, **content)  # type: ignore[arg-type]
     with contextlib.suppress(OSError):  # another process may forget them too
         for old in sorted(file.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             old.unlink()

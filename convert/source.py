@@ -10,7 +10,7 @@ from hashlib import sha256
 import numpy as np
 import onnx
 
-from ampnet_opt.calibration.cache import histograms
+from ampnet_opt.calibration.cache import arrays, histograms
 from ampnet_opt.calibration.collect import Progress, collect
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
@@ -69,7 +69,7 @@ def source_of(checkpoint: Checkpoint, image_input: ImageInput) -> Source:
 def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Progress = lambda done: None) -> Int8:
     """Scales of every placed tensor, and corrections of every layer. method: of `METHODS`. progress: faces seen.
 
-    Histograms come from the cache where this graph has seen these faces already.
+    What this graph has shown of these faces before comes from the cache.
     """
 
     def load(left: Sequence[Face]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -79,5 +79,10 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
     found = histograms(source.graph, tensors, faces, load, source.sha256, data, progress, log.warning)
     amax = {name: METHODS[method](histogram) for name, histogram in found.items()}
     scales = shared_scales(amax, source.placement.groups())
-    corrections = bias_corrections(source.graph, source.placement, scales, load(spread(faces, CORRECTING_FACES)))
+    few = spread(faces, CORRECTING_FACES)
+    corrections = arrays(
+        ["bias", source.sha256, fingerprint(few), sorted(scales.items())],
+        source.placement.layers,
+        lambda: bias_corrections(source.graph, source.placement, scales, load(few)),
+    )
     return Int8(CalibrationTable(method, len(faces), data, source.sha256, scales), corrections)

@@ -10,7 +10,7 @@ from full_disk import no_file_beyond
 from test_calibration import TENSORS, tiny_graph
 
 from ampnet_opt.calibration import cache
-from ampnet_opt.calibration.cache import INTERVAL, KEPT, histograms
+from ampnet_opt.calibration.cache import INTERVAL, KEPT, arrays, histograms
 from ampnet_opt.calibration.collect import collect
 from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.errors import AmpnetError
@@ -219,3 +219,48 @@ def test_without_a_folder_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     run = Run()
     require_equal(run(), uncached())
     assert run.notes == ["this calibration is not cached: there is no home directory"]
+
+
+class Arrays:
+    """Arrays that are made anew only where the cache does not have them."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def make(self) -> dict[str, np.ndarray]:
+        self.made += 1
+        return {"/model/a": np.arange(3, dtype=np.float32), "b": np.ones((2, 2), np.float32)}
+
+    def __call__(self, *key: object) -> None:
+        found = arrays(key, ["/model/a", "b"], self.make)
+        assert list(found) == ["/model/a", "b"]
+        for name, expected in Arrays().make().items():
+            np.testing.assert_array_equal(found[name], expected)
+            assert found[name].dtype == np.float32
+
+
+def test_arrays_are_made_once_for_each_key(folder: Path) -> None:
+    run = Arrays()
+    for key in (["bias", 1.5], ["bias", 1.5], ["bias", 2.5], ["bias", 1.5]):
+        run(*key)
+    assert run.made == 2
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_arrays_are_made_again(kind: str, folder: Path) -> None:
+    run = Arrays()
+    run("bias")
+    (file,) = folder.iterdir()
+    DAMAGES[kind](file)
+    run("bias")
+    run("bias")
+    assert run.made == 2
+
+
+def test_arrays_are_made_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    run = Arrays()
+    run("bias")
+    run("bias")
+    assert run.made == 2

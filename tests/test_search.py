@@ -78,8 +78,9 @@ def ranking(**changes: object) -> Sensitivity:
     layers = placement().layers
     rows = [Row(name, "layer", (name,), (), Effect(20.0, 1.0 - i / 100, 1.0, 0.5)) for i, name in enumerate(layers)]
     known = int8().table
-    fields = {"graph_sha256": known.graph_sha256, "method": known.method, "mode": "only", **changes}
-    return Sensitivity("c", data_fingerprint="d", faces=4, reference_top1=0.5, int8=rows[0].effect, rows=rows, **fields)  # type: ignore[arg-type]
+    same = {name: getattr(known, name) for name in ("graph_sha256", "data_fingerprint", "method")}
+    fields = {**same, "mode": "only", **changes}
+    return Sensitivity("c", faces=4, reference_top1=0.5, int8=rows[0].effect, rows=rows, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tensorrt-rtx"])
@@ -103,7 +104,9 @@ def test_a_budget_that_cannot_be_held_is_refused() -> None:
         choose(float_graph(), int8(), ranking(), "tensorrt", in_two_batches(), LABELS, Budget(-101.0))
 
 
-@pytest.mark.parametrize("changes", [{"graph_sha256": "x"}, {"method": "mse"}, {"mode": "all-but"}])
+@pytest.mark.parametrize(
+    "changes", [{"graph_sha256": "x"}, {"method": "mse"}, {"mode": "all-but"}, {"data_fingerprint": "x"}]
+)
 def test_a_ranking_of_something_else_is_refused(changes: dict[str, str]) -> None:
     with pytest.raises(MisuseError, match="run ampnet-opt sensitivity"):
         choose(float_graph(), int8(), ranking(**changes), "cpu", in_two_batches(), LABELS, Budget(1.0))

@@ -53,6 +53,11 @@ def choose(
             f"the sensitivity analysis is of another graph, calibration ({ranking.method}) or mode ({ranking.mode}); "
             f"needed is one of this checkpoint, its --input, {table.method} and the mode only: run ampnet-opt sensitivity"
         )
+    if ranking.data_fingerprint != table.data_fingerprint:
+        raise MisuseError(
+            f"the sensitivity analysis is of a calibration on other faces ({ranking.faces}; here {table.faces}): run "
+            "ampnet-opt sensitivity with this --data, --split and --faces"
+        )
     reference = graph_logits(graph, batches)
     judged = 0
 
