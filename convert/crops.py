@@ -51,16 +51,16 @@ def gather_crops(graph: onnx.GraphProto) -> None:
     if stored is not None:
         cells = new.add("DequantizeLinear", [cells, *stored.input[1:]], "dequantized")
     sides = [windows.side for windows in groups for _ in range(windows.count)]
-    flat = [f"crop/flat_{k}" for k in range(len(sides))]
+    flat = [f"crop/patch_{k}" for k in range(len(sides))]
     new.add_named("Split", [cells, new.constant("sizes", [side**2 for side in sides])], flat, axis=1)
 
     replaced = {node.name for node in patches}
-    for patch, cut, side in zip(patches, flat, sides, strict=True):
-        shape = new.constant(f"{cut}_shape", [0, side, side, -1])
+    for k, (patch, cut, side) in enumerate(zip(patches, flat, sides, strict=True)):
+        shape = new.constant(f"shape_{k}", [0, side, side, -1])
         pair = [] if stored is None else _needless_pair(patch.output[0], stored, index)
         replaced.update(node.name for node in pair)
         output = pair[-1].output[0] if pair else patch.output[0]
-        new.add_named("Transpose", [new.add("Reshape", [cut, shape], f"{cut}_square")], [output], perm=[0, 3, 1, 2])
+        new.add_named("Transpose", [new.add("Reshape", [cut, shape], f"square_{k}")], [output], perm=[0, 3, 1, 2])
     nodes = in_order([node for node in graph.node if node.name not in replaced] + new.nodes)
     replace_nodes(graph, without_unneeded(nodes, [output.name for output in graph.output]))
 

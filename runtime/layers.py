@@ -76,7 +76,8 @@ def _cpu_layer(op: Any) -> Layer:
     # The other constants are biases and scales of what was fused into it.
     weights = [port for port in op.inputs() if _is_constant(_producer(port))][:1]
     roles = {"Convolution": CONVOLUTION, "FullyConnected": PRODUCT, "Reorder": REFORMAT, "FakeQuantize": QUANTISATION}
-    role = roles.get(kind, OTHER)
+    # "_fake" is OpenVINO's mark of a reorder that only renames: what it reads lies as its reader wants it.
+    role = OTHER if op.get_friendly_name().endswith("_fake") else roles.get(kind, OTHER)
     size = sum(prod(port.get_shape()) * port.get_element_type().size for port in weights) if role in WEIGHTED else None
     sources = tuple(name for name in info.get("originalLayersNames", "").split(",") if name)
     return Layer(op.get_friendly_name(), kind, role, PRECISIONS.get(info["runtimePrecision"], ""), size, sources)
