@@ -6,6 +6,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import List
 
 import numpy as np
 
@@ -57,15 +58,27 @@ def relative_error(logits: np.ndarray, reference: np.ndarray) -> float:
 
 def require_right(directory: Path, golden: Golden, graph_error: float) -> None:
     """AmpnetError when an engine is further from the float graph than `graph_error`, that of the graph it was built from,
-    explains. It runs the faces one by one and together, since backends compile these apart.
+    explains. It runs the faces in all the ways that backends compile apart.
     """
-    images, landmarks = golden.images, golden.landmarks
+    images, landmarks, count = golden.images, golden.landmarks, len(golden.images)
     with Engine.load(directory) as engine:
-        single = np.concatenate([engine.infer(images[i : i + 1], landmarks[i : i + 1]) for i in range(len(images))])
-        for logits, how in ((single, "one by one"), (engine.infer(images, landmarks), "as a batch")):
-            error = golden.error(logits)
+        ways = {
+            f"{size} at a time": np.concatenate(
+                [engine.infer(images[rows], landmarks[rows]) for rows in _batches(count, size)]
+            )
+            for size in sorted({1, engine.sidecar.batch.opt, count})
+        }
+        ways["as many faces"] = np.stack(list(engine.infer_each(zip(images, landmarks))))
+        for how, logits in ways.items():
+            error = golden.error(logits[:count])
             if not error <= FACTOR * graph_error + HALF_ERROR:
                 raise AmpnetError(
                     f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
                     f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; install another version of it"
                 )
+
+
+def _batches(count: int, size: int) -> List[np.ndarray]:
+    """Numbers of `count` faces in batches of `size`, the last filled up with the first faces again."""
+    filled = np.arange(-(-count // size) * size) % count
+    return list(filled.reshape(-1, size))

@@ -24,9 +24,9 @@ def list_layers(directory: Path, sidecar: Sidecar, expected: Expected) -> Dict[s
 
 
 def _open_cpu(directory: Path, sidecar: Sidecar) -> List[Layer]:
-    executor = cpu.Executor(directory / cpu.MODEL, sidecar.precision, None)
+    executor = cpu.Executor(directory / cpu.MODEL, sidecar.precision, None, {sidecar.batch.opt})
     try:
-        return cpu_layers(executor.compiled(single=sidecar.batch.opt == 1))
+        return cpu_layers(executor.compiled(sidecar.batch.opt))
     finally:
         executor.close()
 

@@ -23,7 +23,7 @@ from ampnet_opt.labels import PRESETS
 from ampnet_opt.model import AMPNet
 from ampnet_opt.runtime import Engine, cpu
 from ampnet_opt.runtime.engine import SIDE
-from ampnet_opt.runtime.sidecar import BatchRange
+from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 
 openvino = pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
 CLASSES = PRESETS["rafdb"]
@@ -215,6 +215,18 @@ def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32
     with Engine.load(engines["fp16"]) as engine:
         logits = engine.infer(images, near)
     assert (np.abs(logits - expected).max(1) < np.abs(moved - expected).max(1) / 4).all()
+
+
+def test_the_batch_that_a_profile_is_made_for_has_fixed_shapes(engines: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(engines["fp32"], tmp_path / "engine")
+    sidecar = replace(read_sidecar(tmp_path / "engine"), batch=BatchRange(1, 3, 4))
+    sidecar.write(tmp_path / "engine")
+    inputs = pictures(4), points(4)
+    with Engine.load(tmp_path / "engine") as engine:
+        logits = [engine.infer(*(value[:n] for value in inputs)) for n in (1, 2, 3, 4)]
+        assert sorted(engine._executor._requests) == [-1, 1, 3]
+    for n in (1, 2, 3):
+        np.testing.assert_allclose(logits[n - 1], logits[3][:n], atol=1e-5)
 
 
 @pytest.mark.parametrize("rest", [0, 5000, 1_000_000])

@@ -85,7 +85,7 @@ def choose(
 def _in_openvino(model: onnx.ModelProto, batches: Batches) -> np.ndarray:
     with TemporaryDirectory() as folder:
         cpu.build(model, "int8", Path(folder))
-        executor = Executor(Path(folder) / MODEL, "int8", None)
+        executor = Executor(Path(folder) / MODEL, "int8", None, {len(batches[0][0])})
         try:
             return np.concatenate([executor.run(images, landmarks) for images, landmarks in batches])
         finally:
