@@ -113,9 +113,8 @@ def _joined(graph: onnx.GraphProto, gates: Sequence[_Gate], prefix: str) -> list
 
     def hidden(pool: str, name: str) -> str:
         vectors = new.add("Reshape", [new.add(pool, [joined], f"{name}_map"), rows], name)  # [count, N, channels]
-        return new.add(
-            "Relu", [new.add("Add", [new.add("MatMul", [vectors, w1], f"{name}_w1"), b1], f"{name}_b1")], f"{name}_1"
-        )
+        product = new.add("MatMul", [vectors, w1], f"{name}_product")
+        return new.add("Relu", [new.add("Add", [product, b1], f"{name}_sum")], f"{name}_hidden")
 
     both = new.add("Add", [hidden("GlobalAveragePool", "mean"), hidden("GlobalMaxPool", "peak")], "hidden")
     opened = new.add("Sigmoid", [new.add("Add", [new.add("MatMul", [both, w2], "product"), b2], "sum")], "opened")

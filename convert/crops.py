@@ -45,9 +45,8 @@ def gather_crops(graph: onnx.GraphProto) -> None:
     cells = new.add("Reshape", [cells, new.constant("cells_shape", [0, CELLS, -1])], "cells")
     cells = new.add("Pad", [cells, new.constant("one_cell", [0, 0, 0, 0, 1, 0])], "padded")
     numbers = new.add("Concat", [_numbers(new, windows, i) for i, windows in enumerate(groups)], "numbers", axis=1)
-    cells = new.add(
-        "GatherND", [cells, new.add("Cast", [numbers], "indices", to=onnx.TensorProto.INT64)], "gathered", batch_dims=1
-    )
+    numbers = new.add("Cast", [numbers], "indices", to=onnx.TensorProto.INT64)
+    cells = new.add("GatherND", [cells, numbers], "gathered", batch_dims=1)
     if stored is not None:
         cells = new.add("DequantizeLinear", [cells, *stored.input[1:]], "dequantized")
     sides = [windows.side for windows in groups for _ in range(windows.count)]
@@ -72,12 +71,14 @@ def _windows(patches: list[onnx.NodeProto], index: GraphIndex) -> list[_Windows]
     rows = bands and index.maker(bands.input[0], "Unsqueeze", "Concat")
     if split is None or rows is None or list(split.output) != [node.input[0] for node in patches]:
         return []
+    if split.input[-1] not in index.constants:
+        return []
     columns = [index.maker(node.input[1], "Transpose", "Slice", "Gather") for node in patches]
-    sides = list(index.array(split.input[1]))
+    sides = list(index.array(split.input[-1]))
     found, first = [], 0
     for tensor in rows.input:
         picked = index.maker(tensor, "Reshape", "Gather")
-        if picked is None or attribute(picked, "axis", 0) != 2 or index.array(picked.input[1]) != 1:
+        if picked is None or not _picks(picked, 2, 1, index):
             return []
         last = first
         while last < len(columns) and _is_column(columns[last], picked.input[0], last - first, index):
@@ -91,12 +92,12 @@ def _windows(patches: list[onnx.NodeProto], index: GraphIndex) -> list[_Windows]
 
 def _is_column(node: onnx.NodeProto | None, selectors: str, k: int, index: GraphIndex) -> bool:
     """Whether `node` picks window `k` of `selectors`."""
-    return (
-        node is not None
-        and node.input[0] == selectors
-        and attribute(node, "axis", 0) == 1
-        and bool(index.array(node.input[1]) == k)
-    )
+    return node is not None and node.input[0] == selectors and _picks(node, 1, k, index)
+
+
+def _picks(gather: onnx.NodeProto, axis: int, k: int, index: GraphIndex) -> bool:
+    constant = gather.input[1] in index.constants
+    return constant and attribute(gather, "axis", 0) == axis and np.array_equal(index.array(gather.input[1]), k)
 
 
 def _numbers(new: NewNodes, windows: _Windows, i: int) -> str:
@@ -118,8 +119,6 @@ def _needless_pair(patch: str, stored: onnx.NodeProto, index: GraphIndex) -> lis
     dequantize = quantize and index.only_reader(quantize.output[0], "DequantizeLinear")
     if quantize is None or dequantize is None:
         return []
-    for own, other in zip(quantize.input[1:], stored.input[1:], strict=True):
-        a, b = index.array(own), index.array(other)
-        if a.dtype != b.dtype or a != b:
-            return []
-    return [quantize, dequantize]
+    arrays = [[index.array(name) for name in node.input[1:] if name in index.constants] for node in (quantize, stored)]
+    same = [a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*arrays, strict=False)]
+    return [quantize, dequantize] if len(same) == 2 and all(same) else []

@@ -128,12 +128,9 @@ class Executor:
         if size not in self._parallel:
             self._parallel[size] = self._load(size, PERFORMANCE_HINT="THROUGHPUT")
         compiled = self._parallel[size]
-        idle = [
-            compiled.create_infer_request() for _ in range(2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        ]
-        busy: Deque[Tuple[Any, int, Any]] = (
-            deque()
-        )  # requests, with what they count and their inputs, which must live as long
+        requests = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        idle = [compiled.create_infer_request() for _ in range(requests)]
+        busy: Deque[Tuple[Any, int, Any]] = deque()  # requests, how many faces each has, its inputs, which must live as long
         try:
             for images, landmarks in chain([first], waiting):
                 if not idle:
