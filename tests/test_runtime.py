@@ -65,13 +65,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def engines(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Engine directories for batches of 1 to 4, by precision: fp32, int8, and fp16 where this processor computes in it."""
+    """Engine directories for batches of 1 to 4, by precision: fp32, int8, and those halves that this processor computes in."""
     folder = tmp_path_factory.mktemp("engines")
     faces = []
     for number, (image, landmarks) in enumerate(zip(pictures(4), points(4), strict=True)):
         Image.fromarray(image).save(folder / f"{number}.png")
         faces.append(Face(folder / f"{number}.png", landmarks))
-    precisions: list[Any] = ["fp32", "int8", *(["fp16"] if "FP16" in cpu.capabilities() else [])]
+    precisions: list[Any] = ["fp32", "int8", *sorted({"bf16", "fp16"} & {*cpu.precisions()})]
     options = Options("cpu", precisions, batch=BatchRange(1, 1, 4), faces=faces, method="minmax")
     return dict(zip(precisions, build(checkpoint, options, folder, quiet), strict=True))
 
@@ -201,10 +201,11 @@ def test_an_engine_is_freed_at_the_end_of_its_block_and_may_be_closed_twice(engi
     engine.close()
 
 
-def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32: Engine) -> None:
+@pytest.mark.parametrize("half", ["bf16", "fp16"])
+def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32: Engine, half: str) -> None:
     """Landmarks that float32 puts beside the middle between two cells, nearer than half precision can tell."""
-    if "fp16" not in engines:
-        pytest.skip("this processor does not compute in FP16 (OpenVINO's OPTIMIZATION_CAPABILITIES)")
+    if half not in engines:
+        pytest.skip(f"this processor does not compute in {half} (OpenVINO's OPTIMIZATION_CAPABILITIES)")
     rng = np.random.default_rng(9)
     middle = (rng.integers(4, 24, (4, 5, 2)) + 0.5) * CELL
     # Half precision rounds each onto the middle, and from there half to even: for every other one to the other cell.
@@ -212,7 +213,7 @@ def test_half_precision_follows_landmarks_exactly(engines: dict[str, Path], fp32
     images = pictures(4)
     expected = fp32.infer(images, near)
     moved = fp32.infer(images, near.astype(np.float16))
-    with Engine.load(engines["fp16"]) as engine:
+    with Engine.load(engines[half]) as engine:
         logits = engine.infer(images, near)
     assert (np.abs(logits - expected).max(1) < np.abs(moved - expected).max(1) / 4).all()
 
