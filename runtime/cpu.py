@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from functools import lru_cache, partial
 from itertools import chain
@@ -25,12 +26,29 @@ CAPABILITY = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 def load_openvino() -> Any:
     """The openvino module, or AmpnetError that says how to get it."""
     try:
-        import openvino
+        with _without_telemetry():
+            import openvino
     except ImportError as error:
         raise AmpnetError(
             f"the cpu backend needs OpenVINO ({error}); install it with: pip install 'ampnet-opt[cpu]'"
         ) from error
     return openvino
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Hides a module that OpenVINO can do without: with it, importing OpenVINO reports to a web service, without being
+    asked, from a process forked beside running threads, which may hang for ever.
+    """
+    modules: Dict[str, Any] = sys.modules
+    hidden = "openvino_telemetry" not in modules
+    if hidden:
+        modules["openvino_telemetry"] = None  # an import of it fails
+    try:
+        yield
+    finally:
+        if hidden:
+            modules.pop("openvino_telemetry", None)
 
 
 @lru_cache(maxsize=None)

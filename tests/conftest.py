@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import settings
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import CACHE_VARIABLE
 from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.cpu import load_openvino
 from recorded import published_weights
 
 # A test is right or wrong, however long a busy machine takes for it.
@@ -20,6 +22,11 @@ settings.load_profile("patient")
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and programs inherit that: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Imported as the runtime does, without telemetry, before a test imports it.
+with contextlib.suppress(AmpnetError):
+    load_openvino()
 
 
 @pytest.fixture(scope="session")

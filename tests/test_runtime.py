@@ -88,6 +88,17 @@ def test_importing_the_runtime_imports_no_backend_and_nothing_of_the_conversion(
     assert result.stdout.split() == []
 
 
+def test_importing_the_backend_reports_to_nobody() -> None:
+    script = (
+        "import sys; from ampnet_opt.runtime.cpu import load_openvino; load_openvino()\n"
+        "import openvino.tools.ovc\n"
+        "print([name for name in sys.modules if 'openvino_telemetry' in name])\n"
+        "import multiprocessing; print(multiprocessing.active_children())"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["[]", "[]"]
+
+
 def test_logits_are_those_of_the_checkpoint_and_answer_to_picture_and_landmarks(
     checkpoint: Checkpoint, fp32: Engine
 ) -> None:
