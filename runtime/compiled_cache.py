@@ -34,18 +34,19 @@ def load_or_compile(
     processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     key = json.dumps([identity, config, openvino.__version__, processor], sort_keys=True, default=str)
     path = folder / f"{sha256(key.encode()).hexdigest()[:32]}.blob"
-    with contextlib.suppress(RuntimeError, OSError):
-        return core.import_model(_content(openvino, path), "CPU", config)
+    with contextlib.suppress(RuntimeError, TypeError, OSError):
+        return _read(openvino, core, path, config)
     compiled = make()
-    with contextlib.suppress(OSError, AmpnetError):
+    with contextlib.suppress(RuntimeError, TypeError, OSError, AmpnetError):
         _keep(compiled, path)
     return compiled
 
 
-def _content(openvino: Any, path: Path) -> Any:
+def _read(openvino: Any, core: Any, path: Path, config: Dict[str, Any]) -> Any:
     if path.stat().st_size and hasattr(openvino, "tensor_from_file"):
-        return openvino.tensor_from_file(path)  # mapped, where older versions take a copy
-    return io.BytesIO(path.read_bytes())
+        with contextlib.suppress(TypeError):  # older versions take a copy alone
+            return core.import_model(openvino.tensor_from_file(path), "CPU", config)  # mapped
+    return core.import_model(io.BytesIO(path.read_bytes()), "CPU", config)
 
 
 def _keep(compiled: Any, path: Path) -> None:
@@ -54,6 +55,6 @@ def _keep(compiled: Any, path: Path) -> None:
     content = io.BytesIO()
     compiled.export_model(content)
     with new_file(path) as unfinished:
-        unfinished.write_bytes(content.getbuffer())
+        unfinished.write_bytes(content.getvalue())
     for old in sorted(path.parent.glob("*.blob"), key=lambda blob: blob.stat().st_mtime)[: -KEPT - 1]:
         old.unlink()
