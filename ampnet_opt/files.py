@@ -168,6 +168,13 @@ def cache_folder(name: str) -> Path:
         raise AmpnetError(f"there is no home directory for a cache: set {CACHE_VARIABLE} to a folder") from error
 
 
+def forget_oldest(folder: Path, pattern: str, kept: int) -> None:
+    """Delete all but the newest `kept` files of a cache; another process may be at that too."""
+    with contextlib.suppress(OSError):
+        for old in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-kept]:
+            old.unlink()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

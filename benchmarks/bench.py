@@ -108,9 +108,8 @@ def benchmark(
     """Time every engine at every batch.
 
     threads: of the cpu backend, by default all cores. runs: at least so many timed ones of each (rounded up to whole turns);
-    seconds: and at least so long for all engines of a batch together. Raises MisuseError
-    when an engine does not take a batch or the runs are too few for an interval, AmpnetError naming the engine
-    that failed.
+    seconds: and at least so long for all engines of a batch together. Raises MisuseError when an engine
+    does not take a batch or the runs are too few for an interval, AmpnetError naming the engine that failed.
     """
     require_positive(runs=runs, threads=1 if threads is None else threads, **{f"batch {n}": n for n in batches})
     for engine in engines:

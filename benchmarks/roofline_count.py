@@ -7,6 +7,7 @@ from math import prod
 
 import onnx
 
+from ampnet_opt.convert.graph import attribute
 from ampnet_opt.errors import AmpnetError
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
@@ -61,8 +62,7 @@ def _work(node: onnx.NodeProto, shapes: dict[str, list[int | None]], constants: 
         inner = prod(constants[inputs[1]][1:]) if inputs[1] in constants else prod(shape(inputs[1])[1:])
     else:
         first = shape(inputs[0])
-        across = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-        inner = first[0] if across else first[-1]
+        inner = first[0] if attribute(node, "transA") else first[-1]
     return Work(
         node.name or node.output[0],
         prod(output) * inner,

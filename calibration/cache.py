@@ -17,7 +17,7 @@ from ampnet_opt.calibration.collect import Progress, collect
 from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import Face
-from ampnet_opt.files import cache_folder, new_file
+from ampnet_opt.files import cache_folder, forget_oldest, new_file
 
 VERSION = 1  # of what is stored: raise it when the same graph and faces would give other histograms, or another file
 INTERVAL = 32  # faces between two stores, at least
@@ -116,6 +116,4 @@ def _store(file: Path, content: dict[str, np.ndarray]) -> None:
     """Write a file of arrays, and forget the oldest. Raises AmpnetError when it cannot be written."""
     with new_file(file) as temporary:
         np.savez_compressed(temporary, **content)  # type: ignore[arg-type]
-    with contextlib.suppress(OSError):  # another process may forget them too
-        for old in sorted(file.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-            old.unlink()
+    forget_oldest(file.parent, "*.npz", KEPT)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, in_order, replace_nodes, static_shapes
+from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, exchange_nodes, static_shapes
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def join_gates(graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]
     for i, group in enumerate(group for group in groups.values() if len(group) > 1):
         nodes += _joined(graph, group, f"gates_{i}")
         replaced.update(name for gate in group for name in gate.nodes)
-    replace_nodes(graph, in_order([node for node in graph.node if node.name not in replaced] + nodes))
+    exchange_nodes(graph, replaced, nodes)
 
 
 def _gate(peak: onnx.NodeProto, index: GraphIndex) -> _Gate | None:
@@ -56,8 +56,8 @@ def _gate(peak: onnx.NodeProto, index: GraphIndex) -> _Gate | None:
     means = [node for node in index.readers(source) if node.op_type == "GlobalAveragePool"]
     if len(means) != 1:
         return None
-    chains = [_chain(node, ["Conv", "Relu", "Add", "Conv", "Sigmoid", "Mul"], index) for node in (means[0], peak)]
-    if {len(chain) for chain in chains} != {6} or chains[0][2] is not chains[1][2]:  # they meet at the addition
+    chains = [index.followers(node.output[0], "Conv", "Relu", "Add", "Conv", "Sigmoid", "Mul") for node in (means[0], peak)]
+    if not all(chains) or chains[0][2] is not chains[1][2]:  # they meet at the addition
         return None
     first, _, _, second, _, gate = chains[0]
     names = [*first.input[1:], *second.input[1:]]
@@ -67,29 +67,17 @@ def _gate(peak: onnx.NodeProto, index: GraphIndex) -> _Gate | None:
 
     gated = gate.output[0]
     ends = [n for n in index.readers(gated) if n.op_type in {"ReduceMax", "ReduceMean"} and attribute(n, "axes") == [1]]
-    join = index.only_reader(ends[0].output[0], "Concat") if len(ends) == 2 else None
-    if join is None or attribute(join, "axis") != 1 or list(join.input) != [node.output[0] for node in ends]:
-        return None
     if [node.op_type for node in ends] != ["ReduceMax", "ReduceMean"]:
+        return None
+    joins = index.followers(ends[0].output[0], "Concat")
+    if not joins or attribute(joins[0], "axis") != 1 or list(joins[0].input) != [node.output[0] for node in ends]:
         return None
     w1, b1, w2, b2 = (index.array(name) for name in names)
     if w1.shape[2:] != (1, 1) or w2.shape[2:] != (1, 1):
         return None
     weights = (w1[:, :, 0, 0].T, b1[None], w2[:, :, 0, 0].T, b2[None])
-    nodes = [means[0], peak, *chains[0], *chains[1], *ends, join]
-    return _Gate(source, gated, join.output[0], weights, frozenset(node.name for node in nodes))
-
-
-def _chain(node: onnx.NodeProto, op_types: Sequence[str], index: GraphIndex) -> list[onnx.NodeProto]:
-    """The nodes behind `node`, each the only reader of the one before, as far as they are of `op_types`."""
-    found: list[onnx.NodeProto] = []
-    for op_type in op_types:
-        reader = index.only_reader(node.output[0], op_type)
-        if reader is None:
-            break
-        found.append(reader)
-        node = reader
-    return found
+    nodes = [means[0], peak, *chains[0], *chains[1], *ends, *joins]
+    return _Gate(source, gated, joins[0].output[0], weights, frozenset(node.name for node in nodes))
 
 
 def _depths(graph: onnx.GraphProto, gates: Sequence[_Gate]) -> dict[str, int]:

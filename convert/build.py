@@ -129,10 +129,11 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
 
 def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
     """`recipe.model(precision)` in the form (of runtime.build) that a backend takes."""
-    kept, expected = None, expected_layers(model, precision)
     if form == UNSIGNED:
         model = cpu_graph(model, precision)
-        graph, expected = model.SerializeToString(), expected_layers(model, precision)
+    kept, expected = None, expected_layers(model, precision)
+    if form == UNSIGNED:
+        graph = model.SerializeToString()
     elif form == WEAK:
         graph = float_weights(model).SerializeToString()
     else:

@@ -77,7 +77,6 @@ def _part(recipe: Recipe, precision: str, target: Target, golden: Golden, folder
         if digest not in stored:
             stored[digest] = f"{precision}-{form}.onnx"
             (folder / stored[digest]).write_bytes(ready.graph)
-        graphs[form], record = stored[digest], ready.mixed_precision
-        expected = {node: list(names) for node, names in ready.expected.items()}
+        graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
         kept = ready.float32_layers if form == TYPED else kept
     return Part(precision, graphs, error, kept, record, expected)

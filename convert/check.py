@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from ampnet_opt.convert.graph import GraphIndex
+from ampnet_opt.convert.graph import GraphIndex, attribute
 
 PRODUCTS = {"Conv", "Gemm"}
 
@@ -30,7 +30,7 @@ def symmetric(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
     stored = index.constants.get(node.input[0])
     if stored is None and scale.ndim:
         yield f"{node.name} has {scale.size} scales for an activation"
-    if stored is not None and (scale.shape != tuple(stored.dims[:1]) or _axis(node) != 0):
+    if stored is not None and (scale.shape != tuple(stored.dims[:1]) or attribute(node, "axis", 1) != 0):
         yield f"{node.name} has no scale for each output channel"
 
 
@@ -48,8 +48,8 @@ def shortcuts(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
     if node.op_type != "Add":
         return
     main, shortcut = node.input
-    maker = index.producers.get(main)
-    if maker is None or maker.op_type != "Conv" or not _in_int8(maker.input[1], index):
+    maker = index.maker(main, "Conv")
+    if maker is None or not _in_int8(maker.input[1], index):
         return  # a gate stands before the addition, or the block is float
     if not _in_int8(shortcut, index):
         yield f"{node.name} adds a float tensor to the INT8 convolution {maker.name}"
@@ -76,8 +76,7 @@ def one_pair(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
         yield f"{node.input[0]} is quantised more than once"
     if len(readers) > 1 or node.input[0] in {output for reader in readers for output in reader.output}:
         yield f"{node.input[0]} is read around its pair"
-    maker = index.producers.get(node.input[0])
-    if maker is not None and maker.op_type == "DequantizeLinear":
+    if index.maker(node.input[0], "DequantizeLinear"):
         yield f"{node.name} quantises what was INT8 already"
     used = (r for dq in index.readers(node.output[0]) for r in index.readers(dq.output[0]))
     if not any(_gains(reader, index) for reader in used):
@@ -116,7 +115,3 @@ def _scale(tensor: str, index: GraphIndex) -> float | None:
     if maker.op_type == "MaxPool":
         return _scale(maker.input[0], index)
     return float(index.array(maker.input[1]).flat[0]) if maker.op_type == "DequantizeLinear" else None
-
-
-def _axis(node: onnx.NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)

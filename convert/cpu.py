@@ -12,7 +12,7 @@ import onnx
 
 from ampnet_opt.convert.branches import join_gates
 from ampnet_opt.convert.crops import gather_crops
-from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, in_order, replace_nodes, static_shapes
+from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, exchange_nodes, in_order, replace_nodes, static_shapes
 from ampnet_opt.convert.unsigned import to_unsigned
 from ampnet_opt.runtime.ir import build_ir
 
@@ -46,13 +46,11 @@ def quantise_first(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type != "Transpose":
             continue
-        first = index.only_reader(node.output[0], "Clip") or index.only_reader(node.output[0], "QuantizeLinear")
-        last = first
-        while last is not None and last.op_type != "DequantizeLinear":
-            following = index.readers(last.output[0])
-            last = following[0] if len(following) == 1 and following[0].op_type.endswith("Linear") else None
-        if first is None or last is None:
+        pair = ("QuantizeLinear", "DequantizeLinear")
+        behind = index.followers(node.output[0], "Clip", *pair) or index.followers(node.output[0], *pair)
+        if not behind:
             continue
+        first, last = behind[0], behind[-1]
         for reader, i in index.consumers[last.output[0]]:
             reader.input[i] = node.output[0]
         first.input[0], node.input[0] = node.input[0], last.output[0]
@@ -73,4 +71,4 @@ def give_kernels(graph: onnx.GraphProto, opsets: list[onnx.OperatorSetIdProto]) 
         if not keeps:
             new.add_named("Flatten", [pooled], [node.output[0]])
         replaced.add(node.name)
-    replace_nodes(graph, in_order([node for node in graph.node if node.name not in replaced] + new.nodes))
+    exchange_nodes(graph, replaced, new.nodes)

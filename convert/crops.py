@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, in_order, replace_nodes, without_unneeded
+from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, exchange_nodes
 from ampnet_opt.convert.placement import patch_source
 from ampnet_opt.landmarks import GRID_SIDE
 
@@ -60,8 +60,7 @@ def gather_crops(graph: onnx.GraphProto) -> None:
         replaced.update(node.name for node in pair)
         output = pair[-1].output[0] if pair else patch.output[0]
         new.add_named("Transpose", [new.add("Reshape", [cut, shape], f"square_{k}")], [output], perm=[0, 3, 1, 2])
-    nodes = in_order([node for node in graph.node if node.name not in replaced] + new.nodes)
-    replace_nodes(graph, without_unneeded(nodes, [output.name for output in graph.output]))
+    exchange_nodes(graph, replaced, new.nodes)
 
 
 def _windows(patches: list[onnx.NodeProto], index: GraphIndex) -> list[_Windows]:
@@ -115,10 +114,9 @@ def _numbers(new: NewNodes, windows: _Windows, i: int) -> str:
 
 def _needless_pair(patch: str, stored: onnx.NodeProto, index: GraphIndex) -> list[onnx.NodeProto]:
     """Q and DQ that give a patch the type and scale that its cells come with already; [] when there are none."""
-    quantize = index.only_reader(patch, "QuantizeLinear")
-    dequantize = quantize and index.only_reader(quantize.output[0], "DequantizeLinear")
-    if quantize is None or dequantize is None:
+    pair = index.followers(patch, "QuantizeLinear", "DequantizeLinear")
+    if not pair:
         return []
-    arrays = [[index.array(name) for name in node.input[1:] if name in index.constants] for node in (quantize, stored)]
+    arrays = [[index.array(name) for name in node.input[1:] if name in index.constants] for node in (pair[0], stored)]
     same = [a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*arrays, strict=False)]
-    return [quantize, dequantize] if len(same) == 2 and all(same) else []
+    return pair if len(same) == 2 and all(same) else []

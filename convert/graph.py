@@ -29,10 +29,16 @@ class GraphIndex:
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         return [node for node, _ in self.consumers.get(tensor, [])]
 
-    def only_reader(self, tensor: str, op_type: str) -> onnx.NodeProto | None:
-        """The node that reads `tensor`, when no other does and it is an `op_type`."""
-        readers = self.readers(tensor)
-        return readers[0] if len(readers) == 1 and readers[0].op_type == op_type else None
+    def followers(self, tensor: str, *op_types: str) -> list[onnx.NodeProto]:
+        """The nodes behind `tensor`, one of each type, each the only reader of what is before it; [] where it is not so."""
+        found: list[onnx.NodeProto] = []
+        for op_type in op_types:
+            readers = self.readers(tensor)
+            if len(readers) != 1 or readers[0].op_type != op_type:
+                return []
+            found.append(readers[0])
+            tensor = readers[0].output[0]
+        return found
 
     def maker(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
         """The node that makes `tensor`, when it is of the first type; with more, the one that makes its first input..."""
@@ -116,6 +122,12 @@ def static_shapes(graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdPro
         value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
     }
+
+
+def exchange_nodes(graph: onnx.GraphProto, dropped: Collection[str], added: Sequence[onnx.NodeProto]) -> None:
+    """Put `added` in the place of the nodes named in `dropped`, and of those that only they needed."""
+    nodes = in_order([node for node in graph.node if node.name not in dropped] + list(added))
+    replace_nodes(graph, without_unneeded(nodes, [output.name for output in graph.output]))
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:

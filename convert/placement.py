@@ -128,28 +128,18 @@ def _is_small(node: onnx.NodeProto, index: GraphIndex) -> bool:
 
 
 def _through_pool(tensor: str, index: GraphIndex) -> str:
-    maker = index.producers.get(tensor)
-    return maker.input[0] if maker is not None and maker.op_type == "MaxPool" else tensor
+    pool = index.maker(tensor, "MaxPool")
+    return tensor if pool is None else pool.input[0]
 
 
 def _spatial_inputs(concat: onnx.NodeProto, index: GraphIndex) -> list[str]:
     """Inputs of a concatenation of feature maps, each followed back through a pool; [] for pooled vectors."""
-    if any(_maker_type(name, index) == "ReduceMean" for name in concat.input):
+    if any(index.maker(name, "ReduceMean") for name in concat.input):
         return []
     return [_through_pool(name, index) for name in concat.input]
 
 
-def _maker_type(tensor: str, index: GraphIndex) -> str:
-    maker = index.producers.get(tensor)
-    return maker.op_type if maker is not None else ""
-
-
 def patch_source(tensor: str, index: GraphIndex) -> str | None:
     """The feature map that a patch was cut from by two products with one-hot selectors, or None."""
-    maker = index.producers.get(tensor)
-    if maker is None or maker.op_type != "MatMul":
-        return None
-    bands = index.producers.get(maker.input[0])
-    if bands is not None and bands.op_type == "Split":
-        bands = index.producers.get(bands.input[0])
-    return bands.input[1] if bands is not None and bands.op_type == "MatMul" else None
+    bands = index.maker(tensor, "MatMul", "Split", "MatMul") or index.maker(tensor, "MatMul", "MatMul")
+    return None if bands is None else bands.input[1]

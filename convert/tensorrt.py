@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
+from ampnet_opt.convert.graph import GraphIndex, add_constant, attribute, replace_nodes
 
 
 def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,6 +42,6 @@ def _dequantised(index: GraphIndex, node: onnx.NodeProto) -> np.ndarray:
     """What a DequantizeLinear of a constant gives; all zero points of our graphs are 0."""
     values, scale = index.array(node.input[0]), index.array(node.input[1])
     if scale.ndim:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1) % values.ndim
+        axis = attribute(node, "axis", 1) % values.ndim
         scale = scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     return values.astype(np.float32) * scale

@@ -14,7 +14,6 @@ from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
 from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
 from ampnet_opt.runtime.inspector import list_layers
 from ampnet_opt.runtime.ir import build_ir
-from ampnet_opt.runtime.layers import Expected
 from ampnet_opt.runtime.plan import DEFAULTS, build_plan, needs_typed_graph, require_library
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.trt import PLAN
@@ -50,7 +49,7 @@ class Prepared:
     graph: bytes
     mixed_precision: Optional[Dict[str, Any]] = None
     float32_layers: Optional[List[str]] = None
-    expected: Expected = field(default_factory=dict)
+    expected: Dict[str, List[str]] = field(default_factory=dict)
 
 
 def engine_name(backend: str, precision: str) -> str:

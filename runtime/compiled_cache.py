@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Mapping
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import cache_folder, new_file
+from ampnet_opt.files import cache_folder, forget_oldest, new_file
 
-KEPT = 8  # each as large as its engine
+KEPT = 9  # each as large as its engine
 
 
 def load_or_compile(
@@ -34,10 +34,10 @@ def load_or_compile(
     processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     key = json.dumps([identity, config, openvino.__version__, processor], sort_keys=True, default=str)
     path = folder / f"{sha256(key.encode()).hexdigest()[:32]}.blob"
-    with contextlib.suppress(RuntimeError, TypeError, OSError):
+    with contextlib.suppress(RuntimeError, OSError):
         return _read(openvino, core, path, config)
     compiled = make()
-    with contextlib.suppress(RuntimeError, TypeError, OSError, AmpnetError):
+    with contextlib.suppress(AmpnetError):
         _keep(compiled, path)
     return compiled
 
@@ -50,11 +50,9 @@ def _read(openvino: Any, core: Any, path: Path, config: Dict[str, Any]) -> Any:
 
 
 def _keep(compiled: Any, path: Path) -> None:
-    """Write a compiled model, and delete all but the newest that were there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a compiled model, and forget the oldest. Raises AmpnetError when it cannot be written."""
     content = io.BytesIO()
     compiled.export_model(content)
     with new_file(path) as unfinished:
         unfinished.write_bytes(content.getvalue())
-    for old in sorted(path.parent.glob("*.blob"), key=lambda blob: blob.stat().st_mtime)[: -KEPT - 1]:
-        old.unlink()
+    forget_oldest(path.parent, "*.blob", KEPT)

@@ -13,6 +13,7 @@ from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mappi
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.compiled_cache import load_or_compile
 from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
 
@@ -155,7 +156,7 @@ class Executor:
                     request, count, _ = busy[0]
                     yield _logits(request)[:count]
                     idle.append(busy.popleft()[0])
-                request, inputs = idle.pop(), (_filled(images, size), _filled(landmarks, size))
+                request, inputs = idle.pop(), (filled(images, size), filled(landmarks, size))
                 busy.append((request, len(images), inputs))
                 self._start(request, *inputs)
             while busy:
@@ -223,12 +224,6 @@ class Executor:
     def close(self) -> None:
         self._requests.clear()
         self._parallel.clear()
-
-
-def _filled(values: np.ndarray, size: int) -> np.ndarray:
-    """`values`, with the last repeated until there are `size`."""
-    missing = size - len(values)
-    return np.concatenate([values, np.repeat(values[-1:], missing, 0)]) if missing else values
 
 
 def _logits(request: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike
+from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.device_array import DeviceArray, device_array, is_on_device
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
@@ -127,11 +128,8 @@ class Engine:
             raise MisuseError(f"the engine takes batches of at least {least} images: {count} on the GPU cannot be filled up")
 
     def _run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        count, missing = len(images), self.sidecar.batch.min - len(images)
-        if missing > 0:  # the profile has no smaller batch: repeat the last face, and drop its results
-            images = np.concatenate([images, np.repeat(images[-1:], missing, 0)])
-            landmarks = np.concatenate([landmarks, np.repeat(landmarks[-1:], missing, 0)])
-        return self._executor.run(images, landmarks)[:count]
+        least = self.sidecar.batch.min  # the profile has no smaller batch; the results of what fills it up are dropped
+        return self._executor.run(filled(images, least), filled(landmarks, least))[: len(images)]
 
     def close(self) -> None:
         self._executor.close()

@@ -61,13 +61,13 @@ def cpu_layers(compiled: Any) -> List[Layer]:
 
 
 def _runs_once(op: Any) -> bool:
-    """Constants, and what only moves them."""
-    kind = _info(op)["layerType"]
-    return kind in NOT_LAYERS or (kind in {"Reorder", "Transpose"} and _is_constant(_producer(op.input(0))))
+    return _info(op)["layerType"] in NOT_LAYERS or _is_constant(op)
 
 
 def _is_constant(op: Any) -> bool:
-    return _info(op)["layerType"] == "Const" or (bool(op.inputs()) and _runs_once(op))
+    """A constant, or what only moves one."""
+    kind = _info(op)["layerType"]
+    return kind == "Const" or (kind in {"Reorder", "Transpose"} and _is_constant(_producer(op.input(0))))
 
 
 def _cpu_layer(op: Any) -> Layer:

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from ampnet_opt.convert.graph import GraphIndex, without_unneeded
+from ampnet_opt.convert.graph import GraphIndex, attribute, without_unneeded
 from ampnet_opt.convert.placement import Placement, patch_source
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.onnx_session import onnx_session
@@ -95,7 +95,7 @@ def seams_of(graph: onnx.GraphProto) -> list[str]:
 
 
 def _is_spatial_mean(node: onnx.NodeProto) -> bool:
-    return node.op_type == "ReduceMean" and any(list(a.ints) == [2, 3] for a in node.attribute if a.name == "axes")
+    return node.op_type == "ReduceMean" and attribute(node, "axes") == [2, 3]
 
 
 def _part(model: onnx.ModelProto, output: str, known: set[str]) -> Part:
