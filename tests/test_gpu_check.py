@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -46,7 +47,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Network:
 
 def test_without_a_gpu_it_says_so_writes_that_down_and_exits_1(no_gpu: None, tmp_path: Path) -> None:
     command = [str(TOOL), "-o", str(tmp_path / "result")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    # As in an active environment: the tests may run in one that is not.
+    active = {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **active})
     assert done.returncode == 1, done.stderr
     assert "no CUDA GPU can be used here" in done.stderr and "Traceback" not in done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
