@@ -18,6 +18,7 @@ def benchmark(
     threads: Optional[int] = THREADS,
     runs: int = typer.Option(50, "--runs", min=1, help="Timed runs of each engine and batch, at least."),
     seconds: float = typer.Option(3.0, "--seconds", min=0, help="Seconds for all engines of a batch together, at least."),
+    many: bool = typer.Option(False, "--many", help="Also the rate of many faces in a row, as `run` takes a folder."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything measured to this file."),
     picture: Optional[Path] = typer.Option(None, "--picture", help="PNG of latency against batch, and of accuracy."),
     against: Optional[Path] = typer.Option(None, "--against", help="An older --json file: show what became slower."),
@@ -47,7 +48,7 @@ def benchmark(
     before = None if against is None else read_benchmark(against)
     scores = {} if accuracy is None else read_accuracy(accuracy, engines)
     with stages() as progress:
-        found = measure(engines, batches, threads=threads, runs=runs, seconds=seconds, progress=progress)
+        found = measure(engines, batches, threads=threads, runs=runs, seconds=seconds, many=many, progress=progress)
         profiles: Dict[str, Any] = {}
         for number, (engine, measured) in enumerate(zip(engines, found.engines if layers else [])):
             progress("profiling", number, len(engines))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ampnet_opt.benchmarks.bench_layers import LayerTime
+from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, median_interval, unsteady
 from ampnet_opt.benchmarks.compare import Environment, engine_subjects, environment, require_positive
 from ampnet_opt.benchmarks.metrics import Estimate, Latency, latency
@@ -53,7 +54,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything about one subject. size: on disk, bytes; timings: one for each batch, in the order asked for."""
+    """Everything about one subject. size: on disk, bytes; timings: one for each batch, in the order asked for; many: of
+    throughput mode, where that was asked for.
+    """
 
     name: str
     backend: str
@@ -62,13 +65,17 @@ class Measured:
     checkpoint_sha256: str
     size: int
     timings: List[Timing]
+    many: Optional[ManyTiming] = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """At `batch`, `faster` took 1/ratio of the median time of `slower`; shown: whether their intervals do not overlap."""
+    """At `batch`, `faster` took 1/ratio of the median time of `slower`; shown: whether their intervals do not overlap.
 
-    batch: int
+    batch: None for throughput mode.
+    """
+
+    batch: Optional[int]
     faster: str
     slower: str
     ratio: float
@@ -103,13 +110,14 @@ def benchmark(
     threads: Optional[int] = None,
     runs: int = 50,
     seconds: float = 3,
+    many: bool = False,
     progress: Optional[Progress] = None,
 ) -> Bench:
     """Time every engine at every batch.
 
     threads: of the cpu backend, by default all cores. runs: at least so many timed ones of each (rounded up to whole turns);
-    seconds: and at least so long for all engines of a batch together. Raises MisuseError when an engine
-    does not take a batch or the runs are too few for an interval, AmpnetError naming the engine that failed.
+    seconds: and at least so long for all engines of a batch together. many: throughput mode too. Raises MisuseError when
+    an engine does not take a batch or the runs are too few for an interval, AmpnetError naming the engine that failed.
     """
     require_positive(runs=runs, threads=1 if threads is None else threads, **{f"batch {n}": n for n in batches})
     for engine in engines:
@@ -133,9 +141,10 @@ def benchmark(
                 found = [_measured(worker) for worker in workers]
         for engine_found, timing in zip(found, timings):
             engine_found.timings.append(timing)
+    if many:
+        found = [replace(engine, many=timing) for engine, timing in zip(found, time_many(subjects, seconds, progress))]
     gpu = cuda.gpu().name if any(engine.backend != "cpu" for engine in found) else None
-    verdicts = [verdict for i in range(len(batches)) for verdict in _verdicts(found, i)]
-    return Bench(threads, list(batches), place, gpu, found, verdicts, _notes(found))
+    return Bench(threads, list(batches), place, gpu, found, _verdicts(found), _notes(found))
 
 
 def measure(
@@ -178,27 +187,27 @@ def _measured(worker: Worker) -> Measured:
     return Measured(worker.subject.name, made.backend, made.precision, made.trained, made.checkpoint_sha256, size, [])
 
 
-def _verdicts(engines: Sequence[Measured], place: int) -> List[Verdict]:
-    """The fastest at one batch against every other, the closest first."""
-    ordered = sorted(engines, key=lambda engine: engine.timings[place].latency.p50)
-    if not ordered:
-        return []
-    best = ordered[0].timings[place]
-    return [
-        Verdict(
-            best.batch,
-            ordered[0].name,
-            other.name,
-            other.timings[place].latency.p50 / best.latency.p50,
-            best.p50.below(other.timings[place].p50),
-        )
-        for other in ordered[1:]
-    ]
+def _verdicts(engines: Sequence[Measured]) -> List[Verdict]:
+    """For each batch, and for throughput mode: the fastest engine against every other, the closest first."""
+    medians: Dict[Optional[int], List[Tuple[str, float, Interval]]] = {}
+    for engine in engines:
+        for timing in engine.timings:
+            medians.setdefault(timing.batch, []).append((engine.name, timing.latency.p50, timing.p50))
+        if engine.many:
+            medians.setdefault(None, []).append((engine.name, engine.many.p50, engine.many.interval))
+    found = []
+    for batch, times in medians.items():
+        (best, best_p50, best_interval), *others = sorted(times, key=lambda time: time[1])
+        for name, p50, interval in others:
+            found.append(Verdict(batch, best, name, p50 / best_p50, best_interval.below(interval)))
+    return found
 
 
 def _notes(engines: Sequence[Measured]) -> List[str]:
     notes = []
-    if any(timing.unsteady for engine in engines for timing in engine.timings):
+    unsteady = [timing.unsteady for engine in engines for timing in engine.timings]
+    unsteady += [engine.many.unsteady for engine in engines if engine.many]
+    if any(unsteady):
         notes.append("Unsteady times: other work was probably running; measure again without it.")
     powers = [(engine.name, timing.power) for engine in engines for timing in engine.timings[:1]]
     return [*notes, *power_notes(powers), *METHOD]

@@ -45,11 +45,14 @@ def _latency(axes: Any, bench: Bench) -> None:
         low = [(timing.latency.p50 - timing.p50.low) / timing.batch for timing in engine.timings]
         high = [(timing.p50.high - timing.latency.p50) / timing.batch for timing in engine.timings]
         axes.errorbar(bench.batches, middle, yerr=[low, high], label=engine.name, capsize=3, **_style(i))
+        if engine.many:
+            axes.axhline(engine.many.p50, color=_style(i)["color"], linestyle=":")
     axes.set_xscale("log", base=2)
     axes.set_xticks(bench.batches, [str(batch) for batch in bench.batches])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.set(xlabel="batch", ylabel="ms an image (median)")
+    dotted = "; dotted: many faces" if any(engine.many for engine in bench.engines) else ""
+    axes.set(xlabel=f"batch{dotted}", ylabel="ms an image (median)")
     axes.grid(alpha=0.3)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -26,15 +26,23 @@ def render(bench: Bench) -> Group:
     ]
     for number, batch in enumerate(bench.batches):
         parts.append(_table(bench, number))
-        parts += [Text(sentence(verdict)) for verdict in bench.verdicts if verdict.batch == batch]
         unsteady = [engine.name for engine in bench.engines if engine.timings[number].unsteady]
-        parts.append(Text(f"unsteady: {', '.join(unsteady)}\n" if unsteady else ""))
+        parts += _verdicts(bench, batch, unsteady)
+    if any(engine.many for engine in bench.engines):
+        parts.append(_many(bench))
+        unsteady = [engine.name for engine in bench.engines if engine.many and engine.many.unsteady]
+        parts += _verdicts(bench, None, unsteady)
     untrained = [engine.name for engine in bench.engines if not engine.trained]
     if untrained:
         parts.append(Text(f"* Untrained (seeded) weights: {', '.join(untrained)}; their speed is that of trained ones."))
     parts += [Text(f"* {note}") for note in bench.notes]
     parts += [_layers(name, bench.batches[0], layers) for name, layers in bench.layers.items()]
     return Group(*parts)
+
+
+def _verdicts(bench: Bench, batch: Optional[int], unsteady: Sequence[str]) -> List[RenderableType]:
+    found = [Text(sentence(verdict)) for verdict in bench.verdicts if verdict.batch == batch]
+    return [*found, Text(f"unsteady: {', '.join(unsteady)}\n" if unsteady else "")]
 
 
 def sentence(verdict: Verdict) -> str:
@@ -70,6 +78,22 @@ def _table(bench: Bench, number: int) -> Table:
     return table
 
 
+def _many(bench: Bench) -> Table:
+    """Throughput mode."""
+    title = f"Many faces, {count(bench.threads, 'thread')}"
+    table = new_table(title, [""], ["img/s", "±", "ms/img", "faces a turn", "peak MB"])
+    for engine in bench.engines:
+        if engine.many:
+            took = engine.many
+            rate = (
+                milliseconds(took.images_per_second),
+                f"{took.interval.half_width(took.p50):.0%}",
+                milliseconds(took.p50),
+            )
+            table.add_row(Text(engine.name), *rate, str(took.faces), megabytes(took.peak_memory))
+    return table
+
+
 def render_changes(found: Sequence[Change], notes: Sequence[str], before: str) -> Group:
     """Against an older benchmark: a row for each engine and batch, the worst first."""
     table = new_table(f"Against {before}", [""], ["batch", "then ms", "now ms", "now / then"])
@@ -77,7 +101,8 @@ def render_changes(found: Sequence[Change], notes: Sequence[str], before: str) -
     for change in found:
         style = "bold red" if change.verdict == SLOWER else ""
         numbers = (milliseconds(change.before), milliseconds(change.after), f"{change.ratio:.2f}")
-        table.add_row(Text(change.name), str(change.batch), *numbers, Text(change.verdict, style))
+        batch = "many" if change.batch is None else str(change.batch)
+        table.add_row(Text(change.name), batch, *numbers, Text(change.verdict, style))
     compared: List[RenderableType] = [table if found else Text(f"Against {before}: nothing to compare")]
     return Group(*compared, *(Text(f"* {note}") for note in notes))
 

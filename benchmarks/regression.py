@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from ampnet_opt.benchmarks.bench import FORMAT, Bench, Measured, Timing
+from ampnet_opt.benchmarks.bench import FORMAT, Bench
 from ampnet_opt.benchmarks.bench_noise import Interval
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
@@ -19,10 +19,13 @@ SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "an
 
 @dataclass(frozen=True)
 class Change:
-    """One engine at one batch: its median then and now, in ms; ratio: now to then. verdict: one of the constants above."""
+    """One engine at one batch: its median then and now, in ms; ratio: now to then. verdict: one of the constants above.
+
+    batch: None for throughput mode, in ms an image.
+    """
 
     name: str
-    batch: int
+    batch: Optional[int]
     before: float
     after: float
     ratio: float
@@ -37,12 +40,11 @@ def read_benchmark(path: Path) -> Dict[str, Any]:
             raise ValueError(f"format {content['format']!r}, expected {FORMAT!r}")
         for engine in content["engines"]:
             for timing in engine["timings"]:
-                interval = Interval(**timing["p50"])
-                require_types(interval, Interval)
                 require_types(timing["batch"], int, "batch")
-                require_types(timing["latency"]["p50"], float, "p50")
-                if timing["latency"]["p50"] <= 0:
-                    raise ValueError("p50 is not over 0")
+                _require_median(timing["latency"]["p50"], timing["p50"])
+            many = engine.get("many")
+            if many is not None:
+                _require_median(many["p50"], many["interval"])
             require_types(engine["name"], str, "name")
         require_types(content["engines"], List[Dict[str, Any]], "engines")
         require_types(content["threads"], int, "threads")
@@ -51,6 +53,13 @@ def read_benchmark(path: Path) -> Dict[str, Any]:
         return dict(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({type(error).__name__}: {error})") from error
+
+
+def _require_median(p50: Any, interval: Any) -> None:
+    require_types(Interval(**interval), Interval)
+    require_types(p50, float, "p50")
+    if p50 <= 0:
+        raise ValueError("p50 is not over 0")
 
 
 def changes(before: Dict[str, Any], after: Bench) -> Tuple[List[Change], List[str]]:
@@ -76,30 +85,35 @@ def changes(before: Dict[str, Any], after: Bench) -> Tuple[List[Change], List[st
         for library, now in place.versions.items()
         if versions.get(library, now) != now
     ]
-    old = {(engine["name"], timing["batch"]): timing for engine in before["engines"] for timing in engine["timings"]}
+    old: Dict[Tuple[str, Optional[int]], Tuple[float, Interval]] = {}
+    for engine in before["engines"]:
+        for timing in engine["timings"]:
+            old[engine["name"], timing["batch"]] = float(timing["latency"]["p50"]), Interval(**timing["p50"])
+        if engine.get("many"):
+            old[engine["name"], None] = float(engine["many"]["p50"]), Interval(**engine["many"]["interval"])
     found, absent = [], []
     threads = int(before.get("threads", 0))
     for engine in after.engines:
         if engine.backend == "cpu" and threads != after.threads:
             notes.append(f"{engine.name} had {count(threads, 'thread')}, and has {after.threads} now: not compared")
             continue
-        for timing in engine.timings:
-            earlier = old.get((engine.name, timing.batch))
+        medians: List[Tuple[Optional[int], float, Interval]]
+        medians = [(timing.batch, timing.latency.p50, timing.p50) for timing in engine.timings]
+        if engine.many:
+            medians.append((None, engine.many.p50, engine.many.interval))
+        for batch, p50, interval in medians:
+            earlier = old.get((engine.name, batch))
             if earlier is None:
-                absent.append(f"{engine.name} at batch {timing.batch}")
+                absent.append(f"{engine.name} " + ("with many faces" if batch is None else f"at batch {batch}"))
             else:
-                found.append(_change(engine, timing, earlier, elsewhere))
+                verdict = ELSEWHERE if elsewhere else _verdict(earlier[1], interval)
+                found.append(Change(engine.name, batch, earlier[0], p50, p50 / earlier[0], verdict))
     if absent:
         notes.append(f"not measured then: {', '.join(absent)}")
     return sorted(found, key=lambda change: -change.ratio), notes
 
 
-def _change(engine: Measured, now: Timing, then: Dict[str, Any], elsewhere: bool) -> Change:
-    before, after, interval = float(then["latency"]["p50"]), now.latency.p50, Interval(**then["p50"])
-    if elsewhere:
-        verdict = ELSEWHERE
-    elif interval.below(now.p50):
-        verdict = SLOWER
-    else:
-        verdict = FASTER if now.p50.below(interval) else SAME
-    return Change(engine.name, now.batch, before, after, after / before, verdict)
+def _verdict(before: Interval, after: Interval) -> str:
+    if before.below(after):
+        return SLOWER
+    return FASTER if after.below(before) else SAME

@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Callable, Literal, Sequence
+from typing import IO, Any, BinaryIO, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
@@ -96,6 +97,10 @@ class Worker:
     def time(self, images: np.ndarray, landmarks: np.ndarray, untimed: int, timed: int) -> list[float]:
         """Wall-clock seconds of each of `timed` inferences of the same faces, after `untimed` ones."""
         return self._ask("time", images, landmarks, untimed, timed)
+
+    def time_many(self, count: int) -> float:
+        """Wall-clock seconds of `count` random faces, one after another, by an engine's `infer_each`."""
+        return self._ask("time_many", count)
 
     def peak_memory(self) -> int | None:
         """Largest resident set so far, in bytes; None where the system does not tell."""
@@ -189,7 +194,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the answers
-    infer: Infer | None = None
+    running: Running | None = None
     while True:
         try:
             action, arguments = pickle.load(requests)
@@ -198,12 +203,12 @@ def serve() -> None:
         try:
             answer: Any
             if action == "load":
-                infer, answer = LOADERS[arguments[0].kind](arguments[0])
+                running, answer = LOADERS[arguments[0].kind](arguments[0])
             elif action == "peak_memory":
                 answer = peak_memory()
             else:
-                assert infer is not None
-                answer = infer(*arguments) if action == "infer" else time_runs(infer, *arguments)
+                assert running is not None
+                answer = getattr(running, action)(*arguments)
             _send(answers, None, answer)
         except AmpnetError as error:
             _send(answers, type(error), str(error))
@@ -215,6 +220,26 @@ def serve() -> None:
 def _send(answers: BinaryIO, error: type[AmpnetError] | None, answer: Any) -> None:
     pickle.dump((error, answer), answers)
     answers.flush()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A loaded subject. infer: logits of images and landmarks; infer_each: an engine's, for many faces."""
+
+    infer: Infer
+    infer_each: Callable[[Iterable[tuple[np.ndarray, np.ndarray]]], Iterable[np.ndarray]] | None = None
+
+    def time(self, images: np.ndarray, landmarks: np.ndarray, untimed: int, timed: int) -> list[float]:
+        return time_runs(self.infer, images, landmarks, untimed, timed)
+
+    def time_many(self, count: int) -> float:
+        assert self.infer_each is not None
+        images, landmarks = random_faces(16)
+        faces = islice(cycle(zip(images, landmarks)), count)
+        start = time.perf_counter()
+        for _ in self.infer_each(faces):
+            pass
+        return time.perf_counter() - start
 
 
 def time_runs(
@@ -231,7 +256,7 @@ def time_runs(
     return seconds
 
 
-def _load_torch(subject: Subject) -> tuple[Infer, Loaded]:
+def _load_torch(subject: Subject) -> tuple[Running, Loaded]:
     import torch
 
     from ampnet_opt.checkpoint import read_checkpoint
@@ -246,10 +271,10 @@ def _load_torch(subject: Subject) -> tuple[Infer, Loaded]:
         return model(pictures, torch.from_numpy(landmarks)).numpy()
 
     versions = {"torch": str(torch.__version__)}  # a plain str: a TorchVersion would load torch in the parent
-    return infer, Loaded("torch", "fp32", checkpoint.classes, checkpoint.trained, checkpoint.sha256, versions)
+    return Running(infer), Loaded("torch", "fp32", checkpoint.classes, checkpoint.trained, checkpoint.sha256, versions)
 
 
-def _load_engine(subject: Subject) -> tuple[Infer, Loaded]:
+def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
     from ampnet_opt.runtime import Engine
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
@@ -258,12 +283,12 @@ def _load_engine(subject: Subject) -> tuple[Infer, Loaded]:
     made = engine.sidecar
     library = {"cpu": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[made.backend]
     versions = {library: str(sys.modules[library].__version__)}
-    return engine.infer, Loaded(
+    return Running(engine.infer, engine.infer_each), Loaded(
         made.backend, made.precision, tuple(made.classes), made.trained, made.checkpoint_sha256, versions
     )
 
 
-def _load_onnxruntime(subject: Subject) -> tuple[Infer, Loaded]:
+def _load_onnxruntime(subject: Subject) -> tuple[Running, Loaded]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -274,7 +299,7 @@ def _load_onnxruntime(subject: Subject) -> tuple[Infer, Loaded]:
     def infer(images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         return session.run(None, {"image": images, "landmarks": landmarks})[0]
 
-    return infer, Loaded(
+    return Running(infer), Loaded(
         "onnxruntime",
         "fp32",
         tuple(json.loads(about["classes"])),
@@ -284,7 +309,7 @@ def _load_onnxruntime(subject: Subject) -> tuple[Infer, Loaded]:
     )
 
 
-LOADERS: dict[str, Callable[[Subject], tuple[Infer, Loaded]]] = {
+LOADERS: dict[str, Callable[[Subject], tuple[Running, Loaded]]] = {
     "torch": _load_torch,
     "engine": _load_engine,
     "onnxruntime": _load_onnxruntime,

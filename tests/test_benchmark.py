@@ -24,6 +24,7 @@ from test_compare import save_engine
 from ampnet_opt.benchmarks import bench_layers
 from ampnet_opt.benchmarks.bench import FEWEST_RUNS, Bench, Measured, Timing, _verdicts, benchmark
 from ampnet_opt.benchmarks.bench_accuracy import read_accuracy
+from ampnet_opt.benchmarks.bench_many import ManyTiming
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, depth, median_interval, unsteady
 from ampnet_opt.benchmarks.bench_picture import draw_benchmark
 from ampnet_opt.benchmarks.bench_report import render, render_changes, sentence, short_name
@@ -86,13 +87,12 @@ def measured(name: str, *timings: Timing, backend: str = "cpu") -> Measured:
 
 def bench(*engines: Measured, **changed: Any) -> Bench:
     batches = [timing.batch for timing in engines[0].timings]
-    verdicts = [verdict for i in range(len(batches)) for verdict in _verdicts(engines, i)]
-    return replace(Bench(2, batches, HERE, None, list(engines), verdicts, ["a note"]), **changed)
+    return replace(Bench(2, batches, HERE, None, list(engines), _verdicts(engines), ["a note"]), **changed)
 
 
 def test_faster_is_said_where_intervals_do_not_overlap_alone() -> None:
     slow, middle, fast = timing(8, 7, 9), timing(6, 4.5, 7), timing(4, 3, 5)
-    near, far = _verdicts([measured("c", slow), measured("b", middle), measured("a", fast)], 0)
+    near, far = _verdicts([measured("c", slow), measured("b", middle), measured("a", fast)])
     assert (near.faster, near.slower, near.shown) == ("a", "b", False)
     assert (far.faster, far.slower, far.shown, far.ratio) == ("a", "c", True, 2)
     assert sentence(far) == "a is 2.00x faster than c"
@@ -153,14 +153,35 @@ def test_the_table_is_read_at_100_columns() -> None:
     for words in ("25%", "45.6", "84.2", "unsteady", "cpu int8", "a note"):
         assert words in text
     assert text.count("cpu-int8 is 2.00x faster than a-renamed-engine") == 2
+    assert "Many faces" not in text
     only = text_of(render(bench(measured("cpu-int8", timing(4, 3, 5)))), 80)
     assert "cpu int8" not in only and "mJ/img" not in only and "top-1" not in only and "…" not in only
 
 
+def many(engine: Measured, p50: float, low: float, high: float, **changed: Any) -> Measured:
+    return replace(engine, many=replace(ManyTiming(100, p50, Interval(low, high), False, 10**8), **changed))
+
+
+def test_the_rate_of_many_faces_has_a_table_and_verdicts_of_its_own() -> None:
+    a, b = (
+        many(measured("a", timing(4, 3, 5)), 2, 1.8, 2.1),
+        many(measured("b", timing(6, 5, 7)), 5, 4.5, 5.5, unsteady=True),
+    )
+    text = text_of(render(bench(a, b)), 80)
+    _, table = text.split("Many faces, 2 threads")
+    assert "500" in table and "200" in table and "10%" in table and "a is 2.50x faster than b" in table
+    assert "unsteady: b" in table and "…" not in table
+
+
 def test_changes_are_read_at_80_columns() -> None:
-    before = json.loads(bench(measured("cpu-int8", timing(4, 3, 5))).to_json())
-    text = text_of(render_changes(*changes(before, bench(measured("cpu-int8", timing(8, 7, 9)))), "old.json"), 80)
-    assert "2.00" in text and "slower" in text and "…" not in text
+    before = json.loads(bench(many(measured("cpu-int8", timing(4, 3, 5)), 2, 1.5, 2.5)).to_json())
+    now = bench(many(measured("cpu-int8", timing(8, 7, 9)), 6, 5, 7))
+    found, notes = changes(before, now)
+    assert [(change.batch, change.ratio, change.verdict) for change in found] == [(None, 3, SLOWER), (1, 2, SLOWER)]
+    text = text_of(render_changes(found, notes, "old.json"), 80)
+    assert "2.00" in text and "many" in text and "slower" in text and "…" not in text
+    before["engines"][0]["many"] = None  # as files of older versions, which had no such mode
+    assert changes(before, now)[1] == ["not measured then: cpu-int8 with many faces"]
     assert "nothing to compare" in text_of(render_changes([], ["why"], "old.json"), 80)
 
 
@@ -175,7 +196,8 @@ def test_the_picture_has_a_panel_for_accuracy_where_it_is_known(accuracy: dict[s
     from PIL import Image
 
     pytest.importorskip("matplotlib", reason="draws")
-    engines = measured("a", timing(4, 3, 5), timing(20, 19, 22, 8)), measured("b", timing(6, 5, 7), timing(40, 39, 45, 8))
+    a, b = measured("a", timing(4, 3, 5), timing(20, 19, 22, 8)), measured("b", timing(6, 5, 7), timing(40, 39, 45, 8))
+    engines = many(a, 2, 1.9, 2.1), b
     draw_benchmark(tmp_path / "picture.png", bench(*engines, accuracy=accuracy))
     width, height = Image.open(tmp_path / "picture.png").size
     assert width / height > 2 if accuracy else width / height < 2
@@ -193,7 +215,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def found(engines: list[Path]) -> Bench:
-    return benchmark(engines, [2, 1], threads=1, runs=FEWEST_RUNS + 1, seconds=0)
+    return benchmark(engines, [2, 1], threads=1, runs=FEWEST_RUNS + 1, seconds=0, many=True)
 
 
 def test_every_engine_is_measured_at_every_batch_in_whole_turns(found: Bench) -> None:
@@ -204,14 +226,18 @@ def test_every_engine_is_measured_at_every_batch_in_whole_turns(found: Bench) ->
             assert timing.latency.runs == FEWEST_RUNS + TURN
             assert timing.p50.low <= timing.latency.p50 <= timing.p50.high
             assert timing.first_seconds > timing.latency.p50 / 1e3
-    assert len(found.verdicts) == 2 and {verdict.batch for verdict in found.verdicts} == {1, 2}
+        assert engine.many and engine.many.interval.low <= engine.many.p50 <= engine.many.interval.high
+        # A turn is about a second long, whatever the machine: at least 64 faces of a network that takes less than that.
+        assert engine.many.faces >= 64 and 0.1 < engine.many.faces * engine.many.p50 / 1e3 < 10
+    assert len(found.verdicts) == 3 and {verdict.batch for verdict in found.verdicts} == {1, 2, None}
     assert not found.engines[0].trained and found.gpu is None and "openvino" in found.environment.versions
 
 
 def test_a_benchmark_is_read_back_as_an_older_one(found: Bench, tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text(found.to_json())
     same, notes = changes(read_benchmark(tmp_path / "old.json"), found)
-    assert notes == [] and [change.verdict for change in same] == [SAME] * 4
+    assert notes == [] and [change.verdict for change in same] == [SAME] * 6
+    assert [change.batch for change in same if change.name == "one"] == [2, 1, None]
     assert all(change.ratio == 1 for change in same)
 
 
@@ -272,12 +298,13 @@ def test_accuracy_comes_by_name_from_a_comparison_of_the_same_checkpoint(engines
 def test_the_command_needs_the_runtime_alone_and_writes_what_it_shows(engines: list[Path], tmp_path: Path) -> None:
     absent = ["torch", "onnx", "onnxruntime", "matplotlib", "safetensors", "onnxsim"]
     script = f"import sys; sys.modules.update(dict.fromkeys({absent})); from ampnet_opt.cli import main; main()"
-    options = ["--batch", "1,2", "--runs", "30", "--seconds", "0", "--threads", "1", "--layers"]
+    options = ["--batch", "1,2", "--runs", "30", "--seconds", "0", "--threads", "1", "--layers", "--many"]
     known = comparison(tmp_path / "accuracy.json", "a" * 64, one=0.84)
     arguments = [*map(str, engines), *options, "--json", str(tmp_path / "new.json"), "--accuracy", str(known)]
     command = [sys.executable, "-c", script, "benchmark", *arguments]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
+    assert "Many faces, 1 thread" in told.stdout
     assert "Batch 2, 1 thread, 30 runs" in told.stdout and "the slowest 20 of" in told.stdout and "84.0" in told.stdout
     content = json.loads((tmp_path / "new.json").read_text())
     assert set(content["layers"]) == {"one", "two"} and content["accuracy"]["one"]["value"] == 0.84
