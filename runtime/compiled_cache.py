@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import mmap
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, BinaryIO, Callable, Dict, Mapping, Optional, Tuple
+
+import numpy as np
 
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import cache_folder, forget_oldest, new_file
@@ -21,8 +24,9 @@ KEPT = 9  # each as large as its engine
 
 def load_or_compile(
     openvino: Any, core: Any, identity: Mapping[str, Any], config: Dict[str, Any], make: Callable[[], Any]
-) -> Any:
-    """The CompiledModel of `make()`, from the cache where it is there; put there, where that can be written, if not.
+) -> Tuple[Any, Any]:
+    """The CompiledModel of `make()`, from the cache where it is there; put there, where that can be written, if not. And
+    the memory that must live as long as it, and as its requests.
 
     identity: what tells the engine and its shapes from others, as JSON. The library's version, the processor and `config`
     are told apart as well. What cannot be read is made again.
@@ -30,7 +34,7 @@ def load_or_compile(
     try:
         folder = cache_folder("openvino")
     except AmpnetError:
-        return make()
+        return make(), None
     processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     key = json.dumps([identity, config, openvino.__version__, processor], sort_keys=True, default=str)
     path = folder / f"{sha256(key.encode()).hexdigest()[:32]}.blob"
@@ -39,20 +43,50 @@ def load_or_compile(
     compiled = make()
     with contextlib.suppress(AmpnetError):
         _keep(compiled, path)
-    return compiled
+    return compiled, None
 
 
-def _read(openvino: Any, core: Any, path: Path, config: Dict[str, Any]) -> Any:
-    if path.stat().st_size and hasattr(openvino, "tensor_from_file"):
-        with contextlib.suppress(TypeError):  # older versions take a copy alone
-            return core.import_model(openvino.tensor_from_file(path), "CPU", config)  # mapped
-    return core.import_model(io.BytesIO(path.read_bytes()), "CPU", config)
+def _read(openvino: Any, core: Any, path: Path, config: Dict[str, Any]) -> Tuple[Any, Any]:
+    if not path.stat().st_size:
+        raise OSError("an empty file cannot be mapped")
+    with open(path, "rb") as file:
+        # Copy-on-write because OpenVINO takes no memory that is read-only; it does not write to a model's constants.
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+    with contextlib.suppress(TypeError):  # older versions take a copy alone
+        return core.import_model(openvino.Tensor(mapped, shared_memory=True), "CPU", config), mapped
+    return core.import_model(io.BytesIO(path.read_bytes()), "CPU", config), None
 
 
 def _keep(compiled: Any, path: Path) -> None:
     """Write a compiled model, and forget the oldest. Raises AmpnetError when it cannot be written."""
-    content = io.BytesIO()
-    compiled.export_model(content)
-    with new_file(path) as unfinished:
-        unfinished.write_bytes(content.getvalue())
+    with new_file(path) as unfinished, open(unfinished, "wb") as file:
+        straight = _Straight(file)
+        compiled.export_model(straight)
+        if straight.failure:
+            raise straight.failure
     forget_oldest(path.parent, "*.blob", KEPT)
+
+
+class _Straight(io.BytesIO):
+    """What is written goes to a file at once: OpenVINO exports into a BytesIO alone, which would be one more copy.
+
+    failure: of a write, Ctrl-C included. OpenVINO would not pass it on.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: Optional[BaseException] = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

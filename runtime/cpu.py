@@ -127,6 +127,7 @@ class Executor:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._requests: Dict[int, Any] = {}
         self._parallel: Dict[int, Any] = {}
+        self._mapped: List[Any] = []  # what compiled models read as long as they live
 
     def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         request = self._request(len(images))
@@ -209,7 +210,9 @@ class Executor:
             return self._compile(batch, **config)
         identity = {"files": dict(self._files), "batch": batch}
         make = partial(self._compile, batch, **config)
-        return load_or_compile(load_openvino(), core(), identity, {**self._config, **config}, make)
+        compiled, memory = load_or_compile(load_openvino(), core(), identity, {**self._config, **config}, make)
+        self._mapped.append(memory)
+        return compiled
 
     def _compile(self, batch: int, **config: Any) -> Any:
         try:
@@ -224,6 +227,7 @@ class Executor:
     def close(self) -> None:
         self._requests.clear()
         self._parallel.clear()
+        self._mapped.clear()
 
 
 def _logits(request: Any) -> np.ndarray:

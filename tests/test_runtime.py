@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_disk import no_file_beyond
 from PIL import Image
 
 from ampnet_opt.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
@@ -313,3 +314,15 @@ def test_an_engine_runs_where_no_cache_can_be_written(
     monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path / "file"))
     with Engine.load(engines["int8"]) as engine:
         assert np.isfinite(engine.infer(pictures(1), points(1))).all()
+
+
+def test_nothing_half_written_is_kept_where_the_disk_is_full(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
+    with Engine.load(engines["int8"]) as engine, no_file_beyond(100_000):
+        logits = engine.infer(pictures(1), points(1))
+    assert list(tmp_path.rglob("*")) == []
+    with Engine.load(engines["int8"]) as engine:
+        np.testing.assert_array_equal(engine.infer(pictures(1), points(1)), logits)
+    assert len(list(tmp_path.rglob("*.blob"))) == 1
