@@ -408,8 +408,12 @@ def test_a_cpu_engine_travels_as_it_is(built: Path, tmp_path: Path) -> None:
     assert sorted(file.name for file in engine.iterdir()) == sorted(file.name for file in built.iterdir())
     with tarfile.open(path) as tar:  # unpacked by hand, it is an engine as well
         tar.extractall(tmp_path / "by_hand")
+    # A face at a time: OpenVINO without AVX-512 varies in the last digits with several, where channels are few.
+    images, landmarks = faces()
     with Engine.load(tmp_path / "by_hand") as one, Engine.load(built) as other:
-        np.testing.assert_array_equal(one.infer(*faces()), other.infer(*faces()))
+        for row in range(len(images)):
+            face = images[row : row + 1], landmarks[row : row + 1]
+            np.testing.assert_array_equal(one.infer(*face), other.infer(*face))
     with pytest.raises(MisuseError, match="holds int8, not fp32: make one with --fp32"):
         build_bundle(path, tmp_path / "board", quiet, ["fp32"])
 
