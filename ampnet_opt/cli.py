@@ -39,6 +39,7 @@ from ampnet_opt.terminal import (
     MAX_DROP,
     METHOD,
     MIN_AGREEMENT,
+    MIN_SQNR,
     OPTIMIZATION,
     RADIUS,
     RANKING,
@@ -148,6 +149,7 @@ def build(
     method: str = METHOD,
     scales: Optional[Path] = SCALES,
     max_drop: Optional[float] = MAX_DROP,
+    min_sqnr: Optional[float] = MIN_SQNR,
     min_agreement: float = MIN_AGREEMENT,
     held_out: str = HELD_OUT,
     ranking: Optional[Path] = RANKING,
@@ -196,8 +198,9 @@ def build(
     if gpus and backend != "tensorrt-rtx":
         raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
     require_options(backend, builder, precisions, batch)
-    recipe = (image_input, data, split, faces, method, scales, max_drop, min_agreement, held_out, ranking)
-    loaded, options = conversion(checkpoint, backend, precisions, *recipe, classes, patch_radius)
+    kept_float = (max_drop, min_sqnr, min_agreement, held_out, ranking)
+    recipe = (image_input, data, split, faces, method, scales, *kept_float, classes, patch_radius)
+    loaded, options = conversion(context, checkpoint, backend, precisions, *recipe)
     from ampnet_opt.convert.build import build as build_engines
 
     options = replace(options, batch=batch, compute_capabilities=gpus, builder=builder)

@@ -23,6 +23,7 @@ from ampnet_opt.terminal import (
     MAX_DROP,
     METHOD,
     MIN_AGREEMENT,
+    MIN_SQNR,
     RADIUS,
     RANKING,
     SCALES,
@@ -33,8 +34,10 @@ from ampnet_opt.terminal import (
 )
 
 # Options of `build` that choose what goes into a bundle; when one is built, they come too late.
-DECIDED = {"data", "split", "faces", "method", "scales", "max_drop", "min_agreement", "held_out", "ranking"}
-DECIDED |= {"image_input", "classes", "patch_radius"}
+DECIDED = {"data", "split", "faces", "method", "scales", "max_drop", "min_sqnr"}
+DECIDED |= {"min_agreement", "held_out", "ranking", "image_input", "classes", "patch_radius"}
+# Options that mean something only beside others.
+OF_SEARCH, OF_INT8 = {"min_agreement", "held_out", "ranking"}, {"method", "scales"}
 # Those that a bundle of a finished engine leaves something to.
 OPEN = {"checkpoint", "output", "int8", "fp16", "bf16", "fp32", "backend", "force"}
 
@@ -58,6 +61,7 @@ def bundle(
     method: str = METHOD,
     scales: Optional[Path] = SCALES,
     max_drop: Optional[float] = MAX_DROP,
+    min_sqnr: Optional[float] = MIN_SQNR,
     min_agreement: float = MIN_AGREEMENT,
     held_out: str = HELD_OUT,
     ranking: Optional[Path] = RANKING,
@@ -86,8 +90,9 @@ def bundle(
         precisions = ["int8"] if target.backend == "cpu" else ["fp16", "int8"]
         typer.echo(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)", err=True)
     require_new_file(output, force)
-    checked = (image_input, data, split, faces, method, scales, max_drop, min_agreement, held_out, ranking)
-    loaded, options = conversion(source, target.backend, precisions, *checked, classes, patch_radius)
+    kept_float = (max_drop, min_sqnr, min_agreement, held_out, ranking)
+    recipe = (image_input, data, split, faces, method, scales, *kept_float, classes, patch_radius)
+    loaded, options = conversion(context, source, target.backend, precisions, *recipe)
     from ampnet_opt.convert.bundle import bundle_checkpoint
 
     with steps() as step:
@@ -100,6 +105,7 @@ def _told(path: Path, note: str = "") -> None:
 
 
 def conversion(
+    context: typer.Context,
     checkpoint: Optional[Path],
     backend: str,
     precisions: Sequence[str],
@@ -110,13 +116,17 @@ def conversion(
     method: str,
     scales: Optional[Path],
     max_drop: Optional[float],
+    min_sqnr: Optional[float],
     min_agreement: float,
     held_out: str,
     ranking: Optional[Path],
     classes: Optional[str],
     patch_radius: Optional[int],
 ) -> Tuple[Any, Any]:
-    """The checkpoint and the `convert.build.Options` that `build` and `bundle` were given, but for those of the backend."""
+    """The checkpoint and the `convert.build.Options` that `build` and `bundle` were given, but for those of the backend.
+
+    context: of that command.
+    """
     from ampnet_opt.calibration.ranges import METHODS
     from ampnet_opt.faces import spread
     from ampnet_opt.shipped import CHECKPOINT
@@ -124,11 +134,16 @@ def conversion(
     int8 = "int8" in precisions
     one_of("--input", image_input, INPUTS)
     one_of("--calibration", method, tuple(METHODS))
-    if max_drop is not None and not int8:
-        raise MisuseError("--max-drop is a choice of layers for --int8")
-    calibrates = int8 and (scales is None or max_drop is not None)
+    searches = max_drop is not None or min_sqnr is not None
+    if searches and not int8:
+        raise MisuseError("--max-drop and --min-sqnr choose layers for --int8")
+    for names, used, use in ((OF_SEARCH, searches, "--max-drop or --min-sqnr"), (OF_INT8, int8, "--int8")):
+        idle = given(context) & names
+        if idle and not used:
+            raise MisuseError(f"{_flags(context, idle)} would do nothing without {use}")
+    calibrates = int8 and (scales is None or searches)
     chosen = spread(faces_of(data, split), faces) if calibrates or data is not None else []
-    proof = [] if max_drop is None else faces_of(data, held_out)
+    proof = faces_of(data, held_out) if searches else []
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     from ampnet_opt.calibration.table import read_table
     from ampnet_opt.convert.build import Options, Search
@@ -136,9 +151,9 @@ def conversion(
     from ampnet_opt.sensitivity.search import Budget
 
     search = None
-    if max_drop is not None:
+    if searches:
         ranked = None if ranking is None else read_sensitivity(ranking)
-        search = Search(Budget(max_drop, min_agreement / 100), proof, ranked)
+        search = Search(Budget(max_drop, min_agreement / 100, min_sqnr), proof, ranked)
     options = Options(
         backend,  # type: ignore[arg-type]
         precisions,  # type: ignore[arg-type]

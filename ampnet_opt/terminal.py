@@ -33,13 +33,14 @@ SCALES = typer.Option(None, "--scales", help="A calibration table, taken as it i
 MAX_DROP = typer.Option(
     None, "--max-drop", min=0, help="Points of top-1 that int8 may lose; layers stay in floating point until it holds."
 )
+MIN_SQNR = typer.Option(
+    None, "--min-sqnr", help="dB of the logits that int8 has to keep; layers stay in floating point until it holds."
+)
 MIN_AGREEMENT = typer.Option(
-    99.0, "--min-agreement", min=0, max=100, help="With --max-drop: per cent of answers that have to stay the same."
+    99.0, "--min-agreement", min=0, max=100, help="With either: per cent of answers that have to stay the same."
 )
-HELD_OUT = typer.Option("val", "--held-out", help="With --max-drop: rows of the CSV that prove it.")
-RANKING = typer.Option(
-    None, "--sensitivity", help="With --max-drop: file of ampnet-opt sensitivity (default: measured now)."
-)
+HELD_OUT = typer.Option("val", "--held-out", help="With either: rows of the CSV that prove it.")
+RANKING = typer.Option(None, "--sensitivity", help="With either: file of ampnet-opt sensitivity (default: measured now).")
 # Of TensorRT's builder; what they mean and who has them is in runtime.builder_options.
 _BUILDER = "Builder of tensorrt and tensorrt-rtx"
 WORKSPACE = typer.Option(None, "--workspace", help="MiB of GPU memory that a layer may use.", rich_help_panel=_BUILDER)

@@ -32,6 +32,8 @@ OPTIONS = {
     "workspace_mib": "--workspace",
     "dla_core": "--dla",
 }
+# Budgets of `mixed_precision`: the option of each, and what its number is multiplied by for it.
+BUDGET = {"max_drop": ("--max-drop", 1), "min_sqnr": ("--min-sqnr", 1), "min_agreement": ("--min-agreement", 100)}
 UNCHANGED, CHANGED, MISSING = "unchanged", "changed", "missing"
 
 
@@ -153,8 +155,9 @@ def rebuild_command(sidecar: Sidecar) -> str:
     if sidecar.calibration_sha256 is not None:
         words.append("--scales ENGINE/calibration.json")
     budget = sidecar.mixed_precision or {}
-    if "max_drop" in budget and "min_agreement" in budget:
-        words += [f"--max-drop {budget['max_drop']:g}", f"--min-agreement {100 * budget['min_agreement']:g}", "--data DATA"]
+    if "min_agreement" in budget:
+        words += [f"{flag} {factor * budget[name]:g}" for name, (flag, factor) in BUDGET.items() if name in budget]
+        words.append("--data DATA")
     return " ".join(words)
 
 
@@ -188,6 +191,6 @@ def _require_known(sidecar: Sidecar) -> None:
     if sidecar.layers is not None and not ({"not_listed"} <= {*sidecar.layers} or {*sidecar.layers} >= LISTED):
         raise ValueError("its list of layers is not whole")
     budget = sidecar.mixed_precision or {}
-    for name in {"max_drop", "min_agreement"} & {*budget}:
+    for name in {*BUDGET} & {*budget}:
         require_types(budget[name], float, name)
     json.dumps(asdict(sidecar), allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half characters

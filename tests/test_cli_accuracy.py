@@ -66,6 +66,12 @@ def test_layers_stay_in_floating_point_until_the_budget_holds(world: World, tmp_
     ("words", "arguments"),
     [
         ("--int8", ["--fp32", "--max-drop", "1"]),
+        ("--int8", ["--fp32", "--min-sqnr", "25"]),
+        (
+            "--held-out, --sensitivity would do nothing without --max-drop or --min-sqnr",
+            ["--int8", "--held-out", "val", "--sensitivity", "FILE"],
+        ),
+        ("--calibration would do nothing without --int8", ["--fp32", "--calibration", "mse"]),
         ("run ampnet-opt sensitivity", ["--int8", "--max-drop", "1", "--calibration", "mse", "--sensitivity", "FILE"]),
         ("does not exist", ["--int8", "--max-drop", "1", "--sensitivity", "nowhere.json"]),
         ("no rows of split", ["--int8", "--max-drop", "1", "--held-out", "none"]),

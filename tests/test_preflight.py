@@ -111,7 +111,7 @@ def test_the_command_that_builds_an_engine_again() -> None:
     assert rebuild_command(EVERYTHING) == (
         "ampnet-opt build CKPT --int8 --backend tensorrt --min-batch 2 --opt-batch 4 --max-batch 8 --optimization-level 5 "
         "--version-compatible --hardware-compatible ampere+ --workspace 512 --dla 0 --scales ENGINE/calibration.json "
-        "--max-drop 0.5 --min-agreement 99 --data DATA"
+        "--max-drop 0.5 --min-sqnr 25 --min-agreement 99 --data DATA"
     )
 
 
@@ -120,7 +120,7 @@ EVERYTHING = replace(
     precision="int8",
     batch=BatchRange(2, 4, 8),
     calibration_sha256="3" * 64,
-    mixed_precision={"max_drop": 0.5, "min_agreement": 0.99},
+    mixed_precision={"max_drop": 0.5, "min_agreement": 0.99, "min_sqnr": 25.0},
     target={
         "version_compatible": True,
         "hardware_compatible": "ampere+",

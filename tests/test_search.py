@@ -74,6 +74,29 @@ def test_agreement_is_part_of_the_budget() -> None:
     assert not budget.holds(Effect(0, 0, 1.0, 0.8969), 0.9)
 
 
+def test_sqnr_is_part_of_the_budget_and_top1_need_not_be() -> None:
+    budget = Budget(max_drop=None, min_agreement=0.9, min_sqnr=25.0)
+    assert budget.holds(Effect(25.0, 0, 0.9, 0.0), 1.0)
+    assert not budget.holds(Effect(24.9, 0, 1.0, 1.0), 1.0)
+    assert not budget.holds(Effect(30.0, 0, 0.89, 1.0), 1.0)
+    assert budget.holds(Effect(math.inf, 0, 1.0, 1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(0.3), "top-1 is 2.00 points under the float network's (allowed: 0.3) and 95.0% of the answers agree "),
+        (Budget(None, 0.995), "with only u0 in INT8, 95.0% of the answers agree (needed: 99.5%); allow more"),
+        (Budget(None, 0.9, 25), "agree (needed: 90%) and the SQNR of the logits is 20.0 dB (needed: 25); allow more"),
+    ],
+)
+def test_a_refusal_says_what_was_found_beside_what_was_asked(budget: Budget, said: str) -> None:
+    found = Effect(20.0, 1.0, 0.95, 0.5)
+    with pytest.raises(AmpnetError) as caught:
+        search(rows_of([1]), lambda kept: found, 0.52, budget)
+    assert said in str(caught.value)
+
+
 def ranking(**changes: object) -> Sensitivity:
     layers = placement().layers
     rows = [Row(name, "layer", (name,), (), Effect(20.0, 1.0 - i / 100, 1.0, 0.5)) for i, name in enumerate(layers)]
@@ -96,6 +119,15 @@ def test_the_fewest_layers_of_a_network_are_kept(backend: str) -> None:
     again = effect(run(variant, faces())[0], reference, truth)
     assert again.top1 == 1.0
     assert again.sqnr_db == pytest.approx(record["sqnr_db"], abs=1.5)
+
+
+def test_layers_are_kept_until_the_sqnr_holds() -> None:
+    plain = choose(float_graph(), int8(), ranking(), "tensorrt", in_two_batches(), LABELS, Budget(None, 0.0))
+    wanted = plain.record["sqnr_db"] + 1.0
+    mixed = choose(float_graph(), int8(), ranking(), "tensorrt", in_two_batches(), LABELS, Budget(None, 0.0, wanted))
+    assert not plain.layers and mixed.layers
+    assert mixed.record["sqnr_db"] >= wanted == mixed.record["min_sqnr"]
+    assert "max_drop" not in mixed.record
 
 
 def test_a_budget_that_cannot_be_held_is_refused() -> None:

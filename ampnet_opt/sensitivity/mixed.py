@@ -72,7 +72,7 @@ def choose(
     reference_top1 = float((reference.argmax(1) == labels).mean())
     choice = search(ranking.rows, judge, reference_top1, budget)
     record = {
-        **asdict(budget),
+        **{name: value for name, value in asdict(budget).items() if value is not None},
         "held_out_faces": len(labels),
         "judged_in": "OpenVINO" if backend == "cpu" else f"ONNX Runtime {onnxruntime.__version__}",
         "float_top1": reference_top1,

@@ -16,14 +16,31 @@ Judge = Callable[[Collection[str]], Effect]
 
 @dataclass(frozen=True)
 class Budget:
-    """max_drop: of top-1 below the float network's, in percentage points. min_agreement: share of equal answers."""
+    """max_drop: of top-1 below the float network's, in percentage points; None, any. min_agreement: share of equal answers.
+    min_sqnr: of the logits, dB; None, any.
+    """
 
-    max_drop: float
+    max_drop: float | None
     min_agreement: float = MIN_AGREEMENT
+    min_sqnr: float | None = None
 
     def holds(self, found: Effect, reference_top1: float) -> bool:
         drop = 100 * (reference_top1 - found.top1)
-        return drop <= self.max_drop + 1e-9 and found.agreement >= self.min_agreement
+        return (
+            (self.max_drop is None or drop <= self.max_drop + 1e-9)
+            and found.agreement >= self.min_agreement
+            and (self.min_sqnr is None or found.sqnr_db >= self.min_sqnr)
+        )
+
+    def refusal(self, found: Effect, reference_top1: float) -> str:
+        """What was found beside what is allowed."""
+        parts = [f"{found.agreement:.1%} of the answers agree (needed: {100 * self.min_agreement:g}%)"]
+        if self.max_drop is not None:
+            drop = 100 * (reference_top1 - found.top1)
+            parts.insert(0, f"top-1 is {drop:.2f} points under the float network's (allowed: {self.max_drop:g})")
+        if self.min_sqnr is not None:
+            parts.append(f"the SQNR of the logits is {found.sqnr_db:.1f} dB (needed: {self.min_sqnr:g})")
+        return ", ".join(parts[:-1]) + " and " * (len(parts) > 1) + parts[-1]
 
 
 @dataclass(frozen=True)
@@ -58,10 +75,8 @@ def search(rows: Sequence[Row], judge: Judge, reference_top1: float, budget: Bud
         if high == len(rows) - 1:
             found = measure(rows[:high])
             raise AmpnetError(
-                f"no choice of layers holds the budget: with only {rows[-1].name} in INT8, top-1 is "
-                f"{100 * (reference_top1 - found.top1):.2f} points under the float network's (allowed: {budget.max_drop:g}) "
-                f"and {found.agreement:.1%} of the answers agree (needed: {budget.min_agreement:.0%}); allow more, or take "
-                "--fp16"
+                f"no choice of layers holds the budget: with only {rows[-1].name} in INT8, "
+                f"{budget.refusal(found, reference_top1)}; allow more, or take --fp16"
             )
         low, high = high + 1, min(max(1, 2 * high), len(rows) - 1)
     while low < high:
