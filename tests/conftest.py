@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +22,21 @@ from recorded import published_weights
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# Tests side by side (-n 2) share the cores: as many threads each as there are cores would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 # A shell starts what it puts into the background with Ctrl-C ignored, and programs inherit that: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Neighbouring tests stay in one process, which makes their fixtures once; an idle one takes from the other end."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 # Imported as the runtime does, without telemetry, before a test imports it.

@@ -295,6 +295,7 @@ def test_accuracy_comes_by_name_from_a_comparison_of_the_same_checkpoint(engines
         read_accuracy(tmp_path / "d.json", engines)
 
 
+@pytest.mark.slow
 def test_the_command_needs_the_runtime_alone_and_writes_what_it_shows(engines: list[Path], tmp_path: Path) -> None:
     absent = ["torch", "onnx", "onnxruntime", "matplotlib", "safetensors", "onnxsim"]
     script = f"import sys; sys.modules.update(dict.fromkeys({absent})); from ampnet_opt.cli import main; main()"

@@ -85,7 +85,7 @@ def with_a_binary_table(folder: Path) -> None:
         (without_a_picture, "image that does not exist"),
         (with_a_label_of_no_class, "9"),
         (with_a_landmark_that_is_no_number, COLUMNS[0]),
-        (with_a_cut_off_picture, "cannot be read"),
+        pytest.param(with_a_cut_off_picture, "cannot be read", marks=pytest.mark.slow),
         (without_a_split, "val"),
         (without_rows, "train"),
         (without_its_table, "faces.csv"),

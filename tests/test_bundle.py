@@ -483,6 +483,7 @@ def test_what_a_bundle_has_decided_cannot_be_asked_of_its_build(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_commands_from_checkpoint_to_board(cpu_bundle: Path, built: Path, tmp_path: Path) -> None:
     code, said = ampnet("build", cpu_bundle, "--int8", "-o", tmp_path / "engines", "--max-batch", 4)
     assert code == 0 and f"{tmp_path / 'engines' / 'cpu-int8'}: " in said and "(untrained weights)" in said

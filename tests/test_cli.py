@@ -183,6 +183,7 @@ def test_grey_transparent_and_sixteen_bit_pictures_are_classified(world: World, 
     assert all(answer["label"] in CLASSES for answer in answers)
 
 
+@pytest.mark.slow
 def test_compare_measures_engines_against_the_checkpoint(world: World, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     options = ("--data", world.data, "--runs", 2, "--json", target)
@@ -211,6 +212,7 @@ def has_gpu() -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_plan_for_rtx_is_built_without_its_gpu_and_refused_where_there_is_none(world: World, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     result = succeeds("build", world.checkpoint, "-o", tmp_path, "--fp16", "--backend", "tensorrt-rtx")
@@ -311,7 +313,7 @@ def small_files() -> None:
 
 
 @linux
-@pytest.mark.parametrize("command", ["init", "build"])
+@pytest.mark.parametrize("command", ["init", pytest.param("build", marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_nothing(world: World, tmp_path: Path, command: str) -> None:
     given: dict[str, tuple[object, ...]] = {
         "init": ("init", tmp_path / "new" / "narrow.safetensors", "--width", 0.125),

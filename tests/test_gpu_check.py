@@ -86,6 +86,7 @@ def test_parts_of_the_cpu_backend_pass_and_wrong_answers_do_not(small: Network, 
     assert wrong.outcome == "failed" and "off by" in wrong.detail
 
 
+@pytest.mark.slow
 def test_up_to_where_the_gpu_begins_rtx_builds_and_then_says_why_not(no_gpu: None, small: Network, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     found = [run(title, work) for title, work in list(parts("tensorrt-rtx", small, tmp_path))[:6]]

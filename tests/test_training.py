@@ -157,6 +157,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(faces: list[Face], tmp
     }
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(faces: list[Face], tmp_path: Path) -> None:
     output = tmp_path / "net.safetensors"
     kept = learn(faces, output, replace(RECIPE, epochs=8, rate=0.02, ema=0.3))
