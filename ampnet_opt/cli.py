@@ -256,9 +256,9 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="As one JSON objec
     if as_json:
         typer.echo(json.dumps(findings, indent=2))
         return
-    from rich.console import Console
+    from ampnet_opt.console import console
 
-    Console().print(render(findings))
+    console().print(render(findings))
 
 
 app.command()(inspect)

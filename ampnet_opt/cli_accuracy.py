@@ -50,8 +50,7 @@ def compare(
     patch_radius: Optional[int] = RADIUS,
 ) -> None:
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
-    from rich.console import Console
-
+    from ampnet_opt.console import console
     from ampnet_opt.files import write_text
 
     checkpoint, engines = subjects_of(subjects or [])
@@ -61,7 +60,7 @@ def compare(
 
     with stages() as progress:
         found = _compared(checkpoint, engines, chosen, classes, patch_radius, batch, threads, runs, progress)
-    Console().print(render(found.report))
+    console().print(render(found.report))
     if json_file is not None:
         write_text(json_file, found.report.to_json())
 
@@ -97,8 +96,8 @@ def sensitivity(
     chosen = spread(faces_of(data, split), faces)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     import numpy as np
-    from rich.console import Console
 
+    from ampnet_opt.console import console
     from ampnet_opt.convert.source import calibrate, source_of
     from ampnet_opt.labels import label_indices
     from ampnet_opt.sensitivity.analysis import analyse
@@ -126,7 +125,7 @@ def sensitivity(
     if picture is not None:
         with new_file(picture) as temporary:
             draw_ranking(temporary, found)
-    Console().print(render(found, LISTED))
+    console().print(render(found, LISTED))
     typer.echo(f"{output}: {len(found.rows)} {kind}s")
 
 

@@ -27,14 +27,13 @@ def benchmark(
     force: bool = FORCE,
 ) -> None:
     """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
-    from rich.console import Console
-
     from ampnet_opt.benchmarks.bench import benchmark as measure
     from ampnet_opt.benchmarks.bench_accuracy import read_accuracy
     from ampnet_opt.benchmarks.bench_layers import layer_times
     from ampnet_opt.benchmarks.bench_picture import draw_benchmark, require_matplotlib
     from ampnet_opt.benchmarks.bench_report import render, render_changes
     from ampnet_opt.benchmarks.regression import changes, read_benchmark
+    from ampnet_opt.console import console
     from ampnet_opt.files import new_file, require_new_file, write_text
 
     batches = _batches(batch)
@@ -54,10 +53,10 @@ def benchmark(
             progress("profiling", number, len(engines))
             profiles[measured.name] = layer_times(engine, batches[0], threads if measured.backend == "cpu" else None)
     found = replace(found, accuracy=scores, layers=profiles)
-    console = Console()
-    console.print(render(found))
+    terminal = console()
+    terminal.print(render(found))
     if before is not None:
-        console.print(render_changes(*changes(before, found), str(against)))
+        terminal.print(render_changes(*changes(before, found), str(against)))
     if json_file is not None:
         write_text(json_file, found.to_json())
     if picture is not None:

@@ -17,8 +17,7 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="Everything as one JSON object, with every layer."),
 ) -> None:
     """What an engine is: inputs, batches, target, files, and the layers that the backend made, with precision and size."""
-    from rich.console import Console
-
+    from ampnet_opt.console import console
     from ampnet_opt.files import size_on_disk
     from ampnet_opt.inspection import show, tensors
     from ampnet_opt.runtime.sidecar import NAME, UNCHANGED, file_states, parse_sidecar, rebuild_command
@@ -33,7 +32,7 @@ def inspect(
         typer.echo(json.dumps({**content, "rebuild": rebuild_command(sidecar)}, indent=2))
     else:
         try:
-            show(Console(highlight=False), engine, sidecar, files, layers)
+            show(console(highlight=False), engine, sidecar, files, layers)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AmpnetError(f"{engine / NAME} is damaged ({error!r}); build the engine again") from error
     changed = [name for name, file in files.items() if file["state"] != UNCHANGED]

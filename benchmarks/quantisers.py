@@ -28,6 +28,7 @@ from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtim
 from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.checkpoint import Checkpoint, read_checkpoint
+from ampnet_opt.console import console
 from ampnet_opt.convert import cpu
 from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.export import ImageInput
@@ -260,7 +261,7 @@ def main() -> int:
     if options.markdown:
         print(to_markdown(report))
         return 0
-    Console().print(render(report))
+    console().print(render(report))
     return 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +24,7 @@ from ampnet_opt.benchmarks.report import milliseconds, new_table
 from ampnet_opt.benchmarks.roofline_count import Work, count_work
 from ampnet_opt.benchmarks.roofline_peaks import Peaks, measure_peaks
 from ampnet_opt.checkpoint import read_checkpoint
+from ampnet_opt.console import console
 from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import write_json
@@ -88,20 +89,23 @@ def render(found: Sequence[Floor], peaks: Peaks, bench: Bench) -> Group:
         f"{place.cpu}, {count(bench.threads, 'thread')}; {place.date}",
         f"peaks measured: G multiply-accumulates/s {rates}; memory {peaks.bandwidth / 1e9:.1f} GB/s",
     ]
-    return Group(*(Text(line) for line in head), *(_table(found, batch) for batch in bench.batches))
+    parts: list[RenderableType] = [Text(line) for line in head]
+    for batch in bench.batches:
+        rows = [row for row in found if row.batch == batch]
+        unsteady = [row.engine for row in rows if row.unsteady]
+        parts += [_table(rows, batch), Text(f"unsteady: {', '.join(unsteady)}\n" if unsteady else "")]
+    return Group(*parts)
 
 
-def _table(found: Sequence[Floor], batch: int) -> Table:
-    rows = [row for row in found if row.batch == batch]
+def _table(rows: Sequence[Floor], batch: int) -> Table:
     title = f"Batch {batch}: {rows[0].macs / 1e9:.2f} G multiply-accumulates"
     right = ["weights MB", "act. MB", "compute ms", "memory ms", "floor ms", "p50 ms", "share", "GMAC/s"]
     table = new_table(title, [""], right)
-    table.add_column()
     for row in rows:
         sizes = [f"{size / 1e6:.1f}" for size in (row.weight_bytes, row.activation_bytes)]
         times = [milliseconds(value) for value in (row.compute, row.memory, row.floor, row.p50)]
         reached = [f"{row.share:.0%}", f"{row.macs / row.p50 / 1e6:.0f}"]
-        table.add_row(Text(row.engine), *sizes, *times, *reached, "unsteady" * row.unsteady)
+        table.add_row(Text(row.engine), *sizes, *times, *reached)
     return table
 
 
@@ -142,7 +146,7 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    Console().print(tables)
+    console().print(tables)
     return 0
 
 

@@ -21,6 +21,7 @@ from ampnet_opt.benchmarks.compare import REFERENCE, engine_subjects, environmen
 from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table, ratio
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.checkpoint import read_checkpoint
+from ampnet_opt.console import console
 from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import size_on_disk
@@ -74,8 +75,7 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    console = Console()
-    console.print(Text(place), table)
+    console().print(Text(place), table)
     return 0
 
 
