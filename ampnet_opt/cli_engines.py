@@ -41,12 +41,17 @@ def inspect(
 
 
 def say_layers(engine: Path) -> None:
-    """After a build: what the layers are computed in, in one line, and a warning for each that is not as the graph asks."""
-    from ampnet_opt.inspection import warnings
+    """After a build: which layers a search kept in floating point, what the layers are computed in, and a warning for each
+    that is not as the graph asks.
+    """
+    from ampnet_opt.inspection import choice, warnings
     from ampnet_opt.runtime.layers import sentence
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
-    record = parse_sidecar(engine).layers
+    sidecar = parse_sidecar(engine)
+    if sidecar.mixed_precision is not None and "float_layers" in sidecar.mixed_precision:
+        typer.echo(f"{engine}: {choice(sidecar.mixed_precision)}")
+    record = sidecar.layers
     if record is None:
         return
     typer.echo(f"{engine}: {sentence(record)}")

@@ -23,6 +23,17 @@ def warnings(record: Dict[str, Any]) -> List[str]:
     return found + [f"nothing tells whether {node} is computed in {wanted}" for node in record.get("untold", [])]
 
 
+def choice(record: Dict[str, Any]) -> str:
+    """Of a sidecar's mixed_precision: the layers in floating point, and what was measured with them on held-out faces."""
+    names = [row["name"] for row in record["float_layers"]]
+    which = f"{count(len(names), 'layer')} kept in floating point" + (f" ({', '.join(names)})" if names else "")
+    sqnr = "" if record["sqnr_db"] is None else f", SQNR {record['sqnr_db']:.1f} dB"
+    return (
+        f"{which}: top-1 {record['top1']:.1%} (float: {record['float_top1']:.1%}), same top-1 {record['agreement']:.1%}"
+        f"{sqnr}, on {count(record['held_out_faces'], 'held-out face')}"
+    )
+
+
 def tensors(sidecar: Sidecar) -> List[Dict[str, Any]]:
     """Inputs and output: name, dtype and shape; the batch is the dimension None."""
     image = sidecar.image_input
@@ -44,7 +55,7 @@ def show(console: Console, engine: Path, sidecar: Sidecar, files: Dict[str, Dict
 
 
 def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -> Table:
-    batch = sidecar.batch
+    batch, searched = sidecar.batch, sidecar.mixed_precision or {}
     rows = [
         ("engine", str(engine)),
         ("backend", f"{sidecar.backend} {sidecar.backend_version}"),
@@ -59,6 +70,7 @@ def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -
         ("built", f"{sidecar.built} in {sidecar.build_seconds} s by ampnet-opt {sidecar.ampnet_opt_version}"),
         *((name, f"{_bytes(file['bytes'])}, {file['state']}, SHA-256 {file['sha256']}") for name, file in files.items()),
         ("layers", "of this engine nothing was kept" if sidecar.layers is None else sentence(sidecar.layers)),
+        *([("choice", choice(searched))] if "float_layers" in searched else []),
         ("build again", rebuild_command(sidecar)),
     ]
     table = Table(show_header=False, box=None, pad_edge=False)

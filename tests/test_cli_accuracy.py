@@ -52,12 +52,14 @@ def test_an_analysis_is_not_overwritten_and_asks_for_what_there_is(world: World,
 def test_layers_stay_in_floating_point_until_the_budget_holds(world: World, tmp_path: Path) -> None:
     options = ("--int8", "--backend", "cpu", "--data", world.faces, "-o", tmp_path)
     chosen = ("--max-drop", 0, "--min-agreement", 100, "--sensitivity", world.sensitivity)
-    succeeds("build", world.checkpoint, *options, *chosen)
+    said = succeeds("build", world.checkpoint, *options, *chosen).stdout
     record = json.loads((tmp_path / "cpu-int8" / "engine.json").read_text())["mixed_precision"]
     assert record["agreement"] == 1 and record["top1"] >= record["float_top1"]
     assert record["held_out_faces"] == 7 and record["judged_in"].startswith("OpenVINO")
     known = {row.name for row in read_sensitivity(world.sensitivity).rows}
     assert {row["name"] for row in record["float_layers"]} <= known
+    for text in (said, succeeds("inspect", tmp_path / "cpu-int8").stdout):
+        assert "kept in floating point" in " ".join(text.split()) and "on 7 held-out faces" in " ".join(text.split())
     plain = json.loads((tmp_path / "cpu-int8" / "calibration.json").read_text())
     assert plain["method"] == "entropy"
 

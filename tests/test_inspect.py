@@ -19,6 +19,7 @@ from ampnet_opt.convert import cpu as convert_cpu
 from ampnet_opt.convert.expected import expected_layers
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import sha256
+from ampnet_opt.inspection import choice
 from ampnet_opt.runtime.inspector import list_layers
 from ampnet_opt.runtime.layers import CONVOLUTION, Layer, summarise
 from ampnet_opt.runtime.sidecar import NAME, rebuild_command
@@ -122,6 +123,18 @@ def test_an_engine_whose_layers_are_not_known_says_so(tmp_path: Path, record: An
     assert result.returncode == 0, result.stderr
     assert words in result.stdout
     assert rebuild_command(SIDECAR) in result.stdout
+
+
+def test_a_choice_of_layers_says_what_was_measured() -> None:
+    layers = [{"name": "stem"}, {"name": "trunk.0.0.first"}]
+    record = {"float_layers": layers, "top1": 0.85, "float_top1": 0.857, "agreement": 0.992, "sqnr_db": 25.22}
+    assert choice({**record, "held_out_faces": 509}) == (
+        "2 layers kept in floating point (stem, trunk.0.0.first): top-1 85.0% (float: 85.7%), same top-1 99.2%, "
+        "SQNR 25.2 dB, on 509 held-out faces"
+    )
+    assert choice({**record, "float_layers": [], "sqnr_db": None, "held_out_faces": 1}) == (
+        "0 layers kept in floating point: top-1 85.0% (float: 85.7%), same top-1 99.2%, on 1 held-out face"
+    )
 
 
 @pytest.mark.parametrize("as_json", [False, True])
