@@ -34,7 +34,7 @@ MAX_DROP = typer.Option(
     None, "--max-drop", min=0, help="Points of top-1 that int8 may lose; layers stay in floating point until it holds."
 )
 MIN_SQNR = typer.Option(
-    None, "--min-sqnr", help="dB of the logits that int8 has to keep; layers stay in floating point until it holds."
+    None, "--min-sqnr", help="dB of SQNR that int8's logits have to keep; layers stay in floating point until it holds."
 )
 MIN_AGREEMENT = typer.Option(
     99.0, "--min-agreement", min=0, max=100, help="With either: per cent of answers that have to stay the same."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.sensitivity.analysis import Row
 from ampnet_opt.sensitivity.effect import Effect
 
@@ -17,12 +18,17 @@ Judge = Callable[[Collection[str]], Effect]
 @dataclass(frozen=True)
 class Budget:
     """max_drop: of top-1 below the float network's, in percentage points; None, any. min_agreement: share of equal answers.
-    min_sqnr: of the logits, dB; None, any.
+    min_sqnr: of the logits, dB; None, any. Raises MisuseError for what no comparison is made with: infinity, not a number.
     """
 
     max_drop: float | None
     min_agreement: float = MIN_AGREEMENT
     min_sqnr: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not math.isfinite(value):
+                raise MisuseError(f"--{name.replace('_', '-')} is {value}, which nothing can be compared with")
 
     def holds(self, found: Effect, reference_top1: float) -> bool:
         drop = 100 * (reference_top1 - found.top1)
