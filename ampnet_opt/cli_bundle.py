@@ -37,7 +37,7 @@ from ampnet_opt.terminal import (
 DECIDED = {"data", "split", "faces", "method", "scales", "max_drop", "min_sqnr"}
 DECIDED |= {"min_agreement", "held_out", "ranking", "image_input", "classes", "patch_radius"}
 # Options that mean something only beside others.
-OF_SEARCH, OF_INT8 = {"min_agreement", "held_out", "ranking"}, {"method", "scales"}
+OF_INT8, OF_SEARCH = {"method", "scales", "max_drop", "min_sqnr"}, {"min_agreement", "held_out", "ranking"}
 # Those that a bundle of a finished engine leaves something to.
 OPEN = {"checkpoint", "output", "int8", "fp16", "bf16", "fp32", "backend", "force"}
 
@@ -135,10 +135,9 @@ def conversion(
     one_of("--input", image_input, INPUTS)
     one_of("--calibration", method, tuple(METHODS))
     searches = max_drop is not None or min_sqnr is not None
-    if searches and not int8:
-        raise MisuseError("--max-drop and --min-sqnr choose layers for --int8")
-    for names, used, use in ((OF_SEARCH, searches, "--max-drop or --min-sqnr"), (OF_INT8, int8, "--int8")):
-        idle = given(context) & names
+    asked = given(context)
+    for names, used, use in ((OF_INT8, int8, "--int8"), (OF_SEARCH, searches, "--max-drop or --min-sqnr")):
+        idle = asked & names
         if idle and not used:
             raise MisuseError(f"{_flags(context, idle)} would do nothing without {use}")
     calibrates = int8 and (scales is None or searches)

@@ -49,7 +49,7 @@ def say_layers(engine: Path) -> None:
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
     sidecar = parse_sidecar(engine)
-    if sidecar.mixed_precision is not None and "float_layers" in sidecar.mixed_precision:
+    if sidecar.mixed_precision is not None:
         typer.echo(f"{engine}: {choice(sidecar.mixed_precision)}")
     record = sidecar.layers
     if record is None:

@@ -55,7 +55,7 @@ def show(console: Console, engine: Path, sidecar: Sidecar, files: Dict[str, Dict
 
 
 def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -> Table:
-    batch, searched = sidecar.batch, sidecar.mixed_precision or {}
+    batch = sidecar.batch
     rows = [
         ("engine", str(engine)),
         ("backend", f"{sidecar.backend} {sidecar.backend_version}"),
@@ -70,7 +70,7 @@ def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -
         ("built", f"{sidecar.built} in {sidecar.build_seconds} s by ampnet-opt {sidecar.ampnet_opt_version}"),
         *((name, f"{_bytes(file['bytes'])}, {file['state']}, SHA-256 {file['sha256']}") for name, file in files.items()),
         ("layers", "of this engine nothing was kept" if sidecar.layers is None else sentence(sidecar.layers)),
-        *([("choice", choice(searched))] if "float_layers" in searched else []),
+        *([] if sidecar.mixed_precision is None else [("choice", choice(sidecar.mixed_precision))]),
         ("build again", rebuild_command(sidecar)),
     ]
     table = Table(show_header=False, box=None, pad_edge=False)

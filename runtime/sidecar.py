@@ -32,6 +32,8 @@ OPTIONS = {
     "workspace_mib": "--workspace",
     "dla_core": "--dla",
 }
+# What `mixed_precision` holds beside its budgets, of which each may be missing.
+SEARCHED = {"top1": float, "float_top1": float, "agreement": float, "sqnr_db": Optional[float], "held_out_faces": int}
 # Budgets of `mixed_precision`: the option of each, and what its number is multiplied by for it.
 BUDGET = {"max_drop": ("--max-drop", 1), "min_sqnr": ("--min-sqnr", 1), "min_agreement": ("--min-agreement", 100)}
 UNCHANGED, CHANGED, MISSING = "unchanged", "changed", "missing"
@@ -190,7 +192,17 @@ def _require_known(sidecar: Sidecar) -> None:
         raise ValueError("it has no classes")
     if sidecar.layers is not None and not ({"not_listed"} <= {*sidecar.layers} or {*sidecar.layers} >= LISTED):
         raise ValueError("its list of layers is not whole")
-    budget = sidecar.mixed_precision or {}
-    for name in {*BUDGET} & {*budget}:
-        require_types(budget[name], float, name)
+    if sidecar.mixed_precision is not None:
+        _require_search(sidecar.mixed_precision)
     json.dumps(asdict(sidecar), allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half characters
+
+
+def _require_search(record: Dict[str, Any]) -> None:
+    """KeyError or ValueError for a `mixed_precision` that cannot be shown, or searched again."""
+    for name, hint in SEARCHED.items():
+        require_types(record[name], hint, name)
+    for name in {*BUDGET} & {*record}:
+        require_types(record[name], float, name)
+    require_types(record["float_layers"], List[Dict[str, Any]], "float_layers")
+    for layer in record["float_layers"]:
+        require_types(layer["name"], str, "the name of a layer")

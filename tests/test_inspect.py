@@ -159,6 +159,26 @@ def test_a_damaged_list_is_one_sentence(tmp_path: Path, record: dict[str, Any]) 
     assert "\n" not in str(caught.value)
 
 
+SEARCHED = {"float_layers": [], "top1": 0.9, "float_top1": 0.9, "agreement": 1.0, "sqnr_db": None, "held_out_faces": 9}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"float_layers": [{}]}, "'name'"),
+        ({"float_layers": [3]}, "float_layers is no dict"),
+        ({"top1": "high"}, "top1 is no float"),
+        ({"held_out_faces": None}, "held_out_faces is missing|no int"),
+        ({"min_sqnr": "25"}, "min_sqnr is no float"),
+    ],
+)
+def test_a_damaged_choice_is_one_sentence(tmp_path: Path, wrong: dict[str, Any], words: str, as_json: bool) -> None:
+    cli_engines.inspect(plan(tmp_path, mixed_precision=SEARCHED), layers=False, as_json=as_json)
+    with pytest.raises(AmpnetError, match=rf"engine\.json is damaged \(.*({words}).*build the engine again$"):
+        cli_engines.inspect(plan(tmp_path, mixed_precision={**SEARCHED, **wrong}), layers=False, as_json=as_json)
+
+
 def test_what_is_no_engine_is_misuse(tmp_path: Path) -> None:
     assert inspect(tmp_path).returncode == 2
     assert inspect(tmp_path / "none").returncode == 2

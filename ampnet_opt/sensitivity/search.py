@@ -31,22 +31,25 @@ class Budget:
                 raise MisuseError(f"--{name.replace('_', '-')} is {value}, which nothing can be compared with")
 
     def holds(self, found: Effect, reference_top1: float) -> bool:
-        drop = 100 * (reference_top1 - found.top1)
-        return (
-            (self.max_drop is None or drop <= self.max_drop + 1e-9)
-            and found.agreement >= self.min_agreement
-            and (self.min_sqnr is None or found.sqnr_db >= self.min_sqnr)
-        )
+        return all(held for held, _ in self._compared(found, reference_top1))
 
-    def refusal(self, found: Effect, reference_top1: float) -> str:
+    def told(self, found: Effect, reference_top1: float) -> str:
         """What was found beside what is allowed."""
-        parts = [f"{found.agreement:.1%} of the answers agree (needed: {100 * self.min_agreement:g}%)"]
+        return " and ".join(words for _, words in self._compared(found, reference_top1))
+
+    def _compared(self, found: Effect, reference_top1: float) -> list[tuple[bool, str]]:
+        """For each part of the budget, whether it holds, and both numbers in words."""
+        parts = []
         if self.max_drop is not None:
             drop = 100 * (reference_top1 - found.top1)
-            parts.insert(0, f"top-1 is {drop:.2f} points under the float network's (allowed: {self.max_drop:g})")
+            words = f"top-1 is {drop:.2f} points under the float network's (allowed: {self.max_drop:g})"
+            parts.append((drop <= self.max_drop + 1e-9, words))
+        words = f"{found.agreement:.1%} of the answers agree (needed: {100 * self.min_agreement:g}%)"
+        parts.append((found.agreement >= self.min_agreement, words))
         if self.min_sqnr is not None:
-            parts.append(f"the SQNR of the logits is {found.sqnr_db:.1f} dB (needed: {self.min_sqnr:g})")
-        return ", ".join(parts[:-1]) + " and " * (len(parts) > 1) + parts[-1]
+            words = f"the SQNR of the logits is {found.sqnr_db:.1f} dB (needed: {self.min_sqnr:g})"
+            parts.append((found.sqnr_db >= self.min_sqnr, words))
+        return parts
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def search(rows: Sequence[Row], judge: Judge, reference_top1: float, budget: Bud
             found = measure(rows[:high])
             raise AmpnetError(
                 f"no choice of layers holds the budget: with only {rows[-1].name} in INT8, "
-                f"{budget.refusal(found, reference_top1)}; allow more, or take --fp16"
+                f"{budget.told(found, reference_top1)}; allow more, or take --fp16"
             )
         low, high = high + 1, min(max(1, 2 * high), len(rows) - 1)
     while low < high:
