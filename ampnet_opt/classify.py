@@ -11,8 +11,9 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import PICTURES, Face, load_face, read_landmarks
+from ampnet_opt.faces import Face, load_face, read_landmarks
 from ampnet_opt.machine import available_cores
+from ampnet_opt.pictures import PICTURES
 
 AHEAD = 16  # pictures that each reading thread may be ahead of the engine
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from ampnet_opt.runtime.engine import ROWS
 from ampnet_opt.runtime.layers import sentence
 from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar, rebuild_command
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 
 def warnings(record: Dict[str, Any]) -> List[str]:

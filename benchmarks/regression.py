@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.bench_noise import Interval
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
 from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "another machine: not comparable"
 

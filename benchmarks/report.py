@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Report, Result
 from ampnet_opt.benchmarks.metrics import Estimate
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 RECALL_COLUMNS = 4  # subjects side by side; more go to a further table
 

@@ -30,7 +30,7 @@ from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import write_json
 from ampnet_opt.machine import available_cores
 from ampnet_opt.runtime.sidecar import read_sidecar
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 ELEMENT = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # bytes
 

@@ -26,7 +26,7 @@ from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import size_on_disk
 from ampnet_opt.machine import available_cores
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 
 def measure(checkpoint: Path, engines: list[Path], runs: int, threads: int) -> tuple[Table, str]:

@@ -10,7 +10,7 @@ from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime.build_log import LogFile
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.trt import load_library, new_logger
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 LEVELS = range(6)

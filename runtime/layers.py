@@ -13,7 +13,7 @@ from math import prod
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 CONVOLUTION, PRODUCT, REFORMAT, QUANTISATION, OTHER = "convolution", "matrix product", "reformat", "quantisation", "other"
 WEIGHTED = (CONVOLUTION, PRODUCT)

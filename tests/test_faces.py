@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import COLUMNS, SIDE, Face, fingerprint, fit, load_batches, load_face, read_faces, read_image
+from ampnet_opt.faces import COLUMNS, SIDE, Face, fingerprint, fit, load_batches, load_face, read_faces
+from ampnet_opt.pictures import read_image
 
 POINTS = ["70", "80", "150", "80.5", "110", "120", "80", "160", "140", "160"]
 HEADER = ["file", "label", "split", *COLUMNS]

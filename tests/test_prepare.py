@@ -21,7 +21,8 @@ from PIL import Image
 from ampnet_opt.datasets.picture import Picture
 from ampnet_opt.detector import Detection, load_detector
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import COLUMNS, fit, read_faces, read_image
+from ampnet_opt.faces import COLUMNS, fit, read_faces
+from ampnet_opt.pictures import read_image
 from ampnet_opt.preparing.crop import MARGIN, crop, implausible
 from ampnet_opt.preparing.prepare import prepare
 from ampnet_opt.preparing.work import name_files

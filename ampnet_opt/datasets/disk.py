@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import PICTURES
 from ampnet_opt.files import require_file
+from ampnet_opt.pictures import PICTURES
 
 
 def pictures_in(folder: Path) -> list[Path]:

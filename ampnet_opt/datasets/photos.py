@@ -7,7 +7,7 @@ from pathlib import Path
 from ampnet_opt.datasets.disk import pictures_in
 from ampnet_opt.datasets.picture import Dataset, Picture
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import PICTURES
+from ampnet_opt.pictures import PICTURES
 
 
 def recognises(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ampnet_opt.faces import read_image
+from ampnet_opt.pictures import read_image
 
 
 @dataclass(frozen=True)

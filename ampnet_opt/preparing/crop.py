@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from ampnet_opt.detector import Detection
-from ampnet_opt.faces import SIDE, SMALLEST_SIDE
+from ampnet_opt.faces import SIDE
+from ampnet_opt.pictures import SMALLEST_SIDE
 
 # The detectors' boxes run from the hairline to the chin, the eyes 0.36 of the longer side apart. A tenth more keeps chin,
 # cheeks and a slightly short box whole, and stays near the tight crops that expression data sets are published as

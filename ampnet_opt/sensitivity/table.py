@@ -8,7 +8,7 @@ from rich.text import Text
 from ampnet_opt.benchmarks.report import new_table
 from ampnet_opt.sensitivity.analysis import Sensitivity
 from ampnet_opt.sensitivity.effect import Effect
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 
 def render(found: Sensitivity, most: int) -> Group:

@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.page.charts import WHOLE, Axis, axis_over, bar, inter
 from ampnet_opt.benchmarks.page.data import Page
 from ampnet_opt.benchmarks.page.html import Html, element, join, row, signed, table
 from ampnet_opt.benchmarks.report import megabytes, milliseconds, percent, ratio
-from ampnet_opt.words import count
+from ampnet_opt.text import count
 
 
 def accuracy(page: Page) -> Html:

@@ -1,0 +1,44 @@
+"""Text for people: plurals, and what comes from files made safe to show. Standard library only."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Iterable, Sequence
+
+LONGEST = 300  # characters of a message
+CUT = "..."
+# First characters that make a spreadsheet run a cell as a formula (OWASP, "CSV Injection").
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 layer", "2 layers"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: object) -> str:
+    """`text` without control characters, half characters or directions: each is written as its escape, "\\x1b" say."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(text))
+
+
+def one_line(text: object, longest: int = LONGEST) -> str:
+    """`text` on one line of at most `longest` characters, all of them printable; what is cut off ends in "..."."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= longest else line[: longest - len(CUT)] + CUT
+
+
+def listed(items: Iterable[object], most: int = 3) -> str:
+    """The first `most` of the items, by commas, and how many there are besides: "a, b, c and 12 more"."""
+    words: Sequence[str] = [printable(item) for item in items]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def command(*words: Any) -> str:
+    """A command line that a POSIX shell reads as exactly these words."""
+    return " ".join(shlex.quote(str(word)) for word in words)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """`text` so that no spreadsheet takes it for a formula: with an apostrophe before what would begin one."""
+    return f"'{text}" if text.startswith(FORMULA) else text
