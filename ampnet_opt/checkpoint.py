@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, require_file, sha256
+from ampnet_opt.json_files import parse_json
 from ampnet_opt.labels import class_names
 from ampnet_opt.model import AMPNet, Config
 from ampnet_opt.pickles import pickled_tensors
@@ -156,7 +157,7 @@ def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], b
     if metadata.get("format") != FORMAT:
         raise AmpnetError(f"{file} is a safetensors file, but not one of ampnet-opt's (no format {FORMAT} in its metadata)")
     try:
-        raw, classes, trained = (json.loads(metadata[key]) for key in ("config", "classes", "trained"))
+        raw, classes, trained = (parse_json(metadata[key]) for key in ("config", "classes", "trained"))
         whole = {field.name: field.type == "int" for field in fields(Config)}
         if set(raw) != set(whole) or not all(isinstance(raw[k], int if whole[k] else (int, float)) for k in raw):
             raise ValueError(f"config is {metadata['config']}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import List, Optional
 
 import typer
-from typer.core import TyperGroup
 
 from ampnet_opt import __version__
 from ampnet_opt.cli_accuracy import compare, report, sensitivity
@@ -18,7 +18,9 @@ from ampnet_opt.cli_benchmark import benchmark
 from ampnet_opt.cli_bundle import build_from, bundle, conversion
 from ampnet_opt.cli_engines import inspect, say_layers
 from ampnet_opt.cli_faces import prepare, train
+from ampnet_opt.commands import Commands, verbose_first
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.messages import fail, remark, say, set_verbose, speak_safely
 from ampnet_opt.terminal import (
     BF16,
     CALIBRATING,
@@ -54,21 +56,9 @@ from ampnet_opt.terminal import (
     steps,
 )
 
-
-class _Commands(TyperGroup):
-    """Ctrl-C is answered here: further out, typer ends the program in silence."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            typer.echo(str(stop) or "stopped; nothing was left half-written", err=True)
-            raise typer.Exit(130) from None
-
-
 app = typer.Typer(
     name="ampnet-opt",
-    cls=_Commands,
+    cls=Commands,
     help="AMP-Net facial expressions: from a PyTorch checkpoint to the fastest engine that is still right.",
     no_args_is_help=True,
     add_completion=False,
@@ -77,9 +67,17 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: bool = typer.Option(False, "--version", help="Show the version.")) -> None:
+def _options(
+    version: bool = typer.Option(False, "--version", help="Show the version."),
+    verbose: bool = typer.Option(
+        False,
+        "--verbose",
+        help="Show messages in full, and where in the program an error occurred. Before or after the command.",
+    ),
+) -> None:
+    set_verbose(verbose)
     if version:
-        typer.echo(f"ampnet-opt {__version__}")
+        say(f"ampnet-opt {__version__}")
         raise typer.Exit()
 
 
@@ -99,7 +97,7 @@ def init(
 
     model = init_checkpoint(require_new_file(checkpoint, force), seed, width, parse_classes(classes))
     count = sum(parameter.numel() for parameter in model.parameters())
-    typer.echo(f"{checkpoint}: {count / 1e6:.1f} M parameters, seed {seed}, untrained: its answers mean nothing")
+    say(f"{checkpoint}: {count / 1e6:.1f} M parameters, seed {seed}, untrained: its answers mean nothing")
 
 
 @app.command()
@@ -126,7 +124,7 @@ def export(
         with new_file(output) as temporary:
             temporary.write_bytes(graph.SerializeToString())
     nodes, size = len(graph.graph.node), output.stat().st_size
-    typer.echo(f"{output}: opset {OPSET}, {nodes} nodes, {size / 1e6:.1f} MB, equal to PyTorch in ONNX Runtime")
+    say(f"{output}: opset {OPSET}, {nodes} nodes, {size / 1e6:.1f} MB, equal to PyTorch in ONNX Runtime")
 
 
 @app.command()
@@ -193,7 +191,7 @@ def build(
         raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
     if backend is None:
         backend = default_backend()
-        typer.echo(f"backend: {backend} (this machine's default; --backend takes another)", err=True)
+        remark(f"backend: {backend} (this machine's default; --backend takes another)")
     one_of("--backend", backend, tuple(BACKENDS))
     if gpus and backend != "tensorrt-rtx":
         raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
@@ -208,7 +206,7 @@ def build(
         engines = build_engines(loaded, options, output, step, force)
     for engine in engines:
         note = "" if loaded.trained else " (untrained weights)"
-        typer.echo(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
+        say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
         say_layers(engine)
 
 
@@ -230,15 +228,15 @@ def run(
     failures = 0
     with Engine.load(engine, threads, trusted=trusted) as loaded:
         if not loaded.sidecar.trained:
-            typer.echo("untrained weights: these answers mean nothing", err=True)
+            remark("untrained weights: these answers mean nothing")
         for result in classify(loaded, found, threads):
             if result.error is not None:
                 failures += 1
-                typer.echo(f"error: {result.error}", err=True)
+                remark(f"error: {result.error}")
             elif as_json:
                 typer.echo(json.dumps(result.as_dict()))
             else:
-                typer.echo(f"{result.file}  {result.label}  {result.probabilities[result.label]:.1%}")
+                say(f"{result.file}  {result.label}  {result.probabilities[result.label]:.1%}")
     if failures:
         raise AmpnetError(f"{failures} of {len(found)} pictures could not be classified")
 
@@ -271,19 +269,23 @@ app.command()(report)
 
 def main() -> None:
     """Entry point of the console script: errors become one sentence and an exit code."""
+    speak_safely()
     try:
-        app()
-    except AmpnetError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except MemoryError:
-        typer.echo("error: this machine's memory is not enough for this", err=True)
-        sys.exit(1)
+        try:
+            app(verbose_first(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()  # while a full disk can still be told of
     except BrokenPipeError:
         # The reader of our output went away: not an error of ours, and no more can be said.
+        _forget_output()
+        sys.exit(1)
+    except Exception as error:
+        code = fail(error)
+        _forget_output()
+        sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Keep Python from writing once more, at its end, what stdout did not take."""
+    with contextlib.suppress(OSError, ValueError):  # closed, or no file of the system's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        place = "" if error.filename is None else f" ({error.filename})"
-        typer.echo(f"error: the system refused a file: {error.strerror or error}{place}", err=True)
-        sys.exit(1)

@@ -8,6 +8,7 @@ from typing import Any, List, Optional
 
 import typer
 
+from ampnet_opt.messages import say
 from ampnet_opt.terminal import (
     CLASSES,
     FORCE,
@@ -126,7 +127,7 @@ def sensitivity(
         with new_file(picture) as temporary:
             draw_ranking(temporary, found)
     console().print(render(found, LISTED))
-    typer.echo(f"{output}: {len(found.rows)} {kind}s")
+    say(f"{output}: {len(found.rows)} {kind}s")
 
 
 def report(
@@ -176,7 +177,7 @@ def report(
             few = spread(chosen, ACTIVATION_FACES)
             page = replace(page, activations=worst_activations(source, quantised[0], ranking, few))
     write_text(output, render_page(page))
-    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 def _scored(data: Optional[Path], split: str, limit: Optional[int]) -> List[Any]:

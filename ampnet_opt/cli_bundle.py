@@ -8,6 +8,7 @@ from typing import Any, Optional, Sequence, Set, Tuple
 import typer
 
 from ampnet_opt.errors import MisuseError
+from ampnet_opt.messages import remark, say
 from ampnet_opt.terminal import (
     BF16,
     CALIBRATING,
@@ -32,6 +33,7 @@ from ampnet_opt.terminal import (
     read_checkpoint,
     steps,
 )
+from ampnet_opt.text import command
 
 # Options of `build` that choose what goes into a bundle; when one is built, they come too late.
 DECIDED = {"data", "split", "faces", "method", "scales", "max_drop", "min_sqnr"}
@@ -88,7 +90,7 @@ def bundle(
         return
     if not precisions:
         precisions = ["int8"] if target.backend == "cpu" else ["fp16", "int8"]
-        typer.echo(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)", err=True)
+        remark(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)")
     require_new_file(output, force)
     kept_float = (max_drop, min_sqnr, min_agreement, held_out, ranking)
     recipe = (image_input, data, split, faces, method, scales, *kept_float, classes, patch_radius)
@@ -101,7 +103,8 @@ def bundle(
 
 
 def _told(path: Path, note: str = "") -> None:
-    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB{note}; what to do with it: tar -xOf {path} README.txt")
+    shown = command("tar", "-xOf", path, "README.txt")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB{note}; what to do with it: {shown}")
 
 
 def conversion(
@@ -193,10 +196,10 @@ def build_from(
         engines = build_bundle(path, output, step, precisions, backend, force=force, **machine)
     for engine, reason in engines.items():
         note = "" if parse_sidecar(engine).trained else " (untrained weights)"
-        typer.echo(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
+        say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
         say_layers(engine)
         if reason:
-            typer.echo(f"{engine} was not run: {reason}", err=True)
+            remark(f"{engine} was not run: {reason}")
 
 
 def given(context: typer.Context) -> Set[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.messages import remark, say
 
 
 def inspect(
@@ -50,10 +51,10 @@ def say_layers(engine: Path) -> None:
 
     sidecar = parse_sidecar(engine)
     if sidecar.mixed_precision is not None:
-        typer.echo(f"{engine}: {choice(sidecar.mixed_precision)}")
+        say(f"{engine}: {choice(sidecar.mixed_precision)}")
     record = sidecar.layers
     if record is None:
         return
-    typer.echo(f"{engine}: {sentence(record)}")
+    say(f"{engine}: {sentence(record)}")
     for warning in warnings(record):
-        typer.echo(f"warning: {warning}", err=True)
+        remark(f"warning: {warning}")

@@ -8,6 +8,7 @@ from typing import List, Optional
 import typer
 
 from ampnet_opt.errors import MisuseError
+from ampnet_opt.messages import remark, say
 from ampnet_opt.terminal import FORCE, counter, require_extra, steps
 
 
@@ -27,7 +28,7 @@ def prepare(
 
     dataset = read_dataset(pictures, format)
     for note in dataset.notes:
-        typer.echo(f"note: {note}", err=True)
+        remark(f"note: {note}")
     total = len(dataset.pictures)
     with counter(f"{dataset.format}: {total} pictures", total) as bar:
         done = run(
@@ -41,9 +42,9 @@ def prepare(
             progress=lambda count: bar(count, f"{dataset.format}: {total} pictures"),
         )
     several = f", {done.several} pictures had several" if done.several else ""
-    typer.echo(f"{done.table}: {done.faces} faces{several}")
+    say(f"{done.table}: {done.faces} faces{several}")
     for reason, count in done.skipped.items():
-        typer.echo(f"skipped: {count}, {reason} (listed in {done.table.parent / 'skipped.csv'})", err=True)
+        remark(f"skipped: {count}, {reason} (listed in {done.table.parent / 'skipped.csv'})")
 
 
 def train(
@@ -123,12 +124,12 @@ def train(
 
         rows = run(model, names, faces, held_out, recipe, output, device, report=report, basis=basis)
     kept = best(rows)
-    typer.echo(
+    say(
         f"{output}: epoch {kept['epoch']:.0f} of {recipe.epochs}, on {len(held_out)} validation faces "
         f"{'' if qat is None else 'in INT8 '}top-1 {kept['top1']:.1%}, macro-F1 {kept['macro_f1']:.3f}"
     )
     if qat is not None:
-        typer.echo(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
+        say(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
 
 
 def _require_qat_alone(qat: Path, output: Path, others: dict[str, object]) -> None:

@@ -116,24 +116,24 @@ def _jetson_problem(backend: str, board: Board, root: Path) -> Optional[str]:
 def render(findings: Dict[str, Any]) -> Any:
     """The findings as rich tables."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     machine = Table(show_header=False, box=None, pad_edge=False)
     for key in ("ampnet_opt", "python", "system", "processor", "cores"):
         machine.add_row(key.replace("_", "-"), str(findings[key]))
     for name, text in [*_board_rows(findings["board"]), *_nvidia_rows(findings)]:
-        machine.add_row(name, escape(text))
+        machine.add_row(name, Text(text))
     convert = findings["convert"]
     made = ", ".join(f"{name} {version}" for name, version in convert.get("versions", {}).items())
-    machine.add_row("convert", made or escape(convert["problem"]))
+    machine.add_row("convert", Text(made or convert["problem"]))
     machine.add_row("default", findings["default_backend"])
     table = Table("backend", "builds", "runs", "version and precisions, or why not and what to do")
     for name, backend in findings["backends"].items():
         notes = [backend.get("version", ""), ", ".join(backend.get("precisions", [])), backend.get("problem", "")]
         yes = {True: "yes", False: "no"}
-        table.add_row(name, yes[backend["builds"]], yes[backend["runs"]], escape("; ".join(note for note in notes if note)))
-    return Group(machine, "", table, *(escape(f"* {line}") for line in findings["advice"]))
+        table.add_row(name, yes[backend["builds"]], yes[backend["runs"]], Text("; ".join(note for note in notes if note)))
+    return Group(machine, "", table, *(Text(f"* {line}") for line in findings["advice"]))
 
 
 def _board_rows(board: Optional[Dict[str, Any]]) -> List[List[str]]:

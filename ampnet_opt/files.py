@@ -36,7 +36,7 @@ def require_file(path: PathLike, what: str) -> Path:
     """`path` as a Path, or a MisuseError that says which `what` is missing."""
     found = Path(path)
     if not found.is_file():
-        reason = "is a directory" if found.is_dir() else "does not exist"
+        reason = "is a directory" if found.is_dir() else "is no regular file" if found.exists() else "does not exist"
         raise MisuseError(f"{what} {found} {reason}")
     return found
 

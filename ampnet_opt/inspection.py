@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ampnet_opt.runtime.engine import ROWS
 from ampnet_opt.runtime.layers import sentence
@@ -51,7 +51,7 @@ def show(console: Console, engine: Path, sidecar: Sidecar, files: Dict[str, Dict
         console.print()
         console.print(_every_layer(record["list"]) if layers else _by_kind(record["list"]))
         for warning in warnings(record):
-            console.print(f"warning: {warning}", markup=False)
+            console.print(Text(f"warning: {warning}"))
 
 
 def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -> Table:
@@ -77,7 +77,7 @@ def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in rows:
-        table.add_row(escape(name), escape(text))
+        table.add_row(Text(name), Text(text))
     return table
 
 
@@ -91,7 +91,7 @@ def _by_kind(rows: List[Tuple[str, str, Any, str]]) -> Table:
     table.add_column("layers", justify="right")
     table.add_column("weights", justify="right")
     for key in sorted(numbers, key=lambda key: (-sizes[key], -numbers[key], key)):
-        table.add_row(escape(key[0]), escape(key[1]), str(numbers[key]), _bytes(sizes[key]) if sizes[key] else "")
+        table.add_row(Text(key[0]), Text(key[1]), str(numbers[key]), _bytes(sizes[key]) if sizes[key] else "")
     return table
 
 
@@ -99,7 +99,7 @@ def _every_layer(rows: List[Tuple[str, str, Any, str]]) -> Table:
     table = Table("layer", "kind", "precision")
     table.add_column("weights", justify="right")
     for kind, precision, size, name in rows:
-        table.add_row(escape(name), escape(kind), escape(precision), "" if size is None else _bytes(size))
+        table.add_row(Text(name), Text(kind), Text(precision), "" if size is None else _bytes(size))
     return table
 
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import typer
 
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.messages import remark
 
 ENGINES = Path("engines")
 CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
@@ -92,17 +93,18 @@ def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[i
 
     loaded = read_checkpoint(path, None if classes is None else parse_classes(classes), patch_radius)
     if loaded.dropped:
-        typer.echo(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out", err=True)
+        remark(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out")
     return loaded
 
 
 @contextmanager
 def progress() -> Iterator[Any]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*parts, console=Console(stderr=True)) as bar:
+    from ampnet_opt.console import console
+
+    parts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*parts, console=console(stderr=True)) as bar:
         yield bar
 
 
@@ -155,7 +157,7 @@ def faces_of(table: Optional[Path], split: str) -> List[Any]:
 
     with stages() as progress:
         faces = default_faces(split, lambda done, total: progress("drawing faces, once", done, total))
-    typer.echo(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)", err=True)
+    remark(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)")
     return faces
 
 

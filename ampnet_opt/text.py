@@ -27,6 +27,14 @@ def one_line(text: object, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - len(CUT)] + CUT
 
 
+def describe(error: BaseException, longest: int = 120) -> str:
+    """An exception in brackets of a sentence: its kind, and what it says, cut at `longest` characters.
+
+    Its kind makes sense of what little some say: of KeyError('rows'), "KeyError: 'rows'".
+    """
+    return one_line(f"{type(error).__name__}: {error}", longest)
+
+
 def listed(items: Iterable[object], most: int = 3) -> str:
     """The first `most` of the items, by commas, and how many there are besides: "a, b, c and 12 more"."""
     words: Sequence[str] = [printable(item) for item in items]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Dict, Sequence
 
 from ampnet_opt.benchmarks.compare import engine_subjects
 from ampnet_opt.benchmarks.metrics import Estimate
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import require_file
+from ampnet_opt.json_files import read_json
 from ampnet_opt.runtime.sidecar import read_sidecar
+from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.text import describe, listed
 
 
 def read_accuracy(path: Path, engines: Sequence[Path]) -> Dict[str, Estimate]:
@@ -19,11 +20,12 @@ def read_accuracy(path: Path, engines: Sequence[Path]) -> Dict[str, Estimate]:
     Raises MisuseError when the file is none of compare's, has none of them, or is about another checkpoint than an engine's.
     """
     try:
-        content = json.loads(require_file(path, "comparison").read_text(encoding="utf-8"))
+        content = read_json(path, "comparison")
         checkpoint = str(content["checkpoint_sha256"])
         known = {result["name"]: Estimate(**result["accuracy"]["top1"]) for result in content["results"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MisuseError(f"{path} is no file of ampnet-opt compare --json ({type(error).__name__}: {error})") from error
+        require_types(known, Dict[str, Estimate], "results")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MisuseError(f"{path} is no file of ampnet-opt compare --json ({describe(error)})") from error
     found = {}
     for subject in engine_subjects(engines, 1):
         if subject.name in known:
@@ -31,5 +33,5 @@ def read_accuracy(path: Path, engines: Sequence[Path]) -> Dict[str, Estimate]:
                 raise MisuseError(f"{path} is about another checkpoint than engine {subject.path}: run compare again")
             found[subject.name] = known[subject.name]
     if not found:
-        raise MisuseError(f"{path} has none of these engines; it has {', '.join(known)}")
+        raise MisuseError(f"{path} has none of these engines; it has {listed(known, 8)}")
     return found

@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from rich.console import Console
-from rich.text import Text
 
 from ampnet_opt import __version__
 from ampnet_opt.benchmarks.compare import Environment, require_positive
@@ -40,6 +38,7 @@ from ampnet_opt.faces import Face, load_batches, read_faces, spread
 from ampnet_opt.files import sha256, write_json
 from ampnet_opt.labels import label_indices, parse_classes
 from ampnet_opt.machine import available_cores, processor_name
+from ampnet_opt.messages import fail
 from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.plan import build_plan, require_library
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
@@ -254,8 +253,7 @@ def main() -> int:
         if options.output is not None:
             write_json(options.output, asdict(report))
     except AmpnetError as error:
-        Console(stderr=True).print(Text(f"error: {error}"))
-        return error.exit_code
+        return fail(error)
     except KeyboardInterrupt:
         return 130
     if options.markdown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -10,9 +9,9 @@ from typing import Any, Dict, List, Optional, Tuple
 from ampnet_opt.benchmarks.bench import FORMAT, Bench
 from ampnet_opt.benchmarks.bench_noise import Interval
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import require_file
+from ampnet_opt.json_files import read_json
 from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.text import count
+from ampnet_opt.text import count, describe
 
 SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "another machine: not comparable"
 
@@ -35,7 +34,7 @@ class Change:
 def read_benchmark(path: Path) -> Dict[str, Any]:
     """The JSON of an earlier benchmark, or MisuseError when the file is none."""
     try:
-        content = json.loads(require_file(path, "benchmark").read_text(encoding="utf-8"))
+        content = read_json(path, "benchmark")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}, expected {FORMAT!r}")
         for engine in content["engines"]:
@@ -51,8 +50,8 @@ def read_benchmark(path: Path) -> Dict[str, Any]:
         require_types(content["environment"], Dict[str, Any], "environment")
         require_types(content["environment"]["versions"], Dict[str, str], "versions")
         return dict(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({type(error).__name__}: {error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({describe(error)})") from error
 
 
 def _require_median(p50: Any, interval: Any) -> None:

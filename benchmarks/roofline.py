@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +29,7 @@ from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import write_json
 from ampnet_opt.machine import available_cores
+from ampnet_opt.messages import fail
 from ampnet_opt.runtime.sidecar import read_sidecar
 from ampnet_opt.text import count
 
@@ -142,8 +143,7 @@ def main() -> int:
         if options.json is not None:
             write_json(options.json, content)
     except AmpnetError as error:
-        Console(stderr=True, soft_wrap=True).print(Text(f"error: {error}"))
-        return error.exit_code
+        return fail(error)
     except KeyboardInterrupt:
         return 130
     console().print(tables)

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +25,7 @@ from ampnet_opt.convert.export import export
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import size_on_disk
 from ampnet_opt.machine import available_cores
+from ampnet_opt.messages import fail
 from ampnet_opt.text import count
 
 
@@ -71,8 +71,7 @@ def main() -> int:
     try:
         table, place = measure(options.checkpoint, options.engines, options.runs, options.threads)
     except AmpnetError as error:
-        Console(stderr=True).print(Text(f"error: {error}"))
-        return error.exit_code
+        return fail(error)
     except KeyboardInterrupt:
         return 130
     console().print(Text(place), table)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import PathLike, require_file, write_json
+from ampnet_opt.files import PathLike, write_json
+from ampnet_opt.json_files import read_json
+from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.text import one_line
 
 FORMAT = "ampnet-opt-calibration/1"
 LARGEST = 127
@@ -33,16 +36,18 @@ class CalibrationTable:
 
 
 def read_table(path: PathLike) -> CalibrationTable:
-    """Raises AmpnetError when the file is no calibration table, or holds a scale that is not a finite number over 0."""
-    file = require_file(path, "calibration table")
+    """Raises MisuseError when there is no such file, AmpnetError when it is no calibration table, or holds a scale that is
+    not a finite number over 0."""
+    file = Path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, "calibration table")
         if content.pop("format") != FORMAT:
             raise AmpnetError(f"{file} is a calibration table of another format than {FORMAT}")
         table = CalibrationTable(**content)
+        require_types(table, CalibrationTable)
         good = all(np.isfinite(scale) and scale > 0 for scale in table.scales.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AmpnetError(f"{file} is not a calibration table: {error}") from error
+        raise AmpnetError(f"{file} is not a calibration table: {one_line(error, 120)}") from error
     if not good:
         raise AmpnetError(f"{file} holds a scale that is not a finite number over 0")
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any, Dict, List, Optional
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, sha256, write_json
+from ampnet_opt.json_files import read_json
 from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.text import command, one_line
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,17 @@ FORMAT = "ampnet-opt-engine/1"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 IMAGE_INPUTS = ("uint8", "float32")
 LARGEST_BATCH = 1 << 16
-LISTED = {"precision", "as_asked", "by_design", "downgraded", "untold", "reformats", "list"}  # in `layers`, when it is known
+# What `layers` holds when it is known (`layers.summarise`); each item of the list is [kind, precision, bytes or None, name].
+LISTED = {
+    "precision": str,
+    "as_asked": Dict[str, int],
+    "by_design": Dict[str, int],
+    "downgraded": Dict[str, str],
+    "untold": List[str],
+    "reformats": int,
+    "list": List[List[Any]],
+}
+LAYER = (str, str, Optional[int], str)
 INPUTS = ("image", "landmarks")
 OUTPUT = "logits"
 # What an engine cannot do without: its sidecar has to give the hash of each.
@@ -142,30 +153,33 @@ def file_states(directory: PathLike, sidecar: Sidecar) -> Dict[str, str]:
 def rebuild_command(sidecar: Sidecar) -> str:
     """The command line that builds this engine once more. CKPT stands for its checkpoint, ENGINE for its old directory, and
     DATA for the faces that proved its choice of layers."""
-    words = ["ampnet-opt build CKPT", f"--{sidecar.precision}", f"--backend {sidecar.backend}"]
+    words = ["ampnet-opt", "build", "CKPT", f"--{sidecar.precision}", "--backend", sidecar.backend]
     batch, default = sidecar.batch, BatchRange()
     for name in ("min", "opt", "max"):
         if getattr(batch, name) != getattr(default, name):
-            words.append(f"--{name}-batch {getattr(batch, name)}")
+            words += [f"--{name}-batch", getattr(batch, name)]
     if sidecar.image_input != "uint8":
-        words.append(f"--input {sidecar.image_input}")
+        words += ["--input", sidecar.image_input]
     if sidecar.backend == "tensorrt-rtx":
-        words += [f"--compute-capability {name}" for name in sidecar.target.get("compute_capabilities", [])]
+        for name in sidecar.target.get("compute_capabilities", []):
+            words += ["--compute-capability", name]
     for name, flag in OPTIONS.items():
         if name in sidecar.target:
-            words.append(flag if sidecar.target[name] is True else f"{flag} {sidecar.target[name]}")
+            words += [flag] if sidecar.target[name] is True else [flag, sidecar.target[name]]
     if sidecar.calibration_sha256 is not None:
-        words.append("--scales ENGINE/calibration.json")
+        words += ["--scales", "ENGINE/calibration.json"]
     budget = sidecar.mixed_precision or {}
     if "min_agreement" in budget:
-        words += [f"{flag} {factor * budget[name]:g}" for name, (flag, factor) in BUDGET.items() if name in budget]
-        words.append("--data DATA")
-    return " ".join(words)
+        for name, (flag, factor) in BUDGET.items():
+            if name in budget:
+                words += [flag, f"{factor * budget[name]:g}"]
+        words += ["--data", "DATA"]
+    return command(*words)
 
 
 def _parse(path: Path) -> Sidecar:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "sidecar")
         if content.pop("format") != FORMAT:
             raise AmpnetError(f"{path} is of another version of ampnet-opt; build the engine again")
         require_types(content["batch"], Dict[str, int], "batch")
@@ -175,8 +189,8 @@ def _parse(path: Path) -> Sidecar:
         require_types(sidecar, Sidecar)
         _require_known(sidecar)
         return sidecar
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MisuseError) as error:
-        raise AmpnetError(f"{path} is damaged ({error}); build the engine again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, MisuseError) as error:
+        raise AmpnetError(f"{path} is damaged ({one_line(error, 120)}); build the engine again") from error
 
 
 def _require_known(sidecar: Sidecar) -> None:
@@ -190,11 +204,25 @@ def _require_known(sidecar: Sidecar) -> None:
             raise ValueError(f"{name} is {value!r}, expected {', '.join(allowed)}")
     if not sidecar.classes:
         raise ValueError("it has no classes")
-    if sidecar.layers is not None and not ({"not_listed"} <= {*sidecar.layers} or {*sidecar.layers} >= LISTED):
-        raise ValueError("its list of layers is not whole")
+    if sidecar.layers is not None:
+        _require_layers(sidecar.layers)
     if sidecar.mixed_precision is not None:
         _require_search(sidecar.mixed_precision)
-    json.dumps(asdict(sidecar), allow_nan=False, ensure_ascii=False).encode()  # no NaN, no half characters
+    require_types(sidecar.target.get("compute_capabilities", []), List[str], "compute_capabilities")
+
+
+def _require_layers(record: Dict[str, Any]) -> None:
+    """KeyError or ValueError for `layers` that cannot be shown."""
+    if "not_listed" in record:
+        require_types(record["not_listed"], str, "not_listed")
+        return
+    for name, hint in LISTED.items():
+        require_types(record[name], hint, name)
+    for layer in record["list"]:
+        if len(layer) != len(LAYER):
+            raise ValueError(f"a layer of its list has {len(layer)} parts, not {len(LAYER)}")
+        for part, hint in zip(layer, LAYER):
+            require_types(part, hint, "a part of a layer")
 
 
 def _require_search(record: Dict[str, Any]) -> None:

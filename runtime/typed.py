@@ -26,7 +26,7 @@ def require_types(value: Any, hint: Any, name: str = "it") -> None:
     accepted: Any = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain in {int, float} and isinstance(value, bool)):
         raise ValueError(f"{name} is no {plain.__name__}")
-    if plain is float and not math.isfinite(value):
+    if plain is float and not _is_finite(value):
         raise ValueError(f"{name} is no number")
     if isinstance(value, list):
         for item in value:
@@ -39,3 +39,10 @@ def require_types(value: Any, hint: Any, name: str = "it") -> None:
         hints = get_type_hints(hint)
         for part in fields(hint):
             require_types(getattr(value, part.name), hints[part.name], part.name)
+
+
+def _is_finite(number: Union[int, float]) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number that no float holds
+        return False

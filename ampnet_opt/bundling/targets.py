@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 from ampnet_opt.runtime.build import TYPED, UNSIGNED, WEAK
+from ampnet_opt.text import command
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,12 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
         "",
         "Copy this bundle to the machine that will run it. There, once, in a folder of your choice:",
         "",
-        f"  tar -xf {bundle} {wheel} && python3 -m venv{site} .venv",
+        f"  {command('tar', '-xf', bundle, wheel)} && python3 -m venv{site} .venv",
         f"  {path}.venv/bin/pip install './{wheel}[{target.extra}]'",
         "",
         "Then the engines:",
         "",
-        f"  .venv/bin/ampnet-opt build {bundle} -o engines",
+        f"  {command('.venv/bin/ampnet-opt', 'build', bundle, '-o', 'engines')}",
         "",
         "And the expressions of faces, whose landmarks a CSV gives:",
         "",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import require_new
+from ampnet_opt.json_files import parse_json
 
 TABLE, SKIPPED, JOURNAL, IMAGES = "faces.csv", "skipped.csv", "faces.partial.jsonl", "images"
 
@@ -84,7 +85,7 @@ class Journal:
             self.path.unlink()
             return
         try:
-            first, *rest = (json.loads(line) for line in whole.split(b"\n"))
+            first, *rest = (parse_json(line) for line in whole.split(b"\n"))
             self.outcomes = [Outcome(**line) for line in rest]
             differing = sorted(key for key in {*first, *settings} if first.get(key) != settings.get(key))
         except (ValueError, TypeError, AttributeError) as error:

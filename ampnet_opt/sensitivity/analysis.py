@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Dict, List, Literal
 
 import numpy as np
 import onnx
@@ -14,13 +13,23 @@ import onnx
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import PathLike, require_file, write_json
+from ampnet_opt.files import PathLike, write_json
+from ampnet_opt.json_files import read_json
+from ampnet_opt.runtime.typed import require_types
 from ampnet_opt.sensitivity.effect import Effect, effect
 from ampnet_opt.sensitivity.parts import Network
 from ampnet_opt.sensitivity.units import Kind, units
+from ampnet_opt.text import one_line
 
 FORMAT = "ampnet-opt-sensitivity/1"
 Mode = Literal["only", "all-but"]
+# Types of what a file holds, but for the figures, which `Effect.of` reads.
+ROW = {"name": str, "kind": str, "layers": List[str], "tensors": List[str]}
+SCALARS = {
+    **dict.fromkeys(("checkpoint_sha256", "graph_sha256", "data_fingerprint", "method", "mode"), str),
+    "faces": int,
+    "reference_top1": float,
+}
 Batches = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
@@ -57,15 +66,18 @@ class Sensitivity:
 
 def read_sensitivity(path: PathLike) -> Sensitivity:
     """Raises MisuseError when there is no file, AmpnetError when it is no sensitivity analysis."""
-    file = require_file(path, "sensitivity analysis")
+    file = Path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, "sensitivity analysis")
         if content.pop("format") != FORMAT:
             raise AmpnetError(f"{file} is a sensitivity analysis of another format than {FORMAT}")
         rows, int8 = [_row(row) for row in content.pop("rows")], Effect.of(content.pop("int8"))
-        return Sensitivity(**content, int8=int8, rows=rows)
+        found = Sensitivity(**content, int8=int8, rows=rows)
+        for name, hint in SCALARS.items():
+            require_types(getattr(found, name), hint, name)
+        return found
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AmpnetError(f"{file} is not a sensitivity analysis: {error}") from error
+        raise AmpnetError(f"{file} is not a sensitivity analysis: {one_line(error, 120)}") from error
 
 
 def analyse(
@@ -128,13 +140,16 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _row(content: dict[str, Any]) -> Row:
+    require_types(content, Dict[str, Any], "a row")
+    for name, hint in ROW.items():
+        require_types(content[name], hint, name)
     return Row(content["name"], content["kind"], tuple(content["layers"]), tuple(content["tensors"]), Effect.of(content))
 
 
 def _load_state(state: Path, key: dict[str, Any]) -> dict[str, Row]:
     """The rows of a run with this key that was stopped; none where the file is of another run, or damaged."""
     try:
-        content = json.loads(state.read_text(encoding="utf-8"))
+        content = read_json(state, "state")
         return {row["name"]: _row(row) for row in content["rows"]} if content["key"] == key else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (AmpnetError, ValueError, KeyError, TypeError):
         return {}

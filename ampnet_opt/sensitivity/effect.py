@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ampnet_opt.benchmarks.metrics import sqnr
+from ampnet_opt.runtime.typed import require_types
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Effect:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Effect:
-        """What `record` gave. Raises KeyError or TypeError when it is something else."""
-        sqnr_db = math.inf if record["sqnr_db"] is None else record["sqnr_db"]
-        return cls(sqnr_db, record["kl"], record["agreement"], record["top1"])
+        """What `record` gave. Raises KeyError, TypeError or ValueError when it is something else."""
+        found = cls(*(record[field.name] for field in fields(cls)))
+        require_types(replace(found, sqnr_db=0.0 if found.sqnr_db is None else found.sqnr_db), cls)
+        return replace(found, sqnr_db=math.inf) if found.sqnr_db is None else found
 
 
 def effect(logits: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> Effect:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Dict, List
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.json_files import parse_json
+from ampnet_opt.runtime.typed import require_types
 from ampnet_opt.tensors import read_tensors, write_tensors
+from ampnet_opt.text import describe
 
 Metrics = dict[str, float]  # of one epoch
 
@@ -36,12 +40,17 @@ def load_state(path: Path, run: str, modules: dict[str, nn.Module], optimizer: t
         raise AmpnetError(f"{path} is damaged ({error}); pass --force to start over") from error
     if metadata.get("run") != run:
         raise MisuseError(f"{path} is of a run with another recipe or other faces; pass --force to start over")
-    for name, module in modules.items():
-        prefix = f"{name}/"
-        module.load_state_dict({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
-    for i, parameter in enumerate(_parameters(optimizer)):
-        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{i}"].to(parameter.device)
-    return json.loads(metadata["rows"])
+    try:
+        for name, module in modules.items():
+            prefix = f"{name}/"
+            module.load_state_dict({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
+        for i, parameter in enumerate(_parameters(optimizer)):
+            optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{i}"].to(parameter.device)
+        rows = parse_json(metadata["rows"])
+        require_types(rows, List[Dict[str, float]], "rows")
+    except (KeyError, ValueError, RuntimeError) as error:  # RuntimeError is torch's, for tensors of other names or shapes
+        raise AmpnetError(f"{path} is damaged ({describe(error)}); pass --force to start over") from error
+    return rows
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
