@@ -30,8 +30,8 @@ ACTIVATION_FACES = 64  # what the page's histograms are taken over
 LISTED = 20  # rows of the table on the terminal; the file has all
 SCORED = typer.Option("test", "--split", help="Rows of the CSV to score on.")
 LIMIT = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly.")
-BATCH = typer.Option(1, "--batch", min=1, help="Batch that is timed.")
-RUNS = typer.Option(50, "--runs", min=1, help="Timed runs of each engine.")
+BATCH = typer.Option(1, "--batch", min=1, max=1 << 16, help="Batch that is timed.")
+RUNS = typer.Option(50, "--runs", min=1, max=1_000_000, help="Timed runs of each engine.")
 
 
 def compare(

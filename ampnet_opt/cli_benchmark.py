@@ -16,8 +16,10 @@ def benchmark(
     engines: List[Path] = typer.Argument(..., metavar="ENGINES...", help="Engine directories."),
     batch: str = typer.Option("1", "--batch", help="Batches to time, by commas: 1,8,16."),
     threads: Optional[int] = THREADS,
-    runs: int = typer.Option(50, "--runs", min=1, help="Timed runs of each engine and batch, at least."),
-    seconds: float = typer.Option(3.0, "--seconds", min=0, help="Seconds for all engines of a batch together, at least."),
+    runs: int = typer.Option(50, "--runs", min=1, max=1_000_000, help="Timed runs of each engine and batch, at least."),
+    seconds: float = typer.Option(
+        3.0, "--seconds", min=0, max=86_400, help="Seconds for all engines of a batch together, at least."
+    ),
     many: bool = typer.Option(False, "--many", help="Also the rate of many faces in a row, as `run` takes a folder."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything measured to this file."),
     picture: Optional[Path] = typer.Option(None, "--picture", help="PNG of latency against batch, and of accuracy."),

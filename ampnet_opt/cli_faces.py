@@ -19,7 +19,7 @@ def prepare(
     detector: Optional[Path] = typer.Option(None, "--detector", help="A YuNet ONNX file (default: CenterFace of [detect])."),
     crop: bool = typer.Option(True, help="Cut out the face; --no-crop keeps aligned pictures whole."),
     every: bool = typer.Option(False, "--all-faces", help="Every face of a picture, not only the largest."),
-    workers: Optional[int] = typer.Option(None, min=1, help="Processes (default: one per core)."),
+    workers: Optional[int] = typer.Option(None, min=1, max=4096, help="Processes (default: one per core)."),
     force: bool = FORCE,
 ) -> None:
     """Find faces and their landmarks: pictures or a data set in, faces.csv and images/ of 224 x 224 out."""
@@ -58,8 +58,10 @@ def train(
     qat: Optional[Path] = typer.Option(
         None, "--qat", help="Fine-tune this checkpoint for INT8: trained as its INT8 graph computes; scales go beside it."
     ),
-    epochs: Optional[int] = typer.Option(None, min=1, help="Passes over the training faces (default: 40; --qat: 2)."),
-    batch: int = typer.Option(32, min=2, help="Faces a step."),
+    epochs: Optional[int] = typer.Option(
+        None, min=1, max=100_000, help="Passes over the training faces (default: 40; --qat: 2)."
+    ),
+    batch: int = typer.Option(32, min=2, max=1 << 16, help="Faces a step."),
     rate: Optional[float] = typer.Option(
         None, help="Learning rate, divided by 10 at 60 % and 85 % of the epochs (default: 0.01; --qat: 0.0001)."
     ),

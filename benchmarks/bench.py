@@ -13,7 +13,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from ampnet_opt.benchmarks.bench_layers import LayerTime
 from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, median_interval, unsteady
-from ampnet_opt.benchmarks.compare import Environment, engine_subjects, environment, require_positive
+from ampnet_opt.benchmarks.compare import Environment, engine_subjects, environment, require_memory, require_positive
 from ampnet_opt.benchmarks.metrics import Estimate, Latency, latency
 from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import TURN, Progress, Subject, Worker, random_faces, time_in_turns
@@ -125,6 +125,7 @@ def benchmark(
         outside = [n for n in batches if not profile.min <= n <= profile.max]
         if outside:
             raise MisuseError(f"engine {engine} takes batches of {profile.min} to {profile.max}, not {outside[0]}")
+    require_memory(max(batches))
     threads = threads or available_cores()
     subjects = engine_subjects(engines, threads)
     found: List[Measured] = []

@@ -17,12 +17,14 @@ from ampnet_opt.benchmarks.metrics import Accuracy, Agreement, Latency, accuracy
 from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_turns
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import Face, load_batches
+from ampnet_opt.faces import SIDE, Face, load_batches
 from ampnet_opt.files import size_on_disk
 from ampnet_opt.labels import label_indices
 from ampnet_opt.machine import available_cores, processor_name
+from ampnet_opt.runtime.memory import memory_available
 
 SCORING_BATCH = 16
+FACE_MEMORY = 4 * 3 * SIDE * SIDE  # bytes at least: pixels here, their copy on the way, and the worker's own, twice
 REFERENCE = "PyTorch"
 UNSTEADY = 1.5  # p90 over p50; on a quiet machine it is within a few per cent of 1
 METHOD = (
@@ -115,6 +117,7 @@ def compare(
     require_positive(batch=batch, runs=runs, threads=1 if threads is None else threads)
     if not faces:
         raise MisuseError("there are no faces to compare on")
+    require_memory(batch)
     threads = threads or available_cores()
     subjects = [
         Subject(REFERENCE, "torch", Path(checkpoint), threads, None if classes is None else tuple(classes), patch_radius),
@@ -183,6 +186,13 @@ def require_positive(**options: int) -> None:
     for name, value in options.items():
         if value < 1:
             raise MisuseError(f"{name} must be at least 1, got {value}")
+
+
+def require_memory(batch: int) -> None:
+    """MisuseError when a batch of so many faces is known to exceed the memory that is free."""
+    needed, free = batch * FACE_MEMORY, memory_available()
+    if free is not None and needed > free:
+        raise MisuseError(f"a batch of {batch} takes {needed / 1e9:.1f} GB of memory or more; {free / 1e9:.1f} GB are free")
 
 
 def environment(workers: Sequence[Worker]) -> Environment:

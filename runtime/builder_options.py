@@ -14,6 +14,7 @@ from ampnet_opt.text import count
 
 HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 LEVELS = range(6)
+LARGEST_WORKSPACE = 1 << 24  # MiB, 16 TiB: more than any GPU has, and still a size that the library can be told
 
 # option -> (its name on the command line, the class of the library that has it, the attribute, what has that class's).
 # {hardware} is the level that was asked for.
@@ -65,8 +66,8 @@ class BuilderOptions:
     log: Optional[Path] = None
 
     def __post_init__(self) -> None:
-        if self.workspace is not None and self.workspace < 1:
-            raise MisuseError(f"the workspace is a number of MiB from 1 on, not {self.workspace}")
+        if self.workspace is not None and not 1 <= self.workspace <= LARGEST_WORKSPACE:
+            raise MisuseError(f"the workspace is a number of MiB from 1 to {LARGEST_WORKSPACE}, not {self.workspace}")
         if self.optimization_level is not None and self.optimization_level not in LEVELS:
             raise MisuseError(f"the optimisation level is 0 (built fast) to 5 (runs fast), not {self.optimization_level}")
         if self.hardware_compatible not in HARDWARE:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ampnet_opt.errors import MisuseError
 from ampnet_opt.training.augment import Augmentation
+
+FASTEST = 10.0  # learning rate; no network of this kind has been trained with one near it
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Recipe:
     momentum 0.9, multiplied by 0.1 at each of `decay_at` (shares of all epochs). smoothing: of the labels. balance: classes
     are drawn in proportion to count^(1 - balance): 0 as they come, 1 all equally often, 0.5 the square-root sampling of
     Mahajan et al., ECCV 2018. ema: decay of the averaged weights, which are what is kept. bf16: autocast.
+
+    Raises MisuseError for a rate that is not over 0, or over `FASTEST`.
     """
 
     epochs: int = 40
@@ -29,6 +34,10 @@ class Recipe:
     seed: int = 0
     bf16: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= FASTEST:
+            raise MisuseError(f"the learning rate is over 0 and at most {FASTEST:g}, not {self.rate:g}")
 
     def rate_of(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
