@@ -11,6 +11,7 @@ import typer
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.messages import remark
+from ampnet_opt.text import printable
 
 ENGINES = Path("engines")
 CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
@@ -115,7 +116,7 @@ def steps() -> Iterator[Callable[[str, int], Any]]:
 
         @contextmanager
         def step(name: str, total: int) -> Iterator[Callable[[float], None]]:
-            task = bar.add_task(name, total=total or None)
+            task = bar.add_task(printable(name), total=total or None)
             yield lambda done: bar.update(task, completed=done)
             bar.update(task, total=total or 1, completed=total or 1)
 
@@ -130,7 +131,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
+                tasks[stage] = bar.add_task(printable(stage), total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         yield report
@@ -142,8 +143,8 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 def counter(name: str, total: int) -> Iterator[Callable[[float, str], None]]:
     """One long job: call with the units done and what is being done."""
     with progress() as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda done, text: bar.update(task, completed=done, description=text)
+        task = bar.add_task(printable(name), total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=printable(text))
 
 
 def faces_of(table: Optional[Path], split: str) -> List[Any]:

@@ -71,19 +71,27 @@ def small_changes(data: bytes, tokens: list[bytes] = INTERESTING) -> st.SearchSt
     return st.lists(change, min_size=1, max_size=6).map(apply)
 
 
-def values() -> st.SearchStrategy[Any]:
-    leaves = st.one_of(st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.text(max_size=8))
-    small = st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    )
-    return st.one_of(leaves, small, st.integers(1, 3000).map(_nested))
-
-
 def _nested(depth: int) -> Any:
     value: Any = 0
-    for _ in range(min(depth, 900)):  # json.dumps has a limit of its own
+    for _ in range(depth):  # json.dumps has a limit of its own
         value = [value]
     return value
+
+
+# Made once: a strategy is costly to make, and cheap to draw from.
+LEAVES = st.sampled_from([None, True, False, *NUMBERS, *TEXTS])
+KEYS = st.sampled_from([*TEXTS, "name", "format", "list", "precision"])
+VALUES = st.one_of(
+    LEAVES,
+    LEAVES,
+    st.text(max_size=8),
+    st.lists(LEAVES, max_size=3),
+    st.dictionaries(KEYS, LEAVES, max_size=2),
+    st.integers(1, 100).map(_nested),
+)
+ACTIONS = st.sampled_from(["replace", "replace", "remove", "add", "move"])
+CHANGES = st.integers(1, 3)
+INDEX = st.integers(0, 1 << 20)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -96,23 +104,27 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def json_values(draw: st.DrawFn, valid: Any) -> Any:
     """`valid` with one to three things in it replaced, taken away, renamed, or moved to where others were."""
     value = json.loads(json.dumps(valid))
-    for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(places(value)))
+    for _ in range(draw(CHANGES)):
+        path = _any(draw, places(value))
         if not path:
             continue
         holder = _at(value, path[:-1])
-        action = draw(st.sampled_from(["replace", "replace", "remove", "add", "move"]))
+        action = draw(ACTIONS)
         if action == "remove":
             del holder[path[-1]]
         elif action == "move":
-            holder[path[-1]] = json.loads(json.dumps(_at(value, draw(st.sampled_from(places(value))))))
+            holder[path[-1]] = json.loads(json.dumps(_at(value, _any(draw, places(value)))))
         elif action == "add" and isinstance(holder, dict):
-            holder[draw(st.one_of(st.sampled_from(TEXTS), st.text(max_size=5)))] = draw(values())
+            holder[draw(KEYS)] = draw(VALUES)
         elif action == "add":
-            holder.append(draw(values()))
+            holder.append(draw(VALUES))
         else:
-            holder[path[-1]] = draw(values())
+            holder[path[-1]] = draw(VALUES)
     return value
+
+
+def _any(draw: st.DrawFn, found: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return found[draw(INDEX) % len(found)]
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:
