@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Iterator, Union
 
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.text import command, printable
 
 CACHE_VARIABLE = "AMPNET_OPT_CACHE"
 PathLike = Union[str, "os.PathLike[str]"]
@@ -154,18 +155,38 @@ def write_json(path: PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+class UnsafeCache(AmpnetError):
+    """A cache that others may write to: what they put there would be taken for our own."""
+
+
 def cache_folder(name: str) -> Path:
     """Where what can be made again is kept: `name` in $AMPNET_OPT_CACHE, or in ampnet-opt of $XDG_CACHE_HOME or ~/.cache.
 
-    Raises AmpnetError when none of them is known.
+    It is made, for this user alone, where it can be. Raises AmpnetError when none of them is known, UnsafeCache when it, or
+    the folder it is in, is another user's or may be written to by others.
     """
     own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own) / name
     try:
-        return (Path(shared) if shared else Path.home() / ".cache") / "ampnet-opt" / name
+        parent = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "ampnet-opt"
     except RuntimeError as error:
         raise AmpnetError(f"there is no home directory for a cache: set {CACHE_VARIABLE} to a folder") from error
+    folder = parent / name
+    for place in (*reversed(parent.parents), parent, folder):
+        with contextlib.suppress(OSError):  # it is there, or cannot be: whoever writes to it will be told
+            place.mkdir(mode=0o700)
+    for place in (parent, folder):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if not is_private(place.stat()):
+                raise UnsafeCache(
+                    f"the cache folder {printable(place)} belongs to another user or may be written to by others: run "
+                    f"{command('chmod', 'go-w', place)}, or set {CACHE_VARIABLE} to a folder of your own"
+                )
+    return folder
+
+
+def is_private(about: os.stat_result) -> bool:
+    """Whether a file or folder is this user's, and nobody else may write to it."""
+    return not hasattr(os, "geteuid") or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
 
 
 def forget_oldest(folder: Path, pattern: str, kept: int) -> None:

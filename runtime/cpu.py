@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import threading
 from collections import deque
 from functools import lru_cache, partial
 from itertools import chain
@@ -15,7 +17,9 @@ import numpy as np
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.compiled_cache import load_or_compile
+from ampnet_opt.runtime.lifetime import keep_in_children
 from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
+from ampnet_opt.runtime.unchanged import read_unchanged
 
 MODEL = "engine.xml"
 REASON = 300  # characters of what OpenVINO says
@@ -52,10 +56,36 @@ def _without_telemetry() -> Iterator[None]:
             modules.pop("openvino_telemetry", None)
 
 
+class _Core:
+    """OpenVINO's Core, and the process in which it began to compute, with threads that a fork does not copy."""
+
+    def __init__(self) -> None:
+        self.native = load_openvino().Core()
+        self.computes_in: Optional[int] = None
+        keep_in_children(self)
+
+
 @lru_cache(maxsize=None)
-def core() -> Any:
-    """OpenVINO's Core: one, until the process ends. After two were freed, the next signal ends the process (2026.4)."""
-    return load_openvino().Core()
+def _core() -> _Core:
+    """One, until the process ends: after two were freed, the next signal ends the process (2026.4)."""
+    return _Core()
+
+
+def core(computes: bool = False) -> Any:
+    """OpenVINO's Core. computes: what it is asked for starts threads.
+
+    Raises AmpnetError in a forked child where it computed in the parent: it then works as long as no other thread was in
+    OpenVINO at the fork, and hangs else (seen in 2 of 25 children).
+    """
+    own = _core()
+    if own.computes_in not in (None, os.getpid()):
+        raise AmpnetError(
+            "OpenVINO was in use before this process was forked, and may hang here: start processes with multiprocessing's "
+            "spawn method, or load engines in the children alone"
+        )
+    if computes:
+        own.computes_in = os.getpid()
+    return own.native
 
 
 def capabilities() -> List[str]:
@@ -101,6 +131,100 @@ def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> 
     return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, sidecar.files)
 
 
+class _Request:
+    """An infer request, used by one thread at a time.
+
+    memory: what its compiled model reads, if that is mapped: it must outlive the request, whoever frees what first.
+    """
+
+    def __init__(self, compiled: _Compiled) -> None:
+        self._native = compiled.native.create_infer_request()
+        self._memory = compiled.memory
+        self._inputs: Optional[Tuple[np.ndarray, ...]] = None  # of the inference that runs, which reads them
+
+    def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        try:
+            self.start(images, landmarks)
+            return self.logits()
+        finally:
+            self.wait()
+
+    def start(self, images: np.ndarray, landmarks: np.ndarray) -> None:
+        """Begin an inference; the arrays are read in place until `logits` or `wait` returns."""
+        self.wait()  # for one that Ctrl-C left running
+        # Tensors over our own memory, and one copy out: the request's convenience call costs a tenth of a millisecond.
+        self._inputs = tuple(map(_writable, (images, landmarks)))
+        for name, value in zip(INPUTS, self._inputs):
+            self._native.set_tensor(name, load_openvino().Tensor(value, shared_memory=True))
+        self._native.start_async()
+
+    def logits(self) -> np.ndarray:
+        try:
+            self._native.wait()
+        except RuntimeError as error:
+            raise AmpnetError(f"OpenVINO failed to compute: {said(error)}") from error
+        self._inputs = None
+        return self._native.get_output_tensor(0).data.copy()
+
+    def wait(self) -> None:
+        """Until nothing reads the inputs."""
+        if self._inputs is not None:
+            with contextlib.suppress(RuntimeError):
+                self._native.wait()
+            self._inputs = None
+
+    def profile(self) -> List[Any]:
+        """OpenVINO's counters of the last inference, layer by layer."""
+        return list(self._native.profiling_info)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_native"):
+            self.wait()
+            del self._native  # before the memory
+
+
+def _writable(values: np.ndarray) -> np.ndarray:
+    """The same memory, as an array that says it may be written to: OpenVINO takes no other, but only reads its inputs."""
+    return values if values.flags.writeable else np.asarray(_SameMemory(values))
+
+
+class _SameMemory:
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values  # kept alive
+        about = values.__array_interface__
+        self.__array_interface__ = {**about, "data": (about["data"][0], False)}
+
+
+class _Compiled:
+    """A compiled model, and the memory that it reads, which is freed after it."""
+
+    def __init__(self, native: Any, memory: Any) -> None:
+        self.native, self.memory = native, memory
+
+    def __del__(self) -> None:
+        if hasattr(self, "native"):
+            del self.native
+
+
+def _read_weights(path: Path, files: Optional[Mapping[str, str]]) -> Any:
+    """A file as `read_unchanged`, in a Tensor of OpenVINO's own, which is freed with the last constant that needs it."""
+    openvino, tensors = load_openvino(), []
+
+    def allocate(size: int) -> np.ndarray:
+        tensors.append(openvino.Tensor(openvino.Type.u8, openvino.Shape([size])))
+        return tensors[-1].data
+
+    read_unchanged(path, files, allocate)
+    return tensors[0]
+
+
+class _Lazy:
+    """What is made when it is first needed, and `lock`, which is held for making and using it."""
+
+    def __init__(self) -> None:
+        self.lock, self.made = threading.Lock(), None  # type: Any, Any
+
+
 class Executor:
     """Compiles the graph when it is first used: with fixed shapes for some batches, with a dynamic batch for all others.
 
@@ -121,53 +245,54 @@ class Executor:
         files: Optional[Mapping[str, str]] = None,
     ) -> None:
         self._path, self._fixed, self._files = path, fixed, files
-        self._tensor = load_openvino().Tensor
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": ARITHMETIC[precision]}
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
-        self._requests: Dict[int, Any] = {}
-        self._parallel: Dict[int, Any] = {}
-        self._mapped: List[Any] = []  # what compiled models read as long as they live
+        # By batch. Dictionaries give all threads the same _Lazy (setdefault), whose lock makes the rest safe.
+        self._requests: Dict[int, _Lazy] = {}
+        self._parallel: Dict[int, _Lazy] = {}
+        keep_in_children(self)
 
     def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        request = self._request(len(images))
-        self._start(request, images, landmarks)
-        return _logits(request)
+        """Logits of a batch; of several threads with batches of one compiled graph, one computes, on all cores."""
+        shape = self._shape(len(images))
+        request = self._requests.setdefault(shape, _Lazy())
+        with request.lock:
+            if request.made is None:
+                request.made = _Request(self._load(shape, PERFORMANCE_HINT="LATENCY"))
+            return request.made.run(images, landmarks)
 
     def run_many(self, batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits of each batch of images and landmarks, in their order; each core works at a batch of its own.
 
         All batches but the last are of one size. They are taken ahead: two for each of OpenVINO's streams, so that none
-        waits for its next.
+        waits for its next. Each call has requests of its own, on one compiled graph.
         """
         waiting = iter(batches)
         first = next(waiting, None)
         if first is None:
             return
         size = len(first[0])
-        if size not in self._parallel:
-            self._parallel[size] = self._load(size, PERFORMANCE_HINT="THROUGHPUT")
-        compiled = self._parallel[size]
-        requests = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        idle = [compiled.create_infer_request() for _ in range(requests)]
-        busy: Deque[Tuple[Any, int, Any]] = deque()  # requests, how many faces each has, its inputs, which must live as long
-        try:
-            for images, landmarks in chain([first], waiting):
-                if not idle:
-                    request, count, _ = busy[0]
-                    yield _logits(request)[:count]
-                    idle.append(busy.popleft()[0])
-                request, inputs = idle.pop(), (filled(images, size), filled(landmarks, size))
-                busy.append((request, len(images), inputs))
-                self._start(request, *inputs)
-            while busy:
-                request, count, _ = busy[0]
-                yield _logits(request)[:count]
-                busy.popleft()
-        finally:
-            for request, _, _ in busy:  # left early: the inputs must live until nothing reads them
-                with contextlib.suppress(RuntimeError):
-                    request.wait()
+        parallel = self._parallel.setdefault(size, _Lazy())
+        with parallel.lock:
+            if parallel.made is None:
+                parallel.made = self._load(size, PERFORMANCE_HINT="THROUGHPUT")
+            compiled = parallel.made
+        requests = 2 * compiled.native.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        idle = [_Request(compiled) for _ in range(requests)]
+        busy: Deque[Tuple[_Request, int]] = deque()  # and how many faces each has
+        for images, landmarks in chain([first], waiting):
+            if not idle:
+                request, count = busy[0]
+                yield request.logits()[:count]
+                idle.append(busy.popleft()[0])
+            request = idle.pop()
+            busy.append((request, len(images)))
+            request.start(filled(images, size), filled(landmarks, size))
+        while busy:
+            request, count = busy[0]
+            yield request.logits()[:count]
+            busy.popleft()
 
     def profile(self, images: np.ndarray, landmarks: np.ndarray, runs: int) -> List[Tuple[str, str, float]]:
         """What `runs` inferences of these faces cost in each layer: (name, kernel, seconds of one run), as executed.
@@ -175,21 +300,15 @@ class Executor:
         Compiled anew, with OpenVINO's own counters.
         """
         shape = self._shape(len(images))
-        request = self._compile(shape, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True).create_infer_request()
+        compiled = self._compile(shape, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True)
+        request = _Request(_Compiled(compiled, None))
         seconds: Dict[Tuple[str, str], float] = {}
         for timed in range(-1, runs):  # one untimed run first
-            self._start(request, images, landmarks)
-            request.wait()
-            for layer in request.profiling_info if timed >= 0 else ():
+            request.run(images, landmarks)
+            for layer in request.profile() if timed >= 0 else ():
                 key = (layer.node_name, f"{layer.node_type} {layer.exec_type}")
                 seconds[key] = seconds.get(key, 0.0) + layer.real_time.total_seconds() / runs
         return [(name, kernel, took) for (name, kernel), took in seconds.items()]
-
-    def _start(self, request: Any, images: np.ndarray, landmarks: np.ndarray) -> None:
-        # Tensors over our own memory, and one copy out: the request's convenience call costs a tenth of a millisecond.
-        for name, value in zip(INPUTS, (images, landmarks)):
-            request.set_tensor(name, self._tensor(value, shared_memory=True))
-        request.start_async()
 
     def compiled(self, batch: int) -> Any:
         """OpenVINO's compiled model for `batch` images; not from the cache."""
@@ -199,37 +318,26 @@ class Executor:
         """The batch to compile for; -1, a dynamic one."""
         return batch if batch in self._fixed else -1
 
-    def _request(self, batch: int) -> Any:
-        shape = self._shape(batch)
-        if shape not in self._requests:
-            self._requests[shape] = self._load(shape, PERFORMANCE_HINT="LATENCY").create_infer_request()
-        return self._requests[shape]
-
-    def _load(self, batch: int, **config: Any) -> Any:
+    def _load(self, batch: int, **config: Any) -> _Compiled:
         if self._files is None:
-            return self._compile(batch, **config)
+            return _Compiled(self._compile(batch, **config), None)
         identity = {"files": dict(self._files), "batch": batch}
         make = partial(self._compile, batch, **config)
-        compiled, memory = load_or_compile(load_openvino(), core(), identity, {**self._config, **config}, make)
-        self._mapped.append(memory)
-        return compiled
+        return _Compiled(*load_or_compile(load_openvino(), core(computes=True), identity, {**self._config, **config}, make))
 
     def _compile(self, batch: int, **config: Any) -> Any:
+        model_xml = bytes(read_unchanged(self._path, self._files))
+        weights = _read_weights(self._path.with_suffix(".bin"), self._files)
         try:
-            model = core().read_model(self._path)
+            model = core(computes=True).read_model(model_xml, weights)
             model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-            return core().compile_model(model, "CPU", {**self._config, **config})
+            return core(computes=True).compile_model(model, "CPU", {**self._config, **config})
         except RuntimeError as error:  # of a file that was taken as trusted, or a processor that lacks what it needs
             raise AmpnetError(
                 f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {said(error)}; build the engine again"
             ) from error
 
     def close(self) -> None:
+        """Free all; not while `run` or an iterator of `run_many` is in use, which `Engine` sees to."""
         self._requests.clear()
         self._parallel.clear()
-        self._mapped.clear()
-
-
-def _logits(request: Any) -> np.ndarray:
-    request.wait()
-    return request.get_output_tensor(0).data.copy()

@@ -70,8 +70,8 @@ class CudaPythonQueue(Queue):
     def record(self, work: Callable[[], None]) -> Any:
         # Other threads may go on calling CUDA meanwhile.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        checked(runtime.cudaStreamBeginCapture(self._stream, mode))
         try:
+            checked(runtime.cudaStreamBeginCapture(self._stream, mode))
             work()
         except BaseException:
             runtime.cudaStreamEndCapture(self._stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +16,7 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.device_array import DeviceArray, device_array, is_on_device
+from ampnet_opt.runtime.lifetime import Calls, keep_in_children
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
 SIDE = 224
@@ -30,12 +33,23 @@ BACKENDS = {
 
 
 class Engine:
-    """A loaded engine. `Engine.load(directory)` makes one; it is a context manager, and `close` frees what it holds."""
+    """A loaded engine. `Engine.load(directory)` makes one; it is a context manager, and `close` frees what it holds.
+
+    Any number of threads may use it at once, with the answers of one thread, bit for bit. It costs waiting: the cpu backend
+    computes one `infer` at a time of each of the graphs it compiles (for one image, for the batch that the engine is fastest
+    at, and for all other batches), on all cores, and a GPU as many as it has contexts. `infer_each` is for throughput; its
+    batches run beside those of `infer`, and the two then share the cores.
+
+    After `close`, and in a child of fork(), each use raises AmpnetError. An exception in the midst of a call, Ctrl-C
+    included, leaves the engine usable.
+    """
 
     def __init__(self, directory: Path, sidecar: Sidecar, executor: Any) -> None:
         self.directory = directory
         self.sidecar = sidecar
         self._executor = executor
+        self._calls = Calls()
+        self._unfinished: "weakref.WeakSet[_Results]" = weakref.WeakSet()
 
     @classmethod
     def load(
@@ -50,7 +64,7 @@ class Engine:
         """Check an engine against its sidecar and this machine, then load it.
 
         threads: for the cpu backend, how many to run on; by default one per core. The next two are for the GPU. contexts:
-        how many inferences run at a time; any number of threads may call `infer`, and wait their turn where they are more.
+        how many inferences run at a time; threads that are more wait their turn. (On a CPU one inference takes all cores.)
         Each context takes its own memory for activations and batches, and with TensorRT 8.5 for the weights too. cuda_graph:
         launch a batch as one CUDA graph, for batches of a size that come one after the other. trusted: load files that were
         changed after they were built, too: they are a program that is not the one that the sidecar names. Raises MisuseError
@@ -83,6 +97,9 @@ class Engine:
         exactly as the engine takes them (uint8 [N, 224, 224, 3], or float32 [N, 3, 224, 224] with `--input float32`),
         landmarks float32 [N, 5, 2]; what they hold is not checked. Raises MisuseError for anything else.
         """
+        return self._calls.run(self._infer, images, landmarks)
+
+    def _infer(self, images: Any, landmarks: Any) -> np.ndarray:
         batch = self.sidecar.batch
         pictures, points = prepare(images, landmarks, self.sidecar.image_input)
         self._require_reachable(pictures, points)
@@ -96,9 +113,17 @@ class Engine:
         """Logits float32 [classes] of each face, in their order: for many faces, at the highest rate.
 
         faces: pairs of an image [224, 224, 3] or [3, 224, 224] and landmarks [5, 2], else as for `infer`; all images of one
-        kind. They are taken ahead of what is returned, for as many batches as the backend works at. The engine is not to be
-        used otherwise until the last result, or until the iterator is closed.
+        kind. They are taken ahead of what is returned, for as many batches as the backend works at. The iterator's `close`
+        ends it early; the engine's `close` does too, and what is left of it raises AmpnetError.
         """
+        return self._calls.run(self._results, faces)
+
+    def _results(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> _Results:
+        results = _Results(self._calls, self._infer_each(faces))
+        self._unfinished.add(results)
+        return results
+
+    def _infer_each(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         batch, backend = self.sidecar.batch, self._executor
         parallel = hasattr(backend, "run_many")
         size = max(batch.min, min(batch.max, backend.MANY)) if parallel else batch.max
@@ -132,15 +157,57 @@ class Engine:
         return self._executor.run(filled(images, least), filled(landmarks, least))[: len(images)]
 
     def close(self) -> None:
+        """Wait for the calls that run, end each unfinished `infer_each`, and free what the engine holds.
+
+        A second call does nothing. Raises AmpnetError when the faces that an `infer_each` reads call it.
+        """
+        self._calls.close(self._free)
+
+    def _free(self) -> None:
+        for results in list(self._unfinished):
+            results.end()
         self._executor.close()
 
     def __enter__(self) -> Engine:
+        self._calls.require_open()
         return self
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.close()
+
+
+class _Results(Iterator[np.ndarray]):
+    """What `infer_each` gives; of several threads that share it, one takes a result at a time."""
+
+    def __init__(self, calls: Calls, rows: Iterator[np.ndarray]) -> None:
+        self._calls, self._rows, self._lock = calls, rows, threading.RLock()
+        self._finished = False
+        keep_in_children(self)
+
+    def __next__(self) -> np.ndarray:
+        if self._finished:
+            raise StopIteration
+        return self._calls.run(self._take)
+
+    def _take(self) -> np.ndarray:
+        with self._lock:
+            try:
+                return next(self._rows)
+            except BaseException:
+                self._finished = True  # as a generator is, by whatever it raised
+                raise
+
+    def close(self) -> None:
+        """Take no more faces, and free what was computed; another `next` raises StopIteration."""
+        if not self._calls.forked:
+            self._finished = True
+            self.end()
+
+    def end(self) -> None:
+        with self._lock:
+            self._rows.close()  # type: ignore[attr-defined]
 
 
 def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, sha256, write_json
@@ -47,6 +48,7 @@ OPTIONS = {
 SEARCHED = {"top1": float, "float_top1": float, "agreement": float, "sqnr_db": Optional[float], "held_out_faces": int}
 # Budgets of `mixed_precision`: the option of each, and what its number is multiplied by for it.
 BUDGET = {"max_drop": ("--max-drop", 1), "min_sqnr": ("--min-sqnr", 1), "min_agreement": ("--min-agreement", 100)}
+ATTEMPTS = 5  # at reading an engine that is replaced meanwhile
 UNCHANGED, CHANGED, MISSING = "unchanged", "changed", "missing"
 
 
@@ -104,9 +106,35 @@ def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
     """The sidecar of an engine directory, after checking that every file it names is there and unchanged.
 
     trusted: take files that were changed as well, with the hashes that they have now. A hash finds damage, and files of
-    different engines; it is no signature: whoever writes a plan can write its sidecar too. Raises MisuseError when
-    `directory` is no engine, AmpnetError when the engine is damaged or of another format.
+    different engines; it is no signature: whoever writes a plan can write its sidecar too. An engine that is replaced
+    meanwhile is read again, so that all is of one. Raises MisuseError when `directory` is no engine, AmpnetError when the
+    engine is damaged or of another format.
     """
+    for _ in range(ATTEMPTS):
+        before = _identity(directory)
+        try:
+            sidecar: Any = _read_checked(directory, trusted)
+        except AmpnetError as error:
+            sidecar = error
+        if _identity(directory) == before:
+            break
+    else:
+        sidecar = AmpnetError(f"engine {directory} is being replaced again and again; try it later")
+    if isinstance(sidecar, AmpnetError):
+        raise sidecar
+    return sidecar
+
+
+def _identity(directory: PathLike) -> Optional[Tuple[int, ...]]:
+    """What tells an engine from another in its place; None where there is none."""
+    try:
+        about = [os.stat(directory), os.stat(os.path.join(directory, NAME))]
+    except (OSError, ValueError):
+        return None
+    return tuple(number for x in about for number in (x.st_dev, x.st_ino, x.st_mtime_ns))
+
+
+def _read_checked(directory: PathLike, trusted: bool) -> Sidecar:
     sidecar = parse_sidecar(directory)
     for name, state in file_states(directory, sidecar).items():
         if state == MISSING:

@@ -14,23 +14,26 @@ from ampnet_opt.runtime.cuda import Gpu
 log = logging.getLogger(__name__)
 
 
-def default_path(gpu: Gpu, version: str) -> Path:
-    """One file for each GPU and version of TensorRT: times of another would be refused.
-
-    Raises AmpnetError when there is no folder for caches.
-    """
+def default_path(gpu: Gpu, version: str) -> Optional[Path]:
+    """One file for each GPU and version of TensorRT: times of another would be refused. None, with a warning, when there is
+    no folder for caches, or others may write to it."""
     name = "-".join([re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-"), gpu.compute_capability, version])
-    return cache_folder("timing") / f"{name}.cache"
+    try:
+        return cache_folder("timing") / f"{name}.cache"
+    except AmpnetError as error:
+        log.warning("kernel times are not kept: %s", error)
+        return None
 
 
 class TimingCache:
     """Times for one build, from a file or none yet; `save` adds what was measured to the file.
 
-    logger: of the library, as of `new_logger`. given: the file that the user named, if any, else it is `default`. Raises
+    logger: of the library, as of `new_logger`. given: the file that the user named, if any, else it is `default`; of
+    neither, nothing is kept. Raises
     AmpnetError for a given file that the library refuses; the default one starts anew then, with a warning.
     """
 
-    def __init__(self, config: Any, logger: Any, given: Optional[Path], default: Path) -> None:
+    def __init__(self, config: Any, logger: Any, given: Optional[Path], default: Optional[Path]) -> None:
         self._config, self._logger = config, logger
         self._path = given or default
         self._cache = self._read()
@@ -44,6 +47,8 @@ class TimingCache:
 
     def _read(self) -> Any:
         """The file's cache, an empty one where there is no file, or None for a file that the library does not take."""
+        if self._path is None:
+            return self._config.create_timing_cache(b"")
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -57,6 +62,8 @@ class TimingCache:
 
     def save(self) -> None:
         """Write the file, with what another build has added meanwhile. A failure is a warning: the plan is there."""
+        if self._path is None:
+            return
         try:
             newer = self._read()
             if newer is not None:

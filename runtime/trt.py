@@ -15,6 +15,7 @@ from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.pool import Pool
 from ampnet_opt.runtime.sidecar import Sidecar, rebuild_command
 from ampnet_opt.runtime.trt_executor import Executor
+from ampnet_opt.runtime.unchanged import read_unchanged
 
 PLAN = "engine.plan"
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -186,7 +187,7 @@ class Plan:
         if sidecar.target.get("version_compatible"):  # such a plan brings host code: its lean runtime
             self._runtime.engine_host_code_allowed = True
         self._config: Any = None  # of the contexts, which do not keep it alive; named before the engine, so freed before it
-        plan = path.read_bytes()
+        plan = bytes(read_unchanged(path, sidecar.files))
         if hasattr(self._runtime, "get_engine_validity"):
             validity, why = self._runtime.get_engine_validity(plan)
             if validity == self.library.EngineValidity.INVALID:

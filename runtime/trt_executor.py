@@ -87,10 +87,12 @@ class Executor:
     def run(self, images: Tensor, landmarks: Tensor) -> np.ndarray:
         """Logits float32 [n, classes]; images and landmarks as the plan takes them, n within its profile."""
         with self._queue.current():
-            self._upload(images, landmarks)
-            self._enqueue(self._key(images, landmarks))
-            self._queue.download(self._buffers[OUTPUT], len(images))
-            self._queue.synchronize()
+            try:
+                self._upload(images, landmarks)
+                self._enqueue(self._key(images, landmarks))
+                self._queue.download(self._buffers[OUTPUT], len(images))
+            finally:  # also by Ctrl-C: inputs on the GPU are read in place, and their owner may free them
+                self._queue.synchronize()
             return self._buffers[OUTPUT].host[: len(images)].copy()
 
     def gpu_seconds(self, images: Tensor, landmarks: Tensor, runs: int) -> List[float]:
