@@ -11,8 +11,9 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike, require_file
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture holds no face that could be read
-PICTURES = set(".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .avif .jp2".split())  # suffixes, in lower case
-# Suffixes of pictures that are not read here, in lower case: who lists a folder says so instead of passing over them.
+# Suffixes, in lower case.
+PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+# Pictures that are not read here: who lists a folder says so instead of passing over them.
 OTHER_PICTURES = {".heic", ".heif", ".svg", ".eps", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".jxl"}
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 
