@@ -64,8 +64,8 @@ def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
             tensors, config, stored, trained = own
             if patch_radius not in (None, config.patch_radius):
                 raise MisuseError(f"{file} was made with patch radius {config.patch_radius}; it cannot be {patch_radius}")
-            model, dropped = _fill(file, config, tensors, lambda key: key)
             names, assumed = class_names(file, config.num_classes, stored, classes), ""
+            model, dropped = _fill(file, config, tensors, lambda key: key)
         else:
             with pickled_tensors(file) as pickled:
                 config = _published_config(file, pickled, 5 if patch_radius is None else patch_radius)

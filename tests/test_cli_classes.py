@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sidecars import SIDECAR
 from test_cli import left_in, write_csv
 from test_datasets import picture
 
 from ampnet_opt import synthetic
+from ampnet_opt.benchmarks.compare import compare
 from ampnet_opt.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.cli import app
 from ampnet_opt.errors import MisuseError
+from ampnet_opt.faces import read_faces
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.shipped import CHECKPOINT
 
@@ -42,11 +45,11 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    pytest.importorskip("openvino", reason="the engine of these tests runs in OpenVINO")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an engine that is never loaded: the checkpoint is refused before."""
     folder = tmp_path_factory.mktemp("engine")
-    call("build", CHECKPOINT, "--fp32", "--backend", "cpu", "-o", folder)
-    yield folder / "cpu-fp32"
+    SIDECAR.write(folder)
+    return folder
 
 
 def test_every_command_with_classes_is_tried_here() -> None:
@@ -54,11 +57,8 @@ def test_every_command_with_classes_is_tried_here() -> None:
 
     group = get_command(app)
     takes = {name for name, command in group.commands.items() if any("--classes" in p.opts for p in command.params)}  # type: ignore[attr-defined]
-    assert takes == {
-        *(name.split()[0] for name in COMMANDS),
-        "init",
-        "prepare",
-    }  # init writes them, prepare has no checkpoint
+    others = {"init", "prepare"}  # which read no checkpoint
+    assert takes == others | {name.split()[0] for name in COMMANDS}
 
 
 @pytest.mark.parametrize(
@@ -72,33 +72,17 @@ def test_names_in_a_checkpoint_are_never_replaced(name: str, others: str, drawn:
     assert left_in(tmp_path) == []
 
 
-def test_the_same_names_and_their_synonyms_are_no_others(tmp_path: Path) -> None:
-    same = "Surprised,fear,disgust,HAPPY,sad,angry,neutral"
-    call("export", CHECKPOINT, "--classes", same, "-o", tmp_path / "a.onnx")
-    call("export", CHECKPOINT, "-o", tmp_path / "b.onnx")
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-
-
-def test_an_engine_of_another_order_is_not_compared(drawn: Path, engine: Path, tmp_path: Path) -> None:
-    turned = tmp_path / "turned.safetensors"
-    init_checkpoint(turned, seed=0, width=0.125, classes=PRESETS["fer2013"])
-    with pytest.raises(
-        MisuseError, match=r"has the classes surprise, .*, but checkpoint .* has anger, .*; build the engine"
-    ):
-        call("compare", turned, engine, "--data", drawn, "--runs", "1")
-
-
 @pytest.mark.slow
 def test_what_is_assumed_of_an_authors_file_is_said_and_noted(
-    published_file: Path, drawn: Path, engine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    published_file: Path, drawn: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sentence = f"{published_file} names no classes: RAF-DB's order is assumed (surprise, fear, disgust, happiness, sadness, "
-    call("compare", published_file, engine, "--data", drawn, "--limit", "1", "--runs", "1", "--json", tmp_path / "a.json")
+    report = compare(published_file, [], read_faces(drawn, "test")[:1], runs=1).report
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len([warning for warning in warnings if warning.startswith(sentence)]) == 1
-    assert sentence in (tmp_path / "a.json").read_text(encoding="utf-8")
-    with pytest.raises(MisuseError, match="build the engine from this checkpoint"):
-        call("compare", published_file, engine, "--data", drawn, "--classes", "fer2013", "--runs", "1")
+    assert report.notes[0].startswith(sentence)
+    named = compare(published_file, [], read_faces(drawn, "test")[:1], classes=PRESETS["fer2013"], runs=1).report
+    assert named.classes == PRESETS["fer2013"] and not any("assumed" in note for note in named.notes)
 
 
 def relabelled(table: Path, label: str) -> Path:
