@@ -15,7 +15,7 @@ from torch import Tensor
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, require_file, sha256
 from ampnet_opt.json_files import parse_json
-from ampnet_opt.labels import class_names
+from ampnet_opt.labels import assumption, class_names, warn_once
 from ampnet_opt.model import AMPNet, Config
 from ampnet_opt.pickles import pickled_tensors
 from ampnet_opt.published import DEAD, published_key
@@ -32,7 +32,7 @@ class Checkpoint:
     """A network in eval mode and where it came from.
 
     classes: names in the order of the outputs. trained: False for seeded weights. dropped: keys of the file that the
-    network has no use for. sha256: of the file.
+    network has no use for. sha256: of the file. assumed: what was assumed about it for want of better, a sentence, or "".
     """
 
     model: AMPNet
@@ -40,6 +40,7 @@ class Checkpoint:
     trained: bool
     dropped: tuple[str, ...]
     sha256: str
+    assumed: str = ""
 
 
 def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> AMPNet:
@@ -50,9 +51,10 @@ def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
 def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> Checkpoint:
     """Read the authors' layout (a `state_dict` wrapper and `module.` prefixes allowed) or our safetensors file.
 
-    classes: names of the outputs, in place of the file's own. patch_radius: of the authors' files, which carry none; None
-    is the published 5. Raises MisuseError when there is no such file, or the classes or radius do not fit, AmpnetError
-    when it is no AMP-Net checkpoint; the message names every missing or misshapen key.
+    classes: names of the outputs, for the authors' files, which carry none: by default RAF-DB's seven, with a warning. A
+    file of ours has its own, and others are refused. patch_radius: of the authors' files; None is the published 5. Raises
+    MisuseError when there is no such file, or the classes or radius do not fit, AmpnetError when it is no AMP-Net
+    checkpoint; the message names every missing or misshapen key.
     """
     file = require_file(path, "checkpoint")
     try:
@@ -63,14 +65,17 @@ def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
             tensors, config, stored, trained = own
             if patch_radius not in (None, config.patch_radius):
                 raise MisuseError(f"{file} was made with patch radius {config.patch_radius}; it cannot be {patch_radius}")
+            names, assumed = class_names(file, config.num_classes, stored, classes), ""
             model, dropped = _fill(file, config, tensors, lambda key: key)
-            names = class_names(config.num_classes, stored if classes is None else classes)
         else:
             with pickled_tensors(file) as pickled:
                 config = _published_config(file, pickled, 5 if patch_radius is None else patch_radius)
-                names, trained = class_names(config.num_classes, classes), True
+                names, trained = class_names(file, config.num_classes, None, classes), True
                 model, dropped = _fill(file, config, pickled, published_key)
-        return Checkpoint(model.eval(), names, trained, tuple(dropped), sha256(file))
+            assumed = assumption(file) if classes is None else ""
+        if assumed:
+            warn_once(assumed)
+        return Checkpoint(model.eval(), names, trained, tuple(dropped), sha256(file), assumed)
     except OSError as error:
         raise AmpnetError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
 

@@ -9,13 +9,16 @@ import typer
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.messages import remark, say
-from ampnet_opt.terminal import FORCE, counter, require_extra, steps
+from ampnet_opt.terminal import FORCE, counter, read_checkpoint, require_extra, steps
 
 
 def prepare(
     pictures: Path = typer.Argument(..., metavar="IMAGES_OR_DATASET", help="A picture, a folder of them, or a data set."),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for faces.csv and images/."),
-    format: Optional[str] = typer.Option(None, "--format", help="Layout of the data set (default: recognised)."),
+    format: Optional[str] = typer.Option(None, "--format", help="Layout of the data set, or whose numbers its classes are."),
+    classes: Optional[str] = typer.Option(
+        None, "--classes", help="Classes of numbered folders or labels, in order, or those to take; or label=class, ..."
+    ),
     detector: Optional[Path] = typer.Option(None, "--detector", help="A YuNet ONNX file (default: CenterFace of [detect])."),
     crop: bool = typer.Option(True, help="Cut out the face; --no-crop keeps aligned pictures whole."),
     every: bool = typer.Option(False, "--all-faces", help="Every face of a picture, not only the largest."),
@@ -26,7 +29,7 @@ def prepare(
     from ampnet_opt.datasets.registry import read_dataset
     from ampnet_opt.preparing.prepare import prepare as run
 
-    dataset = read_dataset(pictures, format)
+    dataset = read_dataset(pictures, format, classes)
     for note in dataset.notes:
         remark(f"note: {note}")
     total = len(dataset.pictures)
@@ -40,6 +43,7 @@ def prepare(
             workers=workers,
             force=force,
             progress=lambda count: bar(count, f"{dataset.format}: {total} pictures"),
+            skipped=dataset.skipped,
         )
     several = f", {done.several} pictures had several" if done.several else ""
     say(f"{done.table}: {done.faces} faces{several}")
@@ -52,7 +56,9 @@ def train(
     output: Path = typer.Option(..., "-o", "--output", help="The checkpoint; metrics, curve and state go beside it."),
     width: Optional[float] = typer.Option(None, help="Factor on every channel count (default: 0.25)."),
     classes: Optional[str] = typer.Option(
-        None, "--classes", help="A preset or names, by commas, in the order of the outputs (default: rafdb)."
+        None,
+        "--classes",
+        help="A preset or names, by commas, in the order of the outputs (default: the checkpoint's, or rafdb).",
     ),
     start: Optional[Path] = typer.Option(None, "--from", help="Go on from this checkpoint instead of from seeded weights."),
     qat: Optional[Path] = typer.Option(
@@ -74,15 +80,15 @@ def train(
     """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
     from ampnet_opt.faces import read_faces, spread
     from ampnet_opt.files import require_new_file, sha256
-    from ampnet_opt.labels import label_indices, parse_classes
+    from ampnet_opt.labels import PRESETS, label_indices, parse_classes
 
     if qat is not None:
         _require_qat_alone(qat, output, {"--from": start, "--width": width, "--bf16": bf16 or None})
-    names = parse_classes("rafdb" if classes is None else classes)
+    names = PRESETS["rafdb"] if classes is None else parse_classes(classes)
     tables = [path / "faces.csv" if path.is_dir() else path for path in data]
     faces, held_out = ([face for table in tables for face in read_faces(table, split)] for split in ("train", "val"))
     require_extra()
-    from ampnet_opt.checkpoint import read_checkpoint, seeded
+    from ampnet_opt.checkpoint import seeded
     from ampnet_opt.training.loop import Outputs, best, require_device
     from ampnet_opt.training.loop import train as run
     from ampnet_opt.training.recipe import Recipe
@@ -97,18 +103,18 @@ def train(
     if qat is not None:
         from ampnet_opt.training.qat import CALIBRATING, for_int8
 
-        loaded = read_checkpoint(qat, None if classes is None else names)
+        loaded = read_checkpoint(qat, classes, None)
         names = loaded.classes
         label_indices(names, [face.label for face in [*faces, *held_out]])  # known to fail before minutes of work
         with steps() as step:
             model = for_int8(loaded, spread(faces, CALIBRATING), outputs.scales, outputs.state.exists(), step)
         basis = f"{loaded.sha256} {sha256(outputs.scales)}"
     elif start is not None:
-        begun = read_checkpoint(start)
-        if begun.classes != names:
-            raise MisuseError(f"{start} has the classes {', '.join(begun.classes)}, not {', '.join(names)}; see --classes")
-        model = begun.model
+        begun = read_checkpoint(start, classes, None)
+        model, names = begun.model, begun.classes
     else:
+        if classes is None:
+            _require_rafdb([face.label for face in [*faces, *held_out]])
         model = seeded(seed, 0.25 if width is None else width, len(names))
     recipe = Recipe(
         epochs=epochs or (40 if qat is None else 2),
@@ -132,6 +138,15 @@ def train(
     )
     if qat is not None:
         say(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
+
+
+def _require_rafdb(labels: List[str]) -> None:
+    from ampnet_opt.labels import PRESETS, label_indices
+
+    try:
+        label_indices(PRESETS["rafdb"], labels)
+    except MisuseError as error:
+        raise MisuseError(f"{error}; name the network's with --classes") from error
 
 
 def _require_qat_alone(qat: Path, output: Path, others: dict[str, object]) -> None:

@@ -11,7 +11,10 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike, require_file
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture holds no face that could be read
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}  # suffixes, in lower case
+# Suffixes, in lower case.
+PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+# Pictures that are not read here: who lists a folder says so instead of passing over them.
+OTHER_PICTURES = {".heic", ".heif", ".svg", ".eps", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".jxl"}
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 
 

@@ -19,7 +19,7 @@ from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_tur
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import SIDE, Face, load_batches
 from ampnet_opt.files import size_on_disk
-from ampnet_opt.labels import label_indices
+from ampnet_opt.labels import label_indices, same_classes, warn_once
 from ampnet_opt.machine import available_cores, processor_name
 from ampnet_opt.runtime.memory import memory_available
 
@@ -126,12 +126,14 @@ def compare(
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(subjects[0]))]
         reference = workers[0].loaded
+        if reference.assumed:
+            warn_once(reference.assumed)
         labels = _label_indices(faces, reference.classes)
         for subject in subjects[1:]:
             if progress:
                 progress("loading", len(workers), len(subjects))
             workers.append(stack.enter_context(Worker(subject)))
-            if workers[-1].loaded.classes != reference.classes:
+            if not same_classes(workers[-1].loaded.classes, reference.classes):
                 raise MisuseError(
                     f"engine {subject.path} has the classes {', '.join(workers[-1].loaded.classes)}, but checkpoint "
                     f"{checkpoint} has {', '.join(reference.classes)}; build the engine from this checkpoint"
@@ -168,7 +170,7 @@ def compare(
         threads=threads,
         environment=environment(workers),
         results=results,
-        notes=_notes(results),
+        notes=[*([f"{reference.assumed}."] if reference.assumed else []), *_notes(results)],
     )
     return Comparison(report, logits, labels)
 

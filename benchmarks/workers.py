@@ -53,7 +53,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a worker found when it loaded its subject. versions: of the libraries that run it, by name."""
+    """What a worker found when it loaded its subject.
+
+    versions: of the libraries that run it, by name. assumed: see `ampnet_opt.checkpoint.Checkpoint`.
+    """
 
     backend: str
     precision: str
@@ -61,6 +64,7 @@ class Loaded:
     trained: bool
     checkpoint_sha256: str
     versions: dict[str, str] = field(default_factory=dict)
+    assumed: str = ""
 
 
 # --- the parent's side -------------------------------------------------------------------------------------------
@@ -271,7 +275,8 @@ def _load_torch(subject: Subject) -> tuple[Running, Loaded]:
         return model(pictures, torch.from_numpy(landmarks)).numpy()
 
     versions = {"torch": str(torch.__version__)}  # a plain str: a TorchVersion would load torch in the parent
-    return Running(infer), Loaded("torch", "fp32", checkpoint.classes, checkpoint.trained, checkpoint.sha256, versions)
+    about = (checkpoint.classes, checkpoint.trained, checkpoint.sha256, versions, checkpoint.assumed)
+    return Running(infer), Loaded("torch", "fp32", *about)
 
 
 def _load_engine(subject: Subject) -> tuple[Running, Loaded]:

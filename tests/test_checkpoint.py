@@ -87,9 +87,23 @@ def test_eight_classes_are_found_in_the_file(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(path, classes=PRESETS["affectnet8"])
     assert checkpoint.classes == PRESETS["affectnet8"]
     assert torch.equal(checkpoint.model.patch_head.weight, weights["fc_5.weight"])
-    assert read_checkpoint(path).classes == tuple(f"class{i}" for i in range(8))
+    assert "has 8 outputs and names no classes: name them in order with --classes" in failure(path, MisuseError)
     message = failure(path, MisuseError, classes=PRESETS["rafdb"])
     assert "8 classes" in message and "7 were named" in message
+
+
+def test_a_file_without_names_says_once_what_is_assumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save(tmp_path / "ampnet.pth", published())
+    for _ in range(2):
+        checkpoint = read_checkpoint(path)
+    order = "surprise, fear, disgust, happiness, sadness, anger, neutral"
+    sentence = f"{path} names no classes: RAF-DB's order is assumed ({order}); --classes names another"
+    assert checkpoint.assumed == sentence
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [sentence]
+    caplog.clear()
+    named = read_checkpoint(path, PRESETS["fer2013"])
+    assert named.classes == PRESETS["fer2013"] and named.assumed == ""
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING]
 
 
 def test_patch_radius_is_the_published_one_unless_given(tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ def test_patch_radius_is_the_published_one_unless_given(tmp_path: Path) -> None:
 def test_unknown_keys_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = save(tmp_path / "extra.pth", {**published(), "ema.decay": torch.ones(1)})
     with caplog.at_level(logging.INFO):
-        assert "ema.decay" in read_checkpoint(path).dropped
+        assert "ema.decay" in read_checkpoint(path, PRESETS["rafdb"]).dropped
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1 and "ema.decay" in warnings[0] and "fc_4" not in warnings[0]
 
@@ -185,9 +199,13 @@ def test_a_loaded_network_can_be_trained_further(own: Path) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_classes_replace_the_stored_ones(own: Path) -> None:
-    assert read_checkpoint(own, classes=PRESETS["affectnet8"]).classes == PRESETS["affectnet8"]
-    assert "8 classes, but 7 were named" in failure(own, MisuseError, classes=PRESETS["rafdb"])
+def test_classes_never_replace_the_stored_ones(own: Path) -> None:
+    for others in (PRESETS["affectnet8"], PRESETS["rafdb"], tuple("abcdefgh")):
+        message = failure(own, MisuseError, classes=others)
+        assert f"names its classes: {', '.join(PRESETS['ferplus'])}; leave out --classes" in message
+    same = [{"happiness": "Happy", "fear": "afraid"}.get(name, name) for name in PRESETS["ferplus"]]
+    assert read_checkpoint(own, classes=same).classes == PRESETS["ferplus"]
+    assert read_checkpoint(own).assumed == ""
 
 
 def test_the_stored_patch_radius_stands(own: Path) -> None:

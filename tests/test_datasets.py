@@ -18,7 +18,7 @@ from PIL import Image
 from ampnet_opt.datasets.affectnet import five_points
 from ampnet_opt.datasets.ferplus import majority
 from ampnet_opt.datasets.npy import load_npy
-from ampnet_opt.datasets.picture import Dataset
+from ampnet_opt.datasets.picture import Dataset, Skipped
 from ampnet_opt.datasets.registry import FORMATS, read_dataset
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import COLUMNS
@@ -102,15 +102,8 @@ def affectnet(path: Path, labels: tuple[int, ...] = (0, 7, 3)) -> Path:
     return path
 
 
-def numbered(path: Path) -> Path:
-    for split in ("train", "test"):
-        for number in range(7):
-            picture(path / split / str(number) / f"{split}{number}.png")
-    return path
-
-
 def folders(path: Path) -> Path:
-    for place in ("train/happy/1.jpg", "train/Angry/2.jpg", "validation/happy/3.jpg", "test/boredom/4.PNG"):
+    for place in ("train/happy/1.jpg", "train/Angry/2.jpg", "validation/happy/3.jpg", "test/fear/4.PNG"):
         picture(path / place)
     return path
 
@@ -170,17 +163,30 @@ def test_rafdb(images: str, lists: str, tmp_path: Path) -> None:
     assert dataset.pictures[2].file == tmp_path / images / "test_0001_aligned.jpg"
 
 
-def test_rafdb_in_numbered_folders(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        for number in range(1, 8):
-            picture(tmp_path / split / str(number) / f"{number}.jpg")
+@pytest.mark.parametrize("inside", ["", "DATASET"])
+def test_rafdb_in_numbered_folders_with_its_tables(inside: str, tmp_path: Path) -> None:
+    names = {"train": ("train_00001_aligned.jpg", 5), "test": ("test_0001_aligned.jpg", 7)}
+    for split, (name, number) in names.items():
+        picture(tmp_path / inside / split / str(number) / name)
+        write(tmp_path / f"{split}_labels.csv", "image,label", f"{name},{number}")
+    picture(tmp_path / inside / "train" / "2" / "train_00009_aligned.jpg")
     dataset = read_dataset(tmp_path)
-    assert dataset.format == "rafdb"
-    assert rows(dataset)[0] == ("test/1/1.jpg", "surprise", "test") and rows(dataset)[-1] == (
-        "train/7/7.jpg",
-        "neutral",
-        "train",
+    top = f"{inside}/" if inside else ""
+    assert (dataset.format, dataset.classes) == ("rafdb", PRESETS["rafdb"])
+    assert rows(dataset) == [
+        (f"{top}train/5/train_00001_aligned.jpg", "sadness", "train"),
+        (f"{top}test/7/test_0001_aligned.jpg", "neutral", "test"),
+    ]
+    assert dataset.skipped == (
+        Skipped(f"{top}train/2/train_00009_aligned.jpg", "no row in train_labels.csv or test_labels.csv"),
     )
+    write(tmp_path / "train_labels.csv", "image,label", "train_00001_aligned.jpg,4")  # which is not the folder it lies in
+    with pytest.raises(MisuseError, match=r"1 of them cannot be found, first train/4/train_00001_aligned.jpg"):
+        read_dataset(tmp_path)
+    for table in tmp_path.glob("*.csv"):  # tables of another data set tell nothing
+        write(table, "image,label", "1.jpg,4")
+    with pytest.raises(MisuseError, match="number alone names no class" if not inside else "not named after expressions"):
+        read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("inside", ["", "index"])
@@ -192,7 +198,7 @@ def test_authors_index(inside: str, tmp_path: Path) -> None:
     assert first.landmarks.dtype == np.float32
     np.testing.assert_array_equal(first.landmarks, POINTS)
     np.testing.assert_allclose(last.landmarks, (POINTS + 1) / 2)  # its picture is not 224 but 112 pixels wide
-    assert dataset.notes == ("1 picture was left out: neither a file nor landmarks.",)
+    assert dataset.skipped == (Skipped("train_00002.jpg", "neither a file nor landmarks"),)
 
 
 def test_authors_landmarks_in_other_shapes(tmp_path: Path) -> None:
@@ -334,14 +340,74 @@ def test_ferplus_counts_votes_as_its_authors_do(tmp_path: Path) -> None:
     assert (dataset.format, dataset.classes) == ("ferplus", PRESETS["ferplus"])
     assert rows(dataset) == [("fer2013-00002", "contempt", "val"), ("fer2013-00005", "surprise", "train")]
     assert dataset.pictures[1].image()[0, 0].tolist() == [5] * 3  # the pixels of the same row, whatever its name says
-    assert dataset.notes == (
-        "1 picture was left out: no name.",
-        "2 pictures were left out: no majority.",
-        "1 picture was left out: unknown by majority.",
+    assert dataset.skipped == (
+        Skipped("fer2013-00000", "no majority"),
+        Skipped("fer2013-00001", "no name in FER+"),
+        Skipped("fer2013-00003", "no majority"),
+        Skipped("fer2013-00004", "unknown by majority"),
     )
     assert [p.label for p in read_dataset(tmp_path, "fer2013").pictures] == list(PRESETS["fer2013"][:6])
     assert read_dataset(tmp_path / "fer2013.csv").format == "fer2013"
     assert read_dataset(tmp_path / "fer2013new.csv").format == "ferplus"
+
+
+def ferplus_folders(path: Path) -> Path:
+    """As generate_training_data.py of FER+ writes them."""
+    for folder, name in (("FER2013Train", "fer0000000"), ("FER2013Train", "fer0000002"), ("FER2013Test", "fer0035801")):
+        picture(path / folder / f"{name}.png", 48)
+    write(
+        path / "FER2013Train" / "label.csv",
+        'fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0',
+        'fer0000002.png,"(0, 0, 48, 48)",1,0,0,0,1,1,1,5,1,0',
+    )
+    write(path / "FER2013Test" / "label.csv", 'fer0035801.png,"(0, 0, 48, 48)",0,8,0,0,0,0,0,0,2,0')
+    return path
+
+
+@pytest.mark.parametrize("inside", ["", "data"])  # as made, and in a clone of the authors' repository
+def test_ferplus_in_folders(inside: str, tmp_path: Path) -> None:
+    ferplus_folders(tmp_path / inside)
+    picture(tmp_path / inside / "FER2013Train" / "stray.png")
+    dataset = read_dataset(tmp_path)
+    top = f"{inside}/" if inside else ""
+    assert (dataset.format, dataset.classes) == ("ferplus", PRESETS["ferplus"])
+    assert rows(dataset) == [
+        (f"{top}FER2013Train/fer0000002.png", "contempt", "train"),
+        (f"{top}FER2013Test/fer0035801.png", "happiness", "test"),
+    ]
+    assert dataset.skipped == (
+        Skipped(f"{top}FER2013Train/fer0000000.png", "no majority", file=tmp_path / top / "FER2013Train" / "fer0000000.png"),
+        Skipped(f"{top}FER2013Train/stray.png", "no row in label.csv"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('gone.png,"(0, 0, 48, 48)",0,8,0,0,0,0,0,0,2,0', "names 1 picture, but 1 of them cannot be found, first gone.png"),
+        ("fer0035801.png,0,8,0,0,0,0,0,0,2,0", "line 1: a file, a box and 10 votes are needed, found 11 values"),
+        ('fer0035801.png,"(0, 0, 48, 48)",x,8,0,0,0,0,0,0,2,0', "line 1: votes for neutral is 'x'"),
+        ('../fer0035801.png,"(0, 0, 48, 48)",0,8,0,0,0,0,0,0,2,0', "is no name of a picture beside the list"),
+    ],
+)
+def test_a_bad_line_of_ferplus_in_folders(line: str, message: str, tmp_path: Path) -> None:
+    write(ferplus_folders(tmp_path) / "FER2013Test" / "label.csv", line)
+    with pytest.raises(MisuseError, match=message):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["emotion, Usage, pixels", "emotion ,Usage,pixels ", "Usage,pixels,emotion"])
+def test_fer2013_as_the_contest_publishes_it(head: str, tmp_path: Path) -> None:
+    values = {"emotion": "3", "Usage": "PrivateTest", "pixels": " ".join(["9"] * 2304)}
+    write(tmp_path / "icml_face_data.csv", head, ",".join(values[name.strip()] for name in head.split(",")))
+    for path in (tmp_path, tmp_path / "icml_face_data.csv"):
+        dataset = read_dataset(path)
+        assert dataset.format == "fer2013" and rows(dataset) == [("fer2013-00000", "happiness", "test")]
+    (tmp_path / "icml_face_data.csv").rename(tmp_path / "other.csv")
+    if head.startswith("emotion,"):
+        with pytest.raises(MisuseError, match=r"has FER-2013's columns.*--format fer2013"):
+            read_dataset(tmp_path / "other.csv")
+    assert rows(read_dataset(tmp_path / "other.csv", "fer2013")) == rows(dataset)
 
 
 @pytest.mark.parametrize(
@@ -374,18 +440,11 @@ def test_affectnet_as_published(tmp_path: Path) -> None:
     assert points.tolist() == [[77, 78], [89, 90], [60, 61], [96, 97], [108, 109]]
     assert dataset.pictures[1].landmarks is None
     picture(tmp_path / "train_set" / "images" / "9.jpg")
-    assert read_dataset(tmp_path).notes == ("1 picture was left out of train_set: no annotation N_exp.npy.",)
+    assert read_dataset(tmp_path).skipped == (Skipped("train_set/images/9.jpg", "no annotation N_exp.npy"),)
 
 
 def test_affectnet_of_seven_classes(tmp_path: Path) -> None:
-    assert read_dataset(affectnet(tmp_path / "a", (0, 6, 3))).classes == PRESETS["affectnet7"]
-    dataset = read_dataset(numbered(tmp_path / "b"))
-    assert (dataset.format, dataset.classes) == ("affectnet", PRESETS["affectnet7"])
-    assert rows(dataset)[1] == ("test/1/test1.png", "happiness", "test")
-    picture(tmp_path / "b" / "train" / "7" / "x.png")
-    dataset = read_dataset(tmp_path / "b")
-    assert dataset.classes == PRESETS["affectnet8"] and rows(dataset)[-1] == ("train/7/x.png", "contempt", "train")
-    assert read_dataset(tmp_path / "b", "folders").classes == tuple("01234567")
+    assert read_dataset(affectnet(tmp_path, (0, 6, 3))).classes == PRESETS["affectnet7"]
 
 
 def test_five_points_are_those_of_the_face() -> None:
@@ -402,16 +461,16 @@ def test_class_folders(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "train" / ".cache").mkdir()
     dataset = read_dataset(tmp_path)
-    assert dataset.classes == ("anger", "boredom", "happiness", "sadness")
+    assert dataset.classes == ("anger", "fear", "happiness")
     assert rows(dataset) == [
-        ("test/boredom/4.PNG", "boredom", "test"),
+        ("test/fear/4.PNG", "fear", "test"),
         ("train/Angry/2.jpg", "anger", "train"),
         ("train/happy/1.jpg", "happiness", "train"),
         ("validation/happy/3.jpg", "happiness", "val"),
     ]
     assert dataset.notes == (
-        "Folder models was left out: it is neither train, val nor test.",
-        "Class folder train/sad holds no pictures.",
+        "1 folder beside train, val and test left out: models.",
+        "1 class folder without pictures: train/sad.",
     )
 
 
@@ -573,20 +632,20 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(MisuseError, match=f"is in no format that is known here: {known}"):
         read_dataset(tmp_path)
     (tmp_path / "only").mkdir()
-    with pytest.raises(MisuseError, match=r"needs at least two class folders.*there is only only"):
+    with pytest.raises(MisuseError, match=r"the class folders in .* hold no pictures, all 1 are empty"):
         read_dataset(tmp_path, "folders")
     write(tmp_path / "notes.txt", "words")
     with pytest.raises(MisuseError, match="is in no format"):
         read_dataset(tmp_path / "notes.txt")
-    with pytest.raises(MisuseError, match=r"notes.txt is no picture \(.bmp"):
+    with pytest.raises(MisuseError, match=r"notes.txt is no picture \(.*\.bmp, "):
         read_dataset(tmp_path / "notes.txt", "photos")
     with pytest.raises(MisuseError, match="gone does not exist"):
         read_dataset(tmp_path / "gone")
-    with pytest.raises(MisuseError, match=f"there is no format 'coco'; the formats are {known}"):
+    with pytest.raises(MisuseError, match=f"there is no format 'coco'; the formats are {known}, ckplus"):
         read_dataset(tmp_path, "coco")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS, "ckplus"])
 def test_a_named_format_says_what_is_missing(format: str, tmp_path: Path) -> None:
-    with pytest.raises(MisuseError, match=r"holds no |needs at least two class folders"):
+    with pytest.raises(MisuseError, match=r"holds no |needs class folders"):
         read_dataset(tmp_path, format)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.labels import PRESETS, SYNONYMS, canonical, class_names, match_classes, parse_classes
+from ampnet_opt.labels import PRESETS, SYNONYMS, canonical, class_names, match_classes, parse_classes, same_classes
 
 NAME = st.text(st.characters(exclude_characters=",", codec="utf-8"), min_size=1).map(str.strip).filter(bool)
 
@@ -32,12 +32,29 @@ def test_what_names_no_classes_is_refused(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_outputs_without_names_get_some() -> None:
-    assert class_names(7, None) == PRESETS["rafdb"]
-    assert class_names(3, None) == ("class0", "class1", "class2")
-    assert class_names(2, ["a", "b"]) == ("a", "b")
+def test_outputs_without_names_are_named_by_the_user_or_by_the_published_seven() -> None:
+    assert class_names("x.pth", 7, None, None) == PRESETS["rafdb"]
+    assert class_names("x.pth", 2, None, ["a", "b"]) == ("a", "b")
     with pytest.raises(MisuseError, match="3 classes, but 2 were named: a, b"):
-        class_names(3, ["a", "b"])
+        class_names("x.pth", 3, None, ["a", "b"])
+    with pytest.raises(MisuseError, match=r"x.pth has 8 outputs and names no classes: name them in order with --classes"):
+        class_names("x.pth", 8, None, None)
+
+
+@given(st.permutations(PRESETS["affectnet8"]))
+def test_stored_names_stand_and_others_are_refused(given_names: list[str]) -> None:
+    stored = PRESETS["affectnet8"]
+    if tuple(given_names) == stored:
+        assert class_names("x", 8, stored, given_names) == stored
+    else:
+        with pytest.raises(MisuseError, match=r"x names its classes: neutral, .*, contempt; leave out --classes"):
+            class_names("x", 8, stored, given_names)
+
+
+def test_synonyms_of_stored_names_in_their_order_are_the_same() -> None:
+    assert class_names("x", 3, ["happy", "Fear", "bored"], ["Happiness", "afraid", "bored"]) == ("happy", "Fear", "bored")
+    assert not same_classes(["happy", "fear"], ["fear", "happy"])
+    assert not same_classes(["happy", "fear"], ["happy", "fear", "sad"])
 
 
 @pytest.mark.parametrize("word, ours", [*SYNONYMS.items(), *((name, name) for name in PRESETS["ferplus"])])
@@ -48,6 +65,12 @@ def test_words_for_classes_become_ours(word: str, ours: str) -> None:
 
 def test_other_words_stay() -> None:
     assert [canonical(word) for word in ("Boredom", "class0", "7")] == ["Boredom", "class0", "7"]
+
+
+def test_a_word_is_the_same_in_both_forms_of_unicode() -> None:
+    composed = "\u00dcberraschung"
+    assert canonical("U\u0308berraschung") == canonical(composed) == composed
+    assert match_classes([composed, "a"], ["U\u0308berraschung"]) == [0]
 
 
 @given(st.permutations(PRESETS["affectnet8"]), st.lists(st.sampled_from(PRESETS["affectnet8"]), unique=True))

@@ -1,4 +1,4 @@
-"""AffectNet, as published with a file of annotations for each picture, or in class folders named by number.
+"""AffectNet, as published with a file of annotations for each picture.
 
 As published (Mollahosseini, Hasani and Mahoor, "AffectNet", IEEE Transactions on Affective Computing 10(1), 2019; the
 download of 8 labels): `train_set/images/1.jpg`, `train_set/annotations/1_exp.npy` with the label and `1_lnd.npy` with 68
@@ -11,12 +11,12 @@ is 30, the corners of the mouth are 48 and 54.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ampnet_opt.datasets.disk import left_out, pictures_in, refuse_missing, whole_number
-from ampnet_opt.datasets.folders import class_folders, read_folders
+from ampnet_opt.datasets.disk import pictures_in, refuse_missing, whole_number
 from ampnet_opt.datasets.npy import load_npy
 from ampnet_opt.datasets.picture import Dataset, Picture
 from ampnet_opt.errors import MisuseError
@@ -25,29 +25,22 @@ from ampnet_opt.labels import PRESETS
 
 CLASSES = PRESETS["affectnet8"]
 SETS = {"train_set": "train", "val_set": "val"}
-NUMBERS = [str(number) for number in range(len(CLASSES))]
 
 
 def recognises(path: Path) -> bool:
-    return any((path / part / "annotations").is_dir() for part in SETS) or _numbered(path)
+    return any((path / part / "annotations").is_dir() for part in SETS)
 
 
 def read(path: Path) -> Dataset:
     """Raises MisuseError for missing folders or pictures, and annotations that are damaged or out of range."""
-    if _numbered(path):
-        top = max(int(folder.name) for _, folder in class_folders(path)[0])
-        return read_folders("affectnet", path, _preset(top), lambda folder: CLASSES[int(folder)])
-    pictures: list[Picture] = []
-    notes: list[str] = []
-    for part in SETS:
-        if (path / part).is_dir():
-            _read_set(path, part, pictures, notes)
+    pictures = [picture for part in SETS if (path / part).is_dir() for picture in _read_set(path, part)]
     if not pictures:
         raise MisuseError(
             f"{path} holds no AffectNet: neither train_set/annotations nor val_set/annotations has files N_exp.npy, "
-            "and its class folders are not 0 to 6 or 0 to 7"
+            "and there are no class folders called 0 to 7"
         )
-    return Dataset("affectnet", _preset(max(CLASSES.index(p.label) for p in pictures)), pictures, tuple(notes))
+    classes = CLASSES if any(p.label == CLASSES[-1] for p in pictures) else PRESETS["affectnet7"]
+    return Dataset("affectnet", classes, pictures, why=lambda parts: "no annotation N_exp.npy")
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -55,17 +48,7 @@ def five_points(points: np.ndarray) -> np.ndarray:
     return np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]).astype(np.float32)
 
 
-def _preset(top: int) -> tuple[str, ...]:
-    return CLASSES if top == len(CLASSES) - 1 else PRESETS["affectnet7"]
-
-
-def _numbered(path: Path) -> bool:
-    """Whether all class folders are numbers from 0; RAF-DB's begin at 1."""
-    names = {folder.name for _, folder in class_folders(path)[0]} if path.is_dir() else set()
-    return len(names) > 1 and "0" in names and names <= set(NUMBERS)
-
-
-def _read_set(path: Path, part: str, pictures: list[Picture], notes: list[str]) -> None:
+def _read_set(path: Path, part: str) -> Iterator[Picture]:
     annotations, images = path / part / "annotations", path / part / "images"
     for folder in (annotations, images):
         if not folder.is_dir():
@@ -74,20 +57,15 @@ def _read_set(path: Path, part: str, pictures: list[Picture], notes: list[str]) 
     names = sorted(name.removesuffix("_exp.npy") for name in there if name.endswith("_exp.npy"))
     files = {file.stem: file for file in pictures_in(images)}
     refuse_missing([f"{name}.jpg" for name in names if name not in files], len(names), annotations)
-    without = len(files) - len(names)
-    if without:
-        notes.append(f"{left_out(without)} of {part}: no annotation N_exp.npy.")
     for name in names:
         points = annotations / f"{name}_lnd.npy"
         file = files[name]
-        pictures.append(
-            Picture(
-                file.relative_to(path).as_posix(),
-                _label(annotations / f"{name}_exp.npy"),
-                SETS[part],
-                file,
-                landmarks=_landmarks(points) if points.name in there else None,
-            )
+        yield Picture(
+            file.relative_to(path).as_posix(),
+            _label(annotations / f"{name}_exp.npy"),
+            SETS[part],
+            file,
+            landmarks=_landmarks(points) if points.name in there else None,
         )
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ampnet_opt.datasets.disk import first_file, left_out, refuse_missing
+from ampnet_opt.datasets.disk import first_file, refuse_missing
 from ampnet_opt.datasets.npy import load_npy
-from ampnet_opt.datasets.picture import Dataset, Picture
+from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import FARTHEST, SIDE
@@ -48,12 +48,11 @@ def read(path: Path) -> Dataset:
         if name in files
     ]
     without = sum(picture.landmarks is None for picture in pictures)
-    notes = []
-    if len(files) < len(rows):
-        notes.append(f"{left_out(len(rows) - len(pictures))}: neither a file nor landmarks.")
-    if without:
-        notes.append(f"{table.name} has no landmarks for {without} of {len(pictures)} pictures.")
-    return Dataset("authors", CLASSES, pictures, tuple(notes))
+    notes = [f"{table.name} has no landmarks for {without} of {len(pictures)} pictures."] if without else []
+    skipped = [Skipped(name, "neither a file nor landmarks") for name, _, _ in rows if name not in files]
+    return Dataset(
+        "authors", CLASSES, pictures, tuple(notes), tuple(skipped), why=lambda parts: f"not among those of {LIST}"
+    )
 
 
 def _places(path: Path, name: str) -> list[Path]:

@@ -3,22 +3,61 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
-from ampnet_opt.pictures import PICTURES
+from ampnet_opt.pictures import OTHER_PICTURES, PICTURES
+from ampnet_opt.text import count
+
+IMAGES, MARKS = "images", ("faces.partial.jsonl", "skipped.csv")  # of `prepare`: see preparing.journal
+CONVERT = "convert it to JPEG or PNG"
+HIDDEN = (".", "__")  # how the names of files and folders begin that systems make: .cache, ._1.jpg, __MACOSX
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder, by suffix, in the order of their names, without hidden ones (".name")."""
+    """The picture files of a folder that can be read, by suffix, in the order of their names, without hidden ones."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith("."))
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders of a folder, in the order of their names, without hidden ones (".name", "__MACOSX")."""
-    return sorted(inside for inside in folder.iterdir() if inside.is_dir() and not inside.name.startswith((".", "__")))
+    """The folders of a folder, in the order of their names, without hidden ones and what `prepare` wrote."""
+    return sorted(
+        inside
+        for inside in folder.iterdir()
+        if inside.is_dir() and not inside.name.startswith(HIDDEN) and not is_output(inside)
+    )
+
+
+def is_output(folder: Path) -> bool:
+    """Whether `prepare` wrote a folder, or is at it: no part of the data set, even where it lies in it."""
+    unfinished = folder.name == IMAGES and (folder.parent / MARKS[0]).is_file()
+    return unfinished or ((folder / IMAGES).is_dir() and any((folder / mark).is_file() for mark in MARKS))
+
+
+def all_pictures(folder: Path) -> Iterator[Path]:
+    """Every picture file below a folder, by suffix, hidden ones and those that are not read here too.
+
+    Links to folders are followed, each folder is looked at once, and what `prepare` wrote is not looked at.
+    """
+    suffixes, seen = PICTURES | OTHER_PICTURES, set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_output(Path(top, name)))
+        for name in sorted(files):
+            if os.path.splitext(name.lower())[1] in suffixes:
+                yield Path(top, name)
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether `all_pictures` finds any."""
+    return next(all_pictures(folder), None) is not None
 
 
 def first_file(places: Sequence[Path], what: str, where: Path) -> Path:
@@ -33,12 +72,9 @@ def first_file(places: Sequence[Path], what: str, where: Path) -> Path:
 def refuse_missing(missing: Sequence[str], names: int, source: Path) -> None:
     """Raise MisuseError when pictures that `source` names are missing; names: how many it names in all."""
     if missing:
-        raise MisuseError(f"{source} names {names} pictures, but {len(missing)} of them cannot be found, first {missing[0]}")
-
-
-def left_out(count: int) -> str:
-    """The beginning of a note."""
-    return "1 picture was left out" if count == 1 else f"{count} pictures were left out"
+        raise MisuseError(
+            f"{source} names {count(names, 'picture')}, but {len(missing)} of them cannot be found, first {missing[0]}"
+        )
 
 
 def whole_number(text: str, allowed: range, what: str, where: str) -> int:
@@ -69,7 +105,8 @@ def read_table(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     try:
         with open(require_file(file, "table"), newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
-            missing = [column for column in columns if column not in (reader.fieldnames or [])]
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            missing = [column for column in columns if column not in reader.fieldnames]
             if missing:
                 raise MisuseError(f"{file} has no column {', '.join(missing)}")
             for row in reader:

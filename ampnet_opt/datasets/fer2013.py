@@ -1,8 +1,9 @@
-"""FER-2013 as published: one table, `fer2013.csv`, with the pixels of every picture.
+"""FER-2013 as published: one table, `fer2013.csv` or `icml_face_data.csv`, with the pixels of every picture.
 
 Goodfellow et al., "Challenges in Representation Learning", ICONIP 2013. Columns emotion (0 to 6: anger, disgust, fear,
 happiness, sadness, surprise, neutral), pixels (48 x 48 grey values of 0 to 255, separated by spaces) and Usage (Training,
-PublicTest or PrivateTest: read as train, val and test). Pictures are named by their row, counted from 0.
+PublicTest or PrivateTest: read as train, val and test), in any order, with or without spaces round the names. Pictures are
+named by their row, counted from 0.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from ampnet_opt.labels import PRESETS
 
 CLASSES = PRESETS["fer2013"]
 TABLE = "fer2013.csv"
+TABLES = (TABLE, "icml_face_data.csv")  # the second: of the contest's page at Kaggle
 SIDE = 48
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
 def recognises(path: Path) -> bool:
-    return path.name == TABLE if path.is_file() else (path / TABLE).is_file()
+    return path.name in TABLES if path.is_file() else any((path / name).is_file() for name in TABLES)
 
 
 def read(path: Path) -> Dataset:
     """Raises MisuseError for a missing table or column, and for a row whose label, pixels or usage are malformed."""
-    table = path if path.is_file() else first_file([path / TABLE], "FER-2013", path)
+    table = path if path.is_file() else first_file([path / name for name in TABLES], "FER-2013", path)
     return Dataset("fer2013", CLASSES, read_rows(table))
 
 
@@ -45,9 +47,9 @@ def read_rows(table: Path) -> list[Picture]:
 
 
 def split_of(usage: str, where: str) -> str:
-    if usage not in USAGES:
-        raise MisuseError(f"{where}: Usage is {usage!r}, allowed are {', '.join(USAGES)}")
-    return USAGES[usage]
+    if usage.strip() not in USAGES:
+        raise MisuseError(f"{where}: Usage is {usage[:80]!r}, allowed are {', '.join(USAGES)}")
+    return USAGES[usage.strip()]
 
 
 def _pixels(text: str, where: str) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,14 +37,26 @@ class Picture:
         return read_image(self.file)
 
 
+class Skipped(NamedTuple):
+    """A picture that a reader leaves out. name, file: as of `Picture`; reason: the same words for all of a kind."""
+
+    name: str
+    reason: str
+    detail: str = ""
+    file: Path | None = None
+
+
 @dataclass(frozen=True)
 class Dataset:
     """format: the reader's name; classes: in the data set's own order, empty for pictures without labels.
 
-    notes: one sentence each on what was left out, and why.
+    notes: a sentence each on what the user has to know. skipped: pictures that were left out. why: the reason for a
+    picture file that the data set holds and the reader did not take, from the parts of its path in the data set.
     """
 
     format: str
     classes: tuple[str, ...]
     pictures: list[Picture]
     notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    why: Callable[[tuple[str, ...]], str] = field(default=lambda parts: "not in the data set's list", compare=False)

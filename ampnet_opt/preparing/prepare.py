@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
-from ampnet_opt.datasets.picture import Picture
+from ampnet_opt.datasets.picture import Picture, Skipped
 from ampnet_opt.detector import load_detector
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import COLUMNS
@@ -45,6 +45,7 @@ def prepare(
     workers: int | None = None,
     force: bool = False,
     progress: Callable[[int], None] = lambda done: None,
+    skipped: Sequence[Skipped] = (),
 ) -> Prepared:
     """Write faces.csv (which `ampnet_opt.faces.read_faces` reads), images/ and skipped.csv into the folder `output`.
 
@@ -52,7 +53,8 @@ def prepare(
     to fit, and landmarks that the data set gives are taken as they are, without a detector. When cropping, the detector's
     landmarks replace them, as an engine in use will see the detector's. faces: "all" writes more than one of a picture,
     the others as name+2.jpg, name+3.jpg. workers: processes, one per core unless given. progress: is called with how many
-    pictures are done, those of an earlier run included.
+    pictures are done, those of an earlier run included. skipped: pictures that the data set's reader left out, which
+    skipped.csv lists too.
 
     A run that was stopped goes on where it was when it is repeated with the same input and settings. Raises MisuseError
     for a finished or different preparation in `output` unless force; AmpnetError when no face is found, a package is
@@ -72,7 +74,7 @@ def prepare(
             for outcome in finished:
                 journal.add(outcome)
                 progress(len(journal.outcomes))
-        return _finish(journal, folder)
+        return _finish(journal, folder, skipped)
     except KeyboardInterrupt:
         done = len(journal.outcomes)
         raise KeyboardInterrupt(
@@ -120,12 +122,12 @@ def _digest(pictures: Iterable[Picture]) -> str:
     return digest.hexdigest()
 
 
-def _finish(journal: Journal, folder: Path) -> Prepared:
+def _finish(journal: Journal, folder: Path, unread: Sequence[Skipped]) -> Prepared:
     found = journal.outcomes
-    skipped = [outcome for outcome in found if not outcome.rows]
+    skipped = [*(Skipped(o.name, o.reason, o.detail) for o in found if not o.rows), *unread]
     rows = [row for outcome in found for row in outcome.rows]
-    reasons = dict(Counter(outcome.reason for outcome in skipped).most_common())
-    _write(folder / SKIPPED, ["file", "reason", "detail"], ([o.name, o.reason, o.detail] for o in skipped))
+    reasons = dict(Counter(one.reason for one in skipped).most_common())
+    _write(folder / SKIPPED, ["file", "reason", "detail"], ([one.name, one.reason, one.detail] for one in skipped))
     if not rows:
         journal.remove()
         counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
