@@ -17,7 +17,7 @@ FORKED = (
     "this engine was loaded before this process was forked, and works in the parent alone: load engines in the child, or "
     "start it with multiprocessing's spawn method"
 )
-_kept: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_kept: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Calls:
