@@ -24,11 +24,8 @@ def read(path: Path) -> Dataset:
     Raises MisuseError as `read_faces` does.
     """
     table = path if path.is_file() else first_file([path / TABLE], "table of faces", path)
-    try:
-        with open(table, newline="", encoding="utf-8-sig", errors="replace") as stream:
-            labelled = "label" in next(csv.reader(stream), [])
-    except csv.Error as error:
-        raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
+    with open(table, newline="", encoding="utf-8-sig", errors="replace") as stream:
+        labelled = "label" in next(csv.reader(stream), [])
     faces = read_faces(table, labelled=labelled)
     strange = sorted({face.split for face in faces if face.split and face.split.lower() not in SPLITS})
     if strange:
