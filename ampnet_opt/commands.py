@@ -11,7 +11,7 @@ import typer.core
 
 from ampnet_opt.messages import VERBOSE, message, remark
 
-USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
 LARGEST = 1 << 53  # whole numbers that a float64 holds exactly; no option means more
 
 
@@ -48,7 +48,7 @@ def _usage_errors_as_messages() -> Iterator[None]:
     try:
         yield
     except USAGE_ERROR as error:
-        error.message = message(error.message)  # type: ignore[attr-defined]
+        error.message = message(error.message)
         raise
 
 

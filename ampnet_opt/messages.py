@@ -71,7 +71,7 @@ def speak_safely() -> None:
         reconfigure = getattr(stream, "reconfigure", None)  # a test's or an embedder's stream may have none
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    warnings.formatwarning = _format_warning
+    warnings.formatwarning = _format_warning  # type: ignore[assignment]
     logging.lastResort = _Remarks(logging.WARNING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tarfile
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,6 @@ from typing import IO, Any, Dict, Iterator, List, Optional
 
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import PathLike, require_file
-from ampnet_opt.json_files import parse_json
 from ampnet_opt.runtime.build import TABLE, TYPED, Origin, Prepared
 from ampnet_opt.runtime.engine import BACKENDS
 from ampnet_opt.runtime.golden import Golden
@@ -173,7 +173,7 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _parse(path: Path, text: bytes) -> Contents:
-    content = parse_json(text)
+    content = json.loads(text.decode("utf-8"))
     if content.pop("format") != FORMAT:
         raise AmpnetError(
             f"bundle {path} is of another version of ampnet-opt: install the wheel that it holds, and try again"
