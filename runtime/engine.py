@@ -49,7 +49,7 @@ class Engine:
         self.sidecar = sidecar
         self._executor = executor
         self._calls = Calls()
-        self._unfinished: "weakref.WeakSet[_Results]" = weakref.WeakSet()
+        self._unfinished: weakref.WeakSet[_Results] = weakref.WeakSet()
 
     @classmethod
     def load(
