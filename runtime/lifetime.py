@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import threading
+import time
 import weakref
 from typing import Any, Callable, Dict, TypeVar
 
@@ -17,7 +19,9 @@ FORKED = (
     "this engine was loaded before this process was forked, and works in the parent alone: load engines in the child, or "
     "start it with multiprocessing's spawn method"
 )
+AT_EXIT = 5.0  # seconds that the end of the process waits for what daemon threads compute
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
+_open: weakref.WeakSet[Calls] = weakref.WeakSet()
 
 
 class Calls:
@@ -32,6 +36,7 @@ class Calls:
         self._running: Dict[Any, int] = {}  # lock of a call -> its thread
         self._closing = threading.RLock()
         self._closed = False
+        _open.add(self)
 
     @property
     def forked(self) -> bool:
@@ -65,13 +70,31 @@ class Calls:
         if self.forked:
             return
         if any(thread == threading.get_ident() and lock.locked() for lock, thread in list(self._running.items())):
-            raise AmpnetError("an engine cannot be closed by what one of its own calls runs: the faces that infer_each reads")
+            raise AmpnetError(
+                "an engine cannot be closed by what one of its own calls runs: the faces that infer_each reads"
+            )
         self._closed = True
         with self._closing:
             for lock in list(self._running):
                 with lock:
                     pass
             free()
+
+    def end(self, deadline: float) -> None:
+        """Let no further call begin, and wait for those that run until `time.monotonic()` is `deadline`."""
+        self._closed = True
+        for lock in list(self._running):
+            if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                lock.release()
+
+
+@atexit.register
+def _end() -> None:
+    """A daemon thread that came back from a library into an interpreter that is gone would abort the process."""
+    deadline = time.monotonic() + AT_EXIT
+    for calls in list(_open):
+        if not calls.forked:
+            calls.end(deadline)
 
 
 def keep_in_children(owner: Any) -> None:

@@ -187,7 +187,7 @@ class Plan:
         if sidecar.target.get("version_compatible"):  # such a plan brings host code: its lean runtime
             self._runtime.engine_host_code_allowed = True
         self._config: Any = None  # of the contexts, which do not keep it alive; named before the engine, so freed before it
-        plan = bytes(read_unchanged(path, sidecar.files))
+        plan = read_unchanged(path, sidecar.files)
         if hasattr(self._runtime, "get_engine_validity"):
             validity, why = self._runtime.get_engine_validity(plan)
             if validity == self.library.EngineValidity.INVALID:
