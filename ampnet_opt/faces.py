@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.matching import IMAGES, own_picture, rows_of, source_of
 from ampnet_opt.pictures import read_image
 from ampnet_opt.tables import Table, find_table, parse_number, read_table
-from ampnet_opt.text import listed, one_line
+from ampnet_opt.text import count, listed, one_line
+
+log = logging.getLogger(__name__)
 
 SIDE = 224
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -64,10 +67,14 @@ def read_faces(
     name, faces = _read(path, labelled, ["split"] if needs_split else [])
     splits = {face.split for face in faces}
     if wanted is not None and not (whole and splits == {""}):
-        faces = [face for face in faces if face.split == wanted]
-        if not faces:
-            there = f"it has {listed(sorted(splits - {''}), 8)}" if splits != {""} else "no row has a split"
+        chosen = [face for face in faces if face.split == wanted]
+        if not chosen:
+            there = f"it has {listed(sorted(splits - {''}), 8)}" if splits != {""} else "no row of it has a split"
             raise MisuseError(one_line(f"{name} has no rows of split {wanted!r}; {there}"))
+        if "" in splits:
+            without = sum(not face.split for face in faces)
+            log.warning(one_line(f"{name}: {count(without, 'row')} without a split left out"))
+        faces = chosen
     require_pictures(name, faces)
     names = [f"{one_line(face.file.name, 80)} in line {face.line}" for face in faces]
     points = to_pixels(_given(name, names, faces), form)
@@ -76,7 +83,7 @@ def read_faces(
 
 def read_rows(path: PathLike, labelled: bool) -> List[Face]:
     """All rows of a table as `read_faces` reads them, but with their landmarks as they stand, unjudged."""
-    name, faces = _read(path, labelled, ["split"] if labelled else [])
+    name, faces = _read(path, labelled, [])
     require_pictures(name, faces)
     return faces
 
@@ -99,12 +106,6 @@ def require_pictures(table: str, faces: Sequence[Face]) -> None:
         images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
         others = " and others" if len(absent) > 1 else ""
         raise MisuseError(one_line(f"{table} names {images} not exist: {absent[0]}{others}"))
-
-
-def has_splits(path: PathLike) -> bool:
-    """Whether any row of the table has a split."""
-    table = read_table(path, ["file"], "data file")
-    return any(row.get("split") for _, row in table.rows)
 
 
 def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -> List[Face]:
@@ -178,9 +179,9 @@ def _size(where: str, name: str, cells: Sequence[str]) -> Optional[Tuple[int, in
     return int(cells[0][:9]), int(cells[1][:9])
 
 
-def spread(faces: Sequence[Face], count: int) -> List[Face]:
-    """`count` of the faces, evenly spread over all, or all of them when there are fewer."""
-    return [faces[i * len(faces) // count] for i in range(count)] if count < len(faces) else list(faces)
+def spread(faces: Sequence[Face], most: int) -> List[Face]:
+    """`most` of the faces, evenly spread over all, or all of them when there are fewer."""
+    return [faces[i * len(faces) // most] for i in range(most)] if most < len(faces) else list(faces)
 
 
 def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
@@ -190,15 +191,20 @@ def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
     """
     image = read_image(face.file)
     height, width = image.shape[:2]
-    if face.size is not None and face.size != (width, height):
-        raise MisuseError(
-            f"image {one_line(face.file)} has {width} x {height} pixels; its landmarks are those of a picture of "
-            f"{face.size[0]} x {face.size[1]}"
-        )
+    require_size(face, width, height)
     x, y = face.landmarks.mean(0)
     if not (0 <= x <= width and 0 <= y <= height):
         raise MisuseError(f"image {one_line(face.file)} has {width} x {height} pixels; most of its landmarks lie outside")
     return fit(image, face.landmarks)
+
+
+def require_size(face: Face, width: float, height: float) -> None:
+    """MisuseError when the table says that the face's picture has another size; NaN is an unknown one."""
+    if face.size is not None and face.size != (width, height) and not math.isnan(width):
+        raise MisuseError(
+            f"image {one_line(face.file)} has {width:.0f} x {height:.0f} pixels; its landmarks are those of a picture of "
+            f"{face.size[0]} x {face.size[1]}"
+        )
 
 
 def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:

@@ -142,7 +142,7 @@ def _refuse_impossible(
         return
     alone = likely_form(points[bad[:1]], sizes[bad[:1]], orientations[bad[:1]])
     cause = likely_slip(points[bad[0]], sizes[bad[0]]) or ("" if alone is None else alone.words)
-    raise MisuseError(_message(given, bad[0], len(bad), f"{reason}; this looks like: {cause}" if cause else reason))
+    raise MisuseError(_message(given, bad[0], len(bad), f"{reason}; the likely cause: {cause}" if cause else reason))
 
 
 def _refuse_other_form(
@@ -162,7 +162,7 @@ def _refuse_other_form(
 
 def _look_like(given: Given, row: int, count: int, form: Form, reason: str, kind: str = "impossible") -> str:
     return (
-        f"{_message(given, row, count, reason, kind)}; these look like {form.words}: "
+        f"{_message(given, row, count, reason, kind)}; the likely cause: {form.words}; "
         f"--landmarks-format {form.option} converts them"
     )
 

@@ -28,13 +28,13 @@ UNITS = {
     "unrotated": "pixels of the picture before its EXIF orientation is applied",
 }
 ORDERS = {  # as they are undone, one after the other
-    "five-x-five-y": "five x, then five y",
-    "yx": "y before x",
-    "nose-first": "the nose before the eyes",
-    "nose-last": "the nose after the mouth",
-    "mouth-first": "the mouth before the eyes",
-    "subject": "left and right being the person's, not the image's",
-    "y-up": "y counted from the bottom",
+    "five-x-five-y": "five x stand before five y",
+    "yx": "y stands before x",
+    "nose-first": "the nose comes before the eyes",
+    "nose-last": "the nose comes after the mouth",
+    "mouth-first": "the mouth comes before the eyes",
+    "subject": "left and right are the person's, not the image's",
+    "y-up": "y counts from the bottom",
 }
 # Which given point is ours.
 POINT_ORDERS: Dict[str, Sequence[int]] = {
@@ -45,8 +45,8 @@ POINT_ORDERS: Dict[str, Sequence[int]] = {
 }
 # Slips that no option undoes: they are told, not converted.
 SLIPS: Dict[str, Tuple[Sequence[int], str]] = {
-    "eyes": ([1, 0, 2, 3, 4], "left and right eye swapped"),
-    "mouth": ([0, 1, 2, 4, 3], "left and right corner of the mouth swapped"),
+    "eyes": ([1, 0, 2, 3, 4], "left and right eye are swapped"),
+    "mouth": ([0, 1, 2, 4, 3], "left and right corner of the mouth are swapped"),
 }
 # The size of a picture that could not be looked at, to try forms with.
 UNKNOWN = 224.0

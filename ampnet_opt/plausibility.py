@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _extent(points: np.ndarray) -> np.ndarray:
     return np.asarray((points.max(1) - points.min(1)).max(1))
 
 
-def _first_of(rules: List[Tuple[np.ndarray, str]], count: int) -> List[str]:
+def _first_of(rules: List[Tuple[Any, str]], count: int) -> List[str]:
     reasons = [""] * count
     for broken, words in reversed(rules):
         for row in np.flatnonzero(broken):

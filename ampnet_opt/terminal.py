@@ -33,8 +33,8 @@ LANDMARKS_FORMAT = typer.Option(
     metavar="FORMAT",
     help="Of the landmarks given: auto (pixels; what looks like another form is refused), or by commas one of pixels, "
     "normalised (0 to 1), signed (-1 to 1), percent, of-224 (pixels of the picture scaled to 224 x 224), unrotated (before "
-    "its EXIF orientation), and any of five-x-five-y, yx, nose-first, nose-last, mouth-first, subject (the person's left and "
-    "right), y-up.",
+    "its EXIF orientation), and any of five-x-five-y, yx (y before x), nose-first, nose-last, mouth-first, subject (left "
+    "and right of the person), y-up (y from the bottom).",
 )
 CALIBRATING = typer.Option("train", "--split", help="Rows of the table that calibrate; all: every row.")
 FACES = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly.")

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ampnet_opt.datasets.disk import first_file
 from ampnet_opt.datasets.folders import SPLITS
 from ampnet_opt.datasets.picture import Dataset, Picture
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import read_faces
-
-TABLE = "faces.csv"
+from ampnet_opt.faces import read_rows, require_size
+from ampnet_opt.landmark_checks import size_of
+from ampnet_opt.tables import NAME, read_table
 
 
 def recognises(path: Path) -> bool:
-    return path.suffix.lower() == ".csv" if path.is_file() else (path / TABLE).is_file()
+    return path.suffix.lower() == ".csv" if path.is_file() else (path / NAME).is_file()
 
 
 def read(path: Path) -> Dataset:
     """Classes are the labels in alphabetical order; a table without the column label has none.
 
-    Raises MisuseError as `read_faces` does.
+    Raises MisuseError as `read_rows` does.
     """
-    table = path if path.is_file() else first_file([path / TABLE], "table of faces", path)
-    with open(table, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        labelled = "label" in next(csv.reader(stream), [])
-    faces = read_faces(table, labelled=labelled)
+    table = path if path.is_file() else first_file([path / NAME], "table of faces", path)
+    labelled = "label" in read_table(table, ["file"], "table of faces").columns
+    faces = read_rows(table, labelled)
+    for face in faces:
+        if face.size is not None:
+            require_size(face, *size_of(face.file)[:2])
     strange = sorted({face.split for face in faces if face.split and face.split.lower() not in SPLITS})
     if strange:
         raise MisuseError(f"{table} has rows of split {', '.join(strange)}, allowed are {', '.join(SPLITS)}")

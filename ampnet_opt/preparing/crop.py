@@ -36,16 +36,23 @@ def implausible(face: Detection) -> str:
     return fault
 
 
+def square_of(box: tuple[float, float, float, float]) -> tuple[int, int, int]:
+    """Left, top and side of the square round a box (x, y, width, height), in whole pixels; it may reach out of the picture.
+
+    It has 1.1 times the box's longer side and the box's centre.
+    """
+    x, y, width, height = box
+    side = max(1, round(MARGIN * max(width, height)))
+    return round(x + (width - side) / 2), round(y + (height - side) / 2), side
+
+
 def crop(image: np.ndarray, box: tuple[float, float, float, float], landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The square round a face's box, scaled to 224 x 224, and the landmarks in its pixels.
 
     image: uint8 [height, width, 3]; box: (x, y, width, height); landmarks: float32 [5, 2]; both in pixels of the image,
-    (0, 0) being the outer corner of the top left pixel. The square has 1.1 times the box's longer side and its centre, both
-    rounded to whole pixels; what lies outside the image is black.
+    (0, 0) being the outer corner of the top left pixel. What lies outside the image is black.
     """
-    x, y, width, height = box
-    side = max(1, round(MARGIN * max(width, height)))
-    left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
+    left, top, side = square_of(box)
     # Pillow fills what is outside with black; it averages all pixels under each new one when it scales down.
     square = Image.fromarray(image).crop((left, top, left + side, top + side))
     scaled = square.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
