@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_points import drawn_points
 from PIL import Image
 
 from ampnet_opt.datasets.registry import read_dataset
@@ -17,19 +18,17 @@ from ampnet_opt.faces import COLUMNS, ORIGIN, SIZE, load_face, read_faces
 from ampnet_opt.landmark_checks import size_of
 from ampnet_opt.landmark_formats import Form, convert, parse_form, upright
 from ampnet_opt.preparing.prepare import prepare
-from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES, face
+from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 from ampnet_opt.synthetic.dataset import write as draw
 
 REAL = Path(__file__).parents[2] / "shared" / "faces" / "faces.csv"
 WIDTH, HEIGHT = 320, 240  # of the pictures
-FIVE = np.s_[:, :, :]
 
 # Each form, by the landmarks in it of pictures of 320 x 240.
 FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "normalised": lambda p: p / [WIDTH, HEIGHT],
     "signed": lambda p: p / [WIDTH / 2, HEIGHT / 2] - 1,
     "percent": lambda p: p / [WIDTH / 100, HEIGHT / 100],
-    "of-224": lambda p: p / [WIDTH / 224, HEIGHT / 224],
     "five-x-five-y": lambda p: p.swapaxes(1, 2).reshape(-1, 5, 2),
     "yx": lambda p: p[..., ::-1],
     "nose-first": lambda p: p[:, [2, 0, 1, 3, 4]],
@@ -44,11 +43,10 @@ FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def drawn(count: int) -> np.ndarray:
     """Landmarks of drawn faces in the middle of pictures of 320 x 240."""
-    points = [face(seed, DEFAULT_CLASSES[seed % 7])[1] for seed in range(count)]
-    return np.stack(points).astype(np.float64) * (HEIGHT / 224) + [(WIDTH - HEIGHT) / 2, 0]
+    return drawn_points(count) * (HEIGHT / 224) + [(WIDTH - HEIGHT) / 2, 0]
 
 
-def table(folder: Path, points: np.ndarray, **columns: object) -> Path:
+def table(folder: Path, points: np.ndarray, size: tuple[int, int] = (WIDTH, HEIGHT), **columns: object) -> Path:
     (folder / "images").mkdir(exist_ok=True)
     path = folder / "faces.csv"
     with open(path, "w", newline="") as stream:
@@ -57,7 +55,7 @@ def table(folder: Path, points: np.ndarray, **columns: object) -> Path:
         for number, row in enumerate(points):
             name = folder / "images" / f"{number}.png"
             if not name.exists():
-                Image.new("RGB", (WIDTH, HEIGHT), (number, 90, 90)).save(name)
+                Image.new("RGB", size, (number, 90, 90)).save(name)
             rows.writerow([name.name, "fear", "test", *np.round(row, 4).ravel(), *columns.values()])
     return path
 
@@ -78,6 +76,15 @@ def test_a_table_in_another_form_is_refused_by_its_name_and_converted_by_it(form
     assert "0.png in line 2" in message and f"--landmarks-format {form} converts them" in message
     for found, expected in zip(read_faces(path, form=form), points):
         np.testing.assert_allclose(found.landmarks, expected, atol=0.05)
+
+
+@pytest.mark.parametrize("side", [48, 100, 800])
+def test_pixels_of_the_picture_scaled_to_224_are_told_where_the_picture_is_far_from_that(side: int, tmp_path: Path) -> None:
+    points = drawn_points(6)
+    path = table(tmp_path, points, (side, side))
+    assert "--landmarks-format of-224 converts them" in refusal(read_faces, path)
+    for found, expected in zip(read_faces(path, form="of-224"), points):
+        np.testing.assert_allclose(found.landmarks, expected * side / 224, atol=0.01)
 
 
 @pytest.mark.parametrize("count", [1, 6])
@@ -238,10 +245,8 @@ def test_tables_of_real_faces_are_refused_in_every_other_form_and_in_none_of_our
             target.symlink_to(each.file.resolve())
         assert len(read_faces(table(tmp_path, points))) == count, trial
         for form, change in FORMS.items():
-            if form != "of-224":  # which is ours, for pictures of 224
-                given = change(points * [WIDTH / 224, HEIGHT / 224])
-                given = given * [224 / WIDTH, 224 / HEIGHT] if form not in UNITLESS else given
+            given = change(points * [WIDTH / 224, HEIGHT / 224])  # pictures and points of 224 x 224
+            if form in ("normalised", "signed", "percent", "normalised,y-up", "normalised,subject"):
                 refusal(read_faces, table(tmp_path, given))
-
-
-UNITLESS = {"normalised", "signed", "percent", "normalised,y-up", "normalised,subject"}
+        for order in ("five-x-five-y", "yx", "nose-first", "nose-last", "mouth-first", "subject"):
+            refusal(read_faces, table(tmp_path, FORMS[order](points)))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_points import drawn_points
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ampnet_opt.faces import COLUMNS
 from ampnet_opt.plausibility import MEAN_FACE, impossible, improbable, shape_of, typical
-from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES, face
 
 REAL = Path(__file__).parents[2] / "shared" / "faces" / "faces.csv"
 FACE = np.float64([[70, 90], [150, 92], [112, 135], [76, 170], [142, 172]])
@@ -46,8 +46,7 @@ def test_real_faces_are_possible_and_all_but_one_of_a_thousand_probable(real: np
 
 
 def test_drawn_faces_are_probable() -> None:
-    points = np.stack([face(seed, label)[1] for seed in range(6) for label in DEFAULT_CLASSES]).astype(np.float64)
-    assert typical(points, sizes(len(points))).all()
+    assert typical(drawn_points(300), sizes(300)).all()
 
 
 @pytest.mark.parametrize("name", WRONG_ORDERS)

@@ -31,7 +31,7 @@ def table(path: Path, rows: dict[str, float] | list[tuple[str, float]], **column
         writer = csv.writer(stream)
         writer.writerow(["file", *COLUMNS, *columns])
         for file, down in rows.items() if isinstance(rows, dict) else rows:
-            writer.writerow([file, *(POINTS + [0, down]).ravel(), *columns.values()])
+            writer.writerow([file, *np.add(POINTS, (0, down)).ravel(), *columns.values()])
     return path
 
 
