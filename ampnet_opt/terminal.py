@@ -171,9 +171,8 @@ def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bo
     from ampnet_opt.synthetic import default_faces
 
     with stages() as progress:
-        faces = default_faces(
-            None if split == ALL else split, lambda done, total: progress("drawing faces, once", done, total)
-        )
+        wanted = None if split == ALL else split
+        faces = default_faces(wanted, lambda done, total: progress("drawing faces, once", done, total))
     typer.echo(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)", err=True)
     return faces
 
@@ -194,11 +193,9 @@ def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[A
     for face in calibrating:
         turn[face.label] = turn.get(face.label, -1) + 1
         halves[turn[face.label] % 2].append(face)
-    typer.echo(f"data: {len(halves[0])} of the faces calibrate, the {len(halves[1])} others prove it", err=True)
     if not halves[1]:
-        raise MisuseError(
-            "the data has no splits and too few faces of any class to calibrate on some and prove it on others"
-        )
+        raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
+    typer.echo(f"data: {len(halves[0])} of the faces calibrate, the {len(halves[1])} others prove it", err=True)
     return halves
 
 
