@@ -12,6 +12,7 @@ import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import Face, load_face, read_landmarks
+from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.machine import available_cores
 from ampnet_opt.pictures import PICTURES
 
@@ -31,10 +32,10 @@ class Classified:
         return {"file": str(self.file), "label": self.label, "probabilities": self.probabilities}
 
 
-def find_faces(paths: Sequence[Path], landmarks: Path) -> List[Face]:
-    """The pictures in `paths` (files, or folders of them) with their landmarks, which a CSV gives by file name.
+def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List[Face]:
+    """The pictures in `paths` (files, or folders of them) with their landmarks, as `read_landmarks` reads them.
 
-    Raises MisuseError that names what is missing: a path, or a picture's row in the CSV.
+    Raises MisuseError that names what is missing: a path, or a picture's row in the table.
     """
     pictures: List[Path] = []
     for path in paths:
@@ -47,8 +48,7 @@ def find_faces(paths: Sequence[Path], landmarks: Path) -> List[Face]:
             pictures.append(path)
         else:
             raise MisuseError(f"image {path} does not exist")
-    points = read_landmarks(landmarks, {picture.name for picture in pictures})
-    return [Face(picture, points[picture.name]) for picture in pictures]
+    return read_landmarks(landmarks, pictures, form)
 
 
 def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) -> Iterator[Classified]:

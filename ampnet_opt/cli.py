@@ -37,6 +37,7 @@ from ampnet_opt.terminal import (
     INPUT,
     INPUTS,
     INT8,
+    LANDMARKS_FORMAT,
     LOG,
     MAX_DROP,
     METHOD,
@@ -142,6 +143,7 @@ def build(
     fp32: bool = typer.Option(False, "--fp32", help="FP32."),
     backend: Optional[str] = typer.Option(None, "--backend", help="cpu, tensorrt or tensorrt-rtx (default: see doctor)."),
     data: Optional[Path] = DATA,
+    form: str = LANDMARKS_FORMAT,
     split: str = CALIBRATING,
     faces: int = FACES,
     method: str = METHOD,
@@ -197,7 +199,7 @@ def build(
         raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
     require_options(backend, builder, precisions, batch)
     kept_float = (max_drop, min_sqnr, min_agreement, held_out, ranking)
-    recipe = (image_input, data, split, faces, method, scales, *kept_float, classes, patch_radius)
+    recipe = (image_input, data, form, split, faces, method, scales, *kept_float, classes, patch_radius)
     loaded, options = conversion(context, checkpoint, backend, precisions, *recipe)
     from ampnet_opt.convert.build import build as build_engines
 
@@ -214,7 +216,8 @@ def build(
 def run(
     engine: Path = typer.Argument(..., metavar="ENGINE", help="An engine directory."),
     images: List[Path] = typer.Argument(..., metavar="IMAGES", help="Pictures, or folders of them."),
-    landmarks: Path = typer.Option(..., "--landmarks", help="CSV with file and the five landmarks, in pixels."),
+    landmarks: Path = typer.Option(..., "--landmarks", help="Table with file and the five landmarks, or its folder."),
+    form: str = LANDMARKS_FORMAT,
     threads: Optional[int] = THREADS,
     trusted: bool = typer.Option(False, "--trusted", help="Run an engine whose files were changed after it was built."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a line."),
@@ -222,7 +225,7 @@ def run(
     """Classify faces: the expression and its probability for every picture."""
     from ampnet_opt.classify import classify, find_faces
 
-    found = find_faces(images, landmarks)
+    found = find_faces(images, landmarks, form)
     from ampnet_opt.runtime import Engine
 
     failures = 0

@@ -11,9 +11,11 @@ import typer
 from ampnet_opt.messages import say
 from ampnet_opt.terminal import (
     CLASSES,
+    DATA,
     FORCE,
     INPUT,
     INPUTS,
+    LANDMARKS_FORMAT,
     METHOD,
     RADIUS,
     SHIPPED,
@@ -28,7 +30,7 @@ from ampnet_opt.terminal import (
 
 ACTIVATION_FACES = 64  # what the page's histograms are taken over
 LISTED = 20  # rows of the table on the terminal; the file has all
-SCORED = typer.Option("test", "--split", help="Rows of the CSV to score on.")
+SCORED = typer.Option("test", "--split", help="Rows of the table to score on; all: every row.")
 LIMIT = typer.Option(None, "--limit", min=1, help="Only so many faces, spread evenly.")
 BATCH = typer.Option(1, "--batch", min=1, max=1 << 16, help="Batch that is timed.")
 RUNS = typer.Option(50, "--runs", min=1, max=1_000_000, help="Timed runs of each engine.")
@@ -38,9 +40,8 @@ def compare(
     subjects: Optional[List[Path]] = typer.Argument(
         None, metavar="[CKPT] [ENGINES...]", help="Default: the package's checkpoint, and all that lies in engines/."
     ),
-    data: Optional[Path] = typer.Option(
-        None, "--data", help="CSV of labelled faces, images/ beside it (default: drawn faces)."
-    ),
+    data: Optional[Path] = DATA,
+    form: str = LANDMARKS_FORMAT,
     split: str = SCORED,
     limit: Optional[int] = LIMIT,
     batch: int = BATCH,
@@ -55,7 +56,7 @@ def compare(
     from ampnet_opt.files import write_text
 
     checkpoint, engines = subjects_of(subjects or [])
-    chosen = _scored(data, split, limit)
+    chosen = _scored(data, split, limit, form)
     require_extra()
     from ampnet_opt.benchmarks.report import render
 
@@ -70,8 +71,9 @@ def sensitivity(
     checkpoint: Optional[Path] = SHIPPED,
     output: Path = typer.Option(Path("sensitivity.json"), "-o", "--output", help="JSON file."),
     picture: Optional[Path] = typer.Option(None, "--picture", help="PNG of the costliest units."),
-    data: Optional[Path] = typer.Option(None, "--data", help="CSV of labelled faces (default: drawn faces)."),
-    split: str = typer.Option("train", "--split", help="Rows of the CSV to calibrate and to measure on."),
+    data: Optional[Path] = DATA,
+    form: str = LANDMARKS_FORMAT,
+    split: str = typer.Option("train", "--split", help="Rows of the table to calibrate and measure on; all: every row."),
     faces: int = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly."),
     kind: str = typer.Option("layer", "--units", help="What is quantised at a time: layer or block."),
     mode: str = typer.Option("only", "--mode", help="only: INT8 in that unit alone; all-but: everywhere else."),
@@ -94,7 +96,7 @@ def sensitivity(
     require_new_file(output, force)
     if picture is not None:
         require_new_file(picture, force)
-    chosen = spread(faces_of(data, split), faces)
+    chosen = spread(faces_of(data, split, form), faces)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     import numpy as np
 
@@ -133,7 +135,8 @@ def sensitivity(
 def report(
     subjects: Optional[List[Path]] = typer.Argument(None, metavar="[CKPT] [ENGINES...]", help="As for compare."),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="The page: one file that needs no other."),
-    data: Optional[Path] = typer.Option(None, "--data", help="CSV of labelled faces (default: drawn faces)."),
+    data: Optional[Path] = DATA,
+    form: str = LANDMARKS_FORMAT,
     split: str = SCORED,
     limit: Optional[int] = LIMIT,
     analysis: Optional[Path] = typer.Option(None, "--sensitivity", help="File of ampnet-opt sensitivity."),
@@ -152,7 +155,7 @@ def report(
 
     require_new_file(output, force)
     checkpoint, engines = subjects_of(subjects or [])
-    chosen = _scored(data, split, limit)
+    chosen = _scored(data, split, limit, form)
     require_extra()
     from ampnet_opt.benchmarks.page.activations import worst_activations
     from ampnet_opt.benchmarks.page.data import page_of
@@ -180,10 +183,10 @@ def report(
     say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
-def _scored(data: Optional[Path], split: str, limit: Optional[int]) -> List[Any]:
+def _scored(data: Optional[Path], split: str, limit: Optional[int], form: str) -> List[Any]:
     from ampnet_opt.faces import spread
 
-    faces = faces_of(data, split)
+    faces = faces_of(data, split, form)
     return faces if limit is None else spread(faces, limit)
 
 

@@ -21,6 +21,7 @@ from ampnet_opt.terminal import (
     INPUT,
     INPUTS,
     INT8,
+    LANDMARKS_FORMAT,
     MAX_DROP,
     METHOD,
     MIN_AGREEMENT,
@@ -28,6 +29,7 @@ from ampnet_opt.terminal import (
     RADIUS,
     RANKING,
     SCALES,
+    apart,
     faces_of,
     one_of,
     read_checkpoint,
@@ -36,7 +38,7 @@ from ampnet_opt.terminal import (
 from ampnet_opt.text import command
 
 # Options of `build` that choose what goes into a bundle; when one is built, they come too late.
-DECIDED = {"data", "split", "faces", "method", "scales", "max_drop", "min_sqnr"}
+DECIDED = {"data", "form", "split", "faces", "method", "scales", "max_drop", "min_sqnr"}
 DECIDED |= {"min_agreement", "held_out", "ranking", "image_input", "classes", "patch_radius"}
 # Options that mean something only beside others.
 OF_INT8, OF_SEARCH = {"method", "scales", "max_drop", "min_sqnr"}, {"min_agreement", "held_out", "ranking"}
@@ -58,6 +60,7 @@ def bundle(
     bf16: bool = BF16,
     fp32: bool = typer.Option(False, "--fp32", help="FP32. Default of all four: --int8, for GPUs --fp16 too."),
     data: Optional[Path] = DATA,
+    form: str = LANDMARKS_FORMAT,
     split: str = CALIBRATING,
     faces: int = FACES,
     method: str = METHOD,
@@ -93,7 +96,7 @@ def bundle(
         remark(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)")
     require_new_file(output, force)
     kept_float = (max_drop, min_sqnr, min_agreement, held_out, ranking)
-    recipe = (image_input, data, split, faces, method, scales, *kept_float, classes, patch_radius)
+    recipe = (image_input, data, form, split, faces, method, scales, *kept_float, classes, patch_radius)
     loaded, options = conversion(context, source, target.backend, precisions, *recipe)
     from ampnet_opt.convert.bundle import bundle_checkpoint
 
@@ -114,6 +117,7 @@ def conversion(
     precisions: Sequence[str],
     image_input: str,
     data: Optional[Path],
+    form: str,
     split: str,
     faces: int,
     method: str,
@@ -144,8 +148,10 @@ def conversion(
         if idle and not used:
             raise MisuseError(f"{_flags(context, idle)} would do nothing without {use}")
     calibrates = int8 and (scales is None or searches)
-    chosen = spread(faces_of(data, split), faces) if calibrates or data is not None else []
-    proof = faces_of(data, held_out) if searches else []
+    chosen = faces_of(data, split, form, labelled=searches) if calibrates or data is not None else []
+    proof = faces_of(data, held_out, form) if searches else []
+    chosen, proof = apart(chosen, proof)
+    chosen = spread(chosen, faces)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     from ampnet_opt.calibration.table import read_table
     from ampnet_opt.convert.build import Options, Search

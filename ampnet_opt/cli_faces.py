@@ -9,7 +9,7 @@ import typer
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.messages import remark, say
-from ampnet_opt.terminal import FORCE, counter, read_checkpoint, require_extra, steps
+from ampnet_opt.terminal import FORCE, LANDMARKS_FORMAT, counter, read_checkpoint, require_extra, steps
 
 
 def prepare(
@@ -21,6 +21,7 @@ def prepare(
     ),
     detector: Optional[Path] = typer.Option(None, "--detector", help="A YuNet ONNX file (default: CenterFace of [detect])."),
     crop: bool = typer.Option(True, help="Cut out the face; --no-crop keeps aligned pictures whole."),
+    form: str = LANDMARKS_FORMAT,
     every: bool = typer.Option(False, "--all-faces", help="Every face of a picture, not only the largest."),
     workers: Optional[int] = typer.Option(None, min=1, max=4096, help="Processes (default: one per core)."),
     force: bool = FORCE,
@@ -39,6 +40,7 @@ def prepare(
             output,
             detector,
             crop=crop,
+            form=form,
             faces="all" if every else "largest",
             workers=workers,
             force=force,
@@ -53,6 +55,7 @@ def prepare(
 
 def train(
     data: List[Path] = typer.Option(..., "--data", help="CSV of labelled faces, or its folder; repeatable: they are mixed."),
+    form: str = LANDMARKS_FORMAT,
     output: Path = typer.Option(..., "-o", "--output", help="The checkpoint; metrics, curve and state go beside it."),
     width: Optional[float] = typer.Option(None, help="Factor on every channel count (default: 0.25)."),
     classes: Optional[str] = typer.Option(
@@ -85,8 +88,9 @@ def train(
     if qat is not None:
         _require_qat_alone(qat, output, {"--from": start, "--width": width, "--bf16": bf16 or None})
     names = PRESETS["rafdb"] if classes is None else parse_classes(classes)
-    tables = [path / "faces.csv" if path.is_dir() else path for path in data]
-    faces, held_out = ([face for table in tables for face in read_faces(table, split)] for split in ("train", "val"))
+    faces, held_out = (
+        [face for table in data for face in read_faces(table, split, form=form)] for split in ("train", "val")
+    )
     require_extra()
     from ampnet_opt.checkpoint import seeded
     from ampnet_opt.training.loop import Outputs, best, require_device

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Collection, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import PathLike, require_file, sha256
+from ampnet_opt.files import PathLike, sha256
+from ampnet_opt.landmark_checks import Given, to_pixels
+from ampnet_opt.landmark_formats import AUTO
+from ampnet_opt.matching import IMAGES, own_picture, rows_of, source_of
 from ampnet_opt.pictures import read_image
+from ampnet_opt.tables import Table, find_table, parse_number, read_table
+from ampnet_opt.text import count, listed, one_line
+
+log = logging.getLogger(__name__)
 
 SIDE = 224
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = [f"{point}_{axis}" for point in POINTS for axis in "xy"]
+# What `ampnet-opt prepare` adds: the size of the row's own picture, and what it was made from: a picture of the data set,
+# its size, and the square of it that became this one (empty where it was kept whole). All in pixels, upright.
+SIZE = ["picture_width", "picture_height"]
+ORIGIN = ["source", "source_width", "source_height", "box_x", "box_y", "box_width", "box_height"]
 FARTHEST = 1e6  # pixels; a landmark farther out is no landmark
+ALL = "all"  # as a split: every row
 
 
 @dataclass(frozen=True)
@@ -27,101 +39,172 @@ class Face:
     """One row of the data file.
 
     landmarks: float32 [5, 2], (x, y) in pixels of the upright picture, that is after its EXIF orientation is applied; (0, 0)
-    is the outer corner of the top left pixel. label, split: "" if none.
+    is the outer corner of the top left pixel. label, split: "" if none. size: (width, height) that the picture must have,
+    where the table says so. line: of the table, 0 if none.
     """
 
     file: Path
     landmarks: np.ndarray
     label: str = ""
     split: str = ""
+    size: Optional[Tuple[int, int]] = None
+    line: int = 0
 
 
-def read_faces(path: PathLike, split: Optional[str] = None, labelled: bool = True) -> List[Face]:
-    """Rows of a CSV (UTF-8) with the columns file, label, split and the five landmarks (`COLUMNS`).
+def read_faces(
+    path: PathLike, split: Optional[str] = None, labelled: bool = True, form: str = AUTO, whole: bool = False
+) -> List[Face]:
+    """Rows of a table with the columns file, label, split and the five landmarks (`COLUMNS`), or of a folder's faces.csv.
 
-    Images lie in `images/` beside the CSV, or right beside it if there is no such folder. split: only the rows of that
-    split. labelled: whether every row must have a label, and the file the columns label and split. Raises MisuseError that
-    names the missing columns or files, or the row that lacks a label or five finite landmarks.
+    The table is CSV by commas, semicolons or tabs. Images lie in `images/` beside it, or right beside it. split: only the
+    rows of that split ("all": every row). labelled: whether every row must have a label, and the table the column label
+    (and split, unless whole). form: of the landmarks, see `landmark_formats`. whole: take all rows of a table without any
+    split, instead of refusing it. Raises MisuseError that names the missing columns or files, or the row that lacks a label
+    or five finite landmarks, or whose landmarks cannot be a face's; warns of improbable ones.
     """
-    table = require_file(path, "data file")
-    rows = _rows(table, [*(["label", "split"] if labelled else ["split"] if split is not None else []), *COLUMNS])
-    folder = table.parent / "images"
-    faces = [_face(where, row, folder if folder.is_dir() else table.parent, labelled) for where, row in rows]
-    if not faces:
-        raise MisuseError(f"{table} has no rows")
-    if split is not None:
-        found = sorted({face.split for face in faces} - {""})
-        faces = [face for face in faces if face.split == split]
-        if not faces:
-            raise MisuseError(f"{table} has no rows of split {split!r}; it has {', '.join(found) or 'none'}")
-    absent = [face.file for face in faces if not face.file.is_file()]
-    if absent:
-        images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
-        raise MisuseError(f"{table} names {images} not exist: {absent[0]}{' and others' if len(absent) > 1 else ''}")
+    wanted = None if split == ALL else split
+    needs_split = not whole and split != ALL and (labelled or wanted is not None)
+    name, faces = _read(path, labelled, ["split"] if needs_split else [])
+    splits = {face.split for face in faces}
+    if wanted is not None and not (whole and splits == {""}):
+        chosen = [face for face in faces if face.split == wanted]
+        if not chosen:
+            there = f"it has {listed(sorted(splits - {''}), 8)}" if splits != {""} else "no row of it has a split"
+            raise MisuseError(one_line(f"{name} has no rows of split {wanted!r}; {there}"))
+        if "" in splits:
+            without = sum(not face.split for face in faces)
+            log.warning(one_line(f"{name}: {count(without, 'row')} without a split left out"))
+        faces = chosen
+    require_pictures(name, faces)
+    names = [f"{one_line(face.file.name, 80)} in line {face.line}" for face in faces]
+    points = to_pixels(_given(name, names, faces), form)
+    return [replace(face, landmarks=own) for face, own in zip(faces, points)]
+
+
+def read_rows(path: PathLike, labelled: bool) -> List[Face]:
+    """All rows of a table as `read_faces` reads them, but with their landmarks as they stand, unjudged."""
+    name, faces = _read(path, labelled, [])
+    require_pictures(name, faces)
     return faces
 
 
-def read_landmarks(path: PathLike, names: Collection[str]) -> Dict[str, np.ndarray]:
-    """Landmarks float32 [5, 2] of the pictures called `names`, from a CSV with the columns file and the five landmarks.
+def _read(path: PathLike, labelled: bool, columns: Sequence[str]) -> Tuple[str, List[Face]]:
+    file = find_table(path, "data file")
+    if not file.is_file():
+        raise MisuseError(f"data file {one_line(file)} is no file; it is read more than once, so a pipe will not do")
+    table = read_table(file, ["file", *(["label"] if labelled else []), *columns, *COLUMNS], "data file")
+    faces = [_face(table, line, row, labelled) for line, row in table.rows]
+    if not faces:
+        raise MisuseError(f"{table.name} has no rows")
+    return table.name, faces
 
-    Other rows are not looked at; folders in the column file are ignored. Raises MisuseError that names the missing columns,
-    the pictures without a row, or the row that lacks five finite landmarks.
+
+def require_pictures(table: str, faces: Sequence[Face]) -> None:
+    """MisuseError when pictures of the faces do not exist."""
+    absent = [face.file for face in faces if not face.file.is_file()]
+    if absent:
+        images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
+        others = " and others" if len(absent) > 1 else ""
+        raise MisuseError(one_line(f"{table} names {images} not exist: {absent[0]}{others}"))
+
+
+def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -> List[Face]:
+    """Each picture with its landmarks, from a table with the columns file and the five landmarks, which may be a pipe.
+
+    Which row is a picture's, `matching.rows_of` says; other rows are not looked at. form: see `landmark_formats`. Raises
+    MisuseError that names the missing columns, the pictures without a row or with two that differ, the row that lacks five
+    finite landmarks, or whose landmarks cannot be a face's.
     """
-    table = require_file(path, "landmarks file")
-    found: Dict[str, np.ndarray] = {}
-    for where, row in _rows(table, COLUMNS):
-        name = Path((row["file"] or "").strip()).name
-        if name in names:
-            found[name] = _face(where, row, table.parent, labelled=False).landmarks
-    missing = sorted(set(names) - set(found))
-    if missing:
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise MisuseError(f"{table} has no landmarks for {missing[0]}{others}")
-    return found
-
-
-def _rows(table: Path, columns: Sequence[str]) -> List[Tuple[str, Dict[str, str]]]:
-    """Rows of a CSV with where they stand, or MisuseError when it cannot be read or lacks the column file or `columns`."""
+    table = read_table(path, ["file", *COLUMNS], "landmarks file")
+    files = [row["file"] for _, row in table.rows]
+    sources = [row.get("source", "") for _, row in table.rows]
     try:
-        with open(table, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [column for column in ["file", *columns] if column not in (reader.fieldnames or [])]
-            if missing:
-                raise MisuseError(f"{table} has no column {', '.join(missing)}")
-            return [(f"{table}, line {reader.line_num}", row) for row in reader]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
+        matched = rows_of(pictures, files, table.folder, table.name)
+    except MisuseError:
+        there = {Path(file).name for file in files}
+        cut = source_of(sources, [picture for picture in pictures if picture.name not in there])
+        if cut is not None:
+            images = table.folder / IMAGES
+            raise MisuseError(
+                one_line(f"the landmarks in {table.name} are those of faces cut out of {cut}; ask for {images} instead")
+            ) from None
+        raise
+    found: List[Face] = []
+    for picture, rows in zip(pictures, matched):
+        face, *others = (_face(table, *table.rows[row], labelled=False) for row in rows)
+        for other in others:
+            if not np.array_equal(face.landmarks, other.landmarks):
+                raise MisuseError(
+                    one_line(f"{table.where(other.line)}: {picture} has other landmarks in line {face.line}; keep one row")
+                )
+        found.append(replace(face, file=picture))
+    names = [f"{one_line(face.file, 80)} in line {face.line}" for face in found]
+    points = to_pixels(_given(table.name, names, found), form)
+    return [replace(face, landmarks=own) for face, own in zip(found, points)]
 
 
-def _face(where: str, row: Dict[str, str], folder: Path, labelled: bool) -> Face:
-    name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
+def _given(table: str, names: Sequence[str], faces: Sequence[Face]) -> Given:
+    points = np.stack([face.landmarks for face in faces]) if faces else np.zeros((0, 5, 2), np.float32)
+    return Given(table, names, points, lambda row: faces[row].size or faces[row].file)
+
+
+def _face(table: Table, line: int, row: Dict[str, str], labelled: bool) -> Face:
+    name, label, split = (row.get(column, "") for column in ("file", "label", "split"))
+    where, shown = table.where(line), one_line(name, 80)
     if not name:
         raise MisuseError(f"{where}: the file name is empty")
-    if None in row:  # csv keeps what is over under this key
-        raise MisuseError(f"{where}: the row of {name} has more values than there are columns")
     points = []
     for column in COLUMNS:
-        text = (row[column] or "").strip()
+        text, reason = row[column], ""
         try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
+            value = parse_number(text)
+        except ValueError as error:
+            value, reason = math.nan, str(error) if "comma" in str(error) else ""
         if not abs(value) <= FARTHEST:  # true of NaN as well
-            raise MisuseError(f"{where}: landmark {column} of {name} is {text or 'missing'}; five finite points are needed")
+            said = f"{one_line(text, 40) or 'missing'}, {reason or 'five finite points are needed'}"
+            raise MisuseError(f"{where}: landmark {column} of {shown} is {said}")
         points.append(value)
     if labelled and not label:
-        raise MisuseError(f"{where}: the label of {name} is missing")
-    return Face(folder / name, np.array(points, np.float32).reshape(5, 2), label, split)
+        raise MisuseError(f"{where}: the label of {shown} is missing")
+    size = _size(where, shown, [row.get(column, "") for column in SIZE])
+    file = own_picture(table.folder, name)
+    return Face(file, np.array(points, np.float32).reshape(5, 2), label, split, size, line)
 
 
-def spread(faces: Sequence[Face], count: int) -> List[Face]:
-    """`count` of the faces, evenly spread over all, or all of them when there are fewer."""
-    return [faces[i * len(faces) // count] for i in range(count)] if count < len(faces) else list(faces)
+def _size(where: str, name: str, cells: Sequence[str]) -> Optional[Tuple[int, int]]:
+    if not any(cells):
+        return None
+    if not all(cell.isascii() and cell.isdigit() and int(cell[:9]) > 0 for cell in cells):
+        raise MisuseError(f"{where}: the size of {name} is {one_line(' x '.join(cells), 40)}; whole pixels are needed")
+    return int(cells[0][:9]), int(cells[1][:9])
+
+
+def spread(faces: Sequence[Face], most: int) -> List[Face]:
+    """`most` of the faces, evenly spread over all, or all of them when there are fewer."""
+    return [faces[i * len(faces) // most] for i in range(most)] if most < len(faces) else list(faces)
 
 
 def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
-    """Image uint8 [224, 224, 3] RGB and landmarks float32 [5, 2] in its pixels."""
-    return fit(read_image(face.file), face.landmarks)
+    """Image uint8 [224, 224, 3] RGB and landmarks float32 [5, 2] in its pixels.
+
+    Raises MisuseError for a picture that cannot be read, has another size than the table says, or does not hold the face.
+    """
+    image = read_image(face.file)
+    height, width = image.shape[:2]
+    require_size(face, width, height)
+    x, y = face.landmarks.mean(0)
+    if not (0 <= x <= width and 0 <= y <= height):
+        raise MisuseError(f"image {one_line(face.file)} has {width} x {height} pixels; most of its landmarks lie outside")
+    return fit(image, face.landmarks)
+
+
+def require_size(face: Face, width: float, height: float) -> None:
+    """MisuseError when the table says that the face's picture has another size; NaN is an unknown one."""
+    if face.size is not None and face.size != (width, height) and not math.isnan(width):
+        raise MisuseError(
+            f"image {one_line(face.file)} has {width:.0f} x {height:.0f} pixels; its landmarks are those of a picture of "
+            f"{face.size[0]} x {face.size[1]}"
+        )
 
 
 def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:

@@ -28,8 +28,17 @@ INPUT = typer.Option("uint8", "--input", help="uint8 [N, 224, 224, 3] or float32
 INT8 = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data.")
 FP16 = typer.Option(False, "--fp16", help="FP16.")
 BF16 = typer.Option(False, "--bf16", help="BF16 (cpu backend).")
-DATA = typer.Option(None, "--data", help="CSV of faces, images/ beside it (default: drawn faces).")
-CALIBRATING = typer.Option("train", "--split", help="Rows of the CSV that calibrate.")
+DATA = typer.Option(None, "--data", help="Table of faces, images/ beside it, or its folder (default: drawn faces).")
+LANDMARKS_FORMAT = typer.Option(
+    "auto",
+    "--landmarks-format",
+    metavar="FORMAT",
+    help="Of the landmarks given: auto (pixels; what looks like another form is refused), or by commas one of pixels, "
+    "normalised (0 to 1), signed (-1 to 1), percent, of-224 (pixels of the picture scaled to 224 x 224), unrotated (before "
+    "its EXIF orientation), and any of five-x-five-y, yx (y before x), nose-first, nose-last, mouth-first, subject (left "
+    "and right of the person), y-up (y from the bottom).",
+)
+CALIBRATING = typer.Option("train", "--split", help="Rows of the table that calibrate; all: every row.")
 FACES = typer.Option(256, "--faces", min=1, help="How many of them, spread evenly.")
 SCALES = typer.Option(None, "--scales", help="A calibration table, taken as it is: no calibration.")
 MAX_DROP = typer.Option(
@@ -41,7 +50,7 @@ MIN_SQNR = typer.Option(
 MIN_AGREEMENT = typer.Option(
     99.0, "--min-agreement", min=0, max=100, help="With either: per cent of answers that have to stay the same."
 )
-HELD_OUT = typer.Option("val", "--held-out", help="With either: rows of the CSV that prove it.")
+HELD_OUT = typer.Option("val", "--held-out", help="With either: rows of the table that prove it.")
 RANKING = typer.Option(None, "--sensitivity", help="With either: file of ampnet-opt sensitivity (default: measured now).")
 # Of TensorRT's builder; what they mean and who has them is in runtime.builder_options.
 _BUILDER = "Builder of tensorrt and tensorrt-rtx"
@@ -147,19 +156,50 @@ def counter(name: str, total: int) -> Iterator[Callable[[float, str], None]]:
         yield lambda done, text: bar.update(task, completed=done, description=printable(text))
 
 
-def faces_of(table: Optional[Path], split: str) -> List[Any]:
-    """The faces of a CSV, or of the default data, about which a line on stderr says what they are."""
-    from ampnet_opt.faces import read_faces
+def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bool = True) -> List[Any]:
+    """The faces of a split of a table, or of the default data, about which a line on stderr says what they are.
 
+    split: "all" is every row; of a table without splits, every row is taken, and that is said. form: of the landmarks.
+    """
+    from ampnet_opt.faces import ALL, read_faces
+    from ampnet_opt.landmark_formats import parse_form
+
+    parse_form(form)
     if table is not None:
-        return read_faces(table, split)
+        faces = read_faces(table, split, labelled, form, whole=True)
+        if split != ALL and not any(face.split for face in faces):
+            remark(f"data: {table} has no splits; all {len(faces)} faces are taken")
+        return faces
     require_extra()  # whoever wants faces wants the rest too, which older Pythons do not have
     from ampnet_opt.synthetic import default_faces
 
     with stages() as progress:
-        faces = default_faces(split, lambda done, total: progress("drawing faces, once", done, total))
+        wanted = None if split == ALL else split
+        faces = default_faces(wanted, lambda done, total: progress("drawing faces, once", done, total))
     remark(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)")
     return faces
+
+
+def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[Any]]:
+    """Faces that calibrate, and faces that prove what they gave: what calibrates cannot prove.
+
+    Where both are all faces of data without splits, every other face of each class proves. Raises MisuseError where the
+    splits that were asked for share faces.
+    """
+    shared = {face.file for face in calibrating} & {face.file for face in proving}
+    if not shared:
+        return calibrating, proving
+    if any(face.split for face in [*calibrating, *proving]):
+        raise MisuseError(f"{len(shared)} faces would both calibrate and prove: --held-out takes another split than --split")
+    turn: Dict[str, int] = {}
+    halves: tuple[List[Any], List[Any]] = ([], [])
+    for face in calibrating:
+        turn[face.label] = turn.get(face.label, -1) + 1
+        halves[turn[face.label] % 2].append(face)
+    if not halves[1]:
+        raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
+    remark(f"data: {len(halves[0])} of the faces calibrate, the {len(halves[1])} others prove it")
+    return halves
 
 
 def subjects_of(paths: List[Path]) -> tuple[Path, List[Path]]:

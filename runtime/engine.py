@@ -90,8 +90,10 @@ class Engine:
 
         images: uint8 [N, 224, 224, 3], or floating point [N, 3, 224, 224] in [0, 1]; RGB. An engine that takes uint8
         rounds floating-point images to 1/255. landmarks: [N, 5, 2], (x, y) in pixels, image-left eye, image-right eye,
-        nose tip, image-left and image-right mouth corner; points outside the image count as on its border. Any N, 0
-        included: more images than the profile's largest batch run in several batches.
+        nose tip, image-left and image-right mouth corner; points outside the image count as on its border. A face whose
+        points all lie within [-1, 1] is refused: these are shares of the image, or stand for a face that was not found. No
+        other landmarks are judged here. Any N, 0 included: more images than the profile's largest batch run in several
+        batches.
 
         Either may be on the GPU already, as an object with `__cuda_array_interface__`, and is read there in place: images
         exactly as the engine takes them (uint8 [N, 224, 224, 3], or float32 [N, 3, 224, 224] with `--input float32`),
@@ -229,6 +231,10 @@ def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
         return pictures, points
     if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
         raise MisuseError("landmarks must be finite numbers")
+    if points.size and float(np.abs(points).reshape(len(points), 10).max(1).min()) <= 1:
+        raise MisuseError(
+            "all landmarks of a face lie within [-1, 1]: they must be pixels of the 224 x 224 image, not shares of it"
+        )
     return pictures, np.ascontiguousarray(points, np.float32)
 
 

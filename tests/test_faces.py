@@ -18,6 +18,7 @@ from ampnet_opt.faces import COLUMNS, SIDE, Face, fingerprint, fit, load_batches
 from ampnet_opt.pictures import read_image
 
 POINTS = ["70", "80", "150", "80.5", "110", "120", "80", "160", "140", "160"]
+WHOLE = (224, 224)
 HEADER = ["file", "label", "split", *COLUMNS]
 REAL = Path(__file__).parents[2] / "shared" / "faces" / "faces.csv"
 
@@ -46,7 +47,7 @@ def refusal(call: Any, *arguments: Any, **options: Any) -> str:
 
 
 def test_rows_are_read_as_they_stand(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "a.png"), picture(tmp_path / "images" / "ü.png", seed=1)
+    picture(tmp_path / "images" / "a.png", WHOLE), picture(tmp_path / "images" / "ü.png", WHOLE, seed=1)
     path = table(tmp_path, ["a.png", "fear", "train", *POINTS], [" ü.png", " anger ", "test", *POINTS], encoding="utf-8-sig")
     a, b = read_faces(path)
     assert (a.file, a.label, a.split) == (tmp_path / "images" / "a.png", "fear", "train")
@@ -58,7 +59,7 @@ def test_rows_are_read_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_unlabelled_rows_and_images_beside_the_table(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    picture(tmp_path / "a.png", WHOLE)
     path = table(tmp_path, ["a.png", *POINTS], header=["file", *COLUMNS])
     assert [(face.label, face.split) for face in read_faces(path, labelled=False)] == [("", "")]
     assert "has no column label, split" in refusal(read_faces, path)
@@ -72,14 +73,15 @@ def test_a_table_without_rows_or_columns(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_text("")
     assert "has no column file" in refusal(read_faces, tmp_path / "faces.csv")
     assert "does not exist" in refusal(read_faces, tmp_path / "absent.csv")
-    assert "is a directory" in refusal(read_faces, tmp_path)
+    (tmp_path / "images").mkdir()
+    assert "is a folder without faces.csv" in refusal(read_faces, tmp_path / "images")
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = table(tmp_path, ["ü.png", "fear", "test", *POINTS], encoding="latin-1")
     assert "not a readable CSV" in refusal(read_faces, path)
-    path.write_bytes(path.read_bytes().replace(b"\xfc", b"a").decode().encode("utf-16"))
-    assert "not a readable CSV" in refusal(read_faces, path)
+    path.write_bytes(path.read_bytes().replace(b"\xfc", b"a").decode().encode("utf-16-le"))  # without a byte order mark
+    assert "has no column" in refusal(read_faces, path)
 
 
 @pytest.mark.parametrize("value", ["", " ", "nan", "NaN", "inf", "-inf", "1e39", "1e400", "left", "1;2"])

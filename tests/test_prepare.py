@@ -154,7 +154,7 @@ def test_long_names_are_cut() -> None:
 
 
 def test_given_landmarks_need_no_detector(tmp_path: Path) -> None:
-    pictures = [*drawn(3), Picture("plain.png", pixels=np.full((300, 100), 9, np.uint8), landmarks=FACE)]
+    pictures = [*drawn(3), Picture("plain.png", pixels=np.full((300, 200), 9, np.uint8), landmarks=FACE)]
     done: list[int] = []
     result = prepare(pictures, tmp_path / "out", crop=False, workers=2, progress=done.append)
     assert (result.faces, result.skipped, result.several) == (4, {}, 0)

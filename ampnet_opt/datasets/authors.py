@@ -4,8 +4,8 @@ Layout: detect_torch.py and util.py of github.com/liuhw01/AMP-Net. data_label.tx
 labels 1 to 7). land_marks.npy is an array of objects [N, 2], a picture's name (with or without "_aligned") and its five
 points (x, y) in pixels of the picture resized to 224 x 224; the pictures, so resized, lie in `dataset/`. A picture in which
 the authors' detector found no face is in the list only. Beyond that, a dict of names and points is read, and plain numbers
-[N, 5, 2] or [N, 10] in the order of the list. The authors write no classes down for other data sets than RAF-DB, so lists of
-others are refused.
+[N, 5, 2] or [N, 10] in the order of the list; whether they are five x, then five y, their shape tells. The authors write no
+classes down for other data sets than RAF-DB, so lists of others are refused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import FARTHEST, SIDE
+from ampnet_opt.landmark_formats import CONVINCING, Form, convert
+from ampnet_opt.plausibility import typical
 
 LIST, POINTS = "data_label.txt", "land_marks.npy"
+OTHERWISE = 0.5  # share of pictures that have to be faces as they stand
 
 
 def recognises(path: Path) -> bool:
@@ -36,7 +39,7 @@ def read(path: Path) -> Dataset:
     listed = first_file(_places(path, LIST), "list of AMP-Net's authors", path)
     table = first_file([listed.with_name(POINTS)], "landmarks of AMP-Net's authors", listed.parent)
     rows = read_list(listed)
-    points = _read_points(table, [name for name, _, _ in rows])
+    points, order = _in_order(_read_points(table, [name for name, _, _ in rows]))
     root = listed.parent.resolve()
     roots = [root, root.parent] if root.name == "index" else [root]
     folders = [root / folder for root in roots for folder in ("dataset", "Image/aligned", "aligned", "images", "")]
@@ -48,11 +51,25 @@ def read(path: Path) -> Dataset:
         if name in files
     ]
     without = sum(picture.landmarks is None for picture in pictures)
-    notes = [f"{table.name} has no landmarks for {without} of {len(pictures)} pictures."] if without else []
+    notes = [f"{table.name} was read as five x, then five y: so read, its points are faces."] if order else []
+    if without:
+        notes.append(f"{table.name} has no landmarks for {without} of {len(pictures)} pictures.")
     skipped = [Skipped(name, "neither a file nor landmarks") for name, _, _ in rows if name not in files]
     return Dataset(
         "authors", CLASSES, pictures, tuple(notes), tuple(skipped), why=lambda parts: f"not among those of {LIST}"
     )
+
+
+def _in_order(points: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bool]:
+    """Points (x, y) of each picture, from five x, then five y where that makes faces of what is none as it stands."""
+    given = np.stack(list(points.values())) if points else np.zeros((0, 5, 2), np.float32)
+    sizes = np.full((len(given), 2), float(SIDE))
+    if typical(given, sizes).sum() >= OTHERWISE * len(given):
+        return points, False
+    turned = convert(given, Form(orders=("five-x-five-y",)), sizes, np.ones(len(given), int))
+    if typical(turned, sizes).sum() < CONVINCING * len(given):
+        return points, False
+    return dict(zip(points, turned)), True
 
 
 def _places(path: Path, name: str) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,33 +10,38 @@ from ampnet_opt.datasets.folders import SPLITS
 from ampnet_opt.datasets.naming import is_number, name_labels
 from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import COLUMNS, read_faces
-
-TABLE = "faces.csv"
+from ampnet_opt.faces import COLUMNS, read_rows, require_size
+from ampnet_opt.landmark_checks import size_of
+from ampnet_opt.tables import NAME, read_table
 
 
 def recognises(path: Path) -> bool:
-    return path.suffix.lower() == ".csv" if path.is_file() else (path / TABLE).is_file()
+    return path.suffix.lower() == ".csv" if path.is_file() else (path / NAME).is_file()
 
 
 def is_table(path: Path) -> bool:
     """Whether a file, or the faces.csv of a folder, has the columns of faces."""
-    table = path if path.is_file() else path / TABLE
-    return table.is_file() and {"file", *COLUMNS} <= set(_head(table))
+    try:
+        read_table(path, ["file", *COLUMNS], "table of faces")
+    except MisuseError:
+        return False
+    return True
 
 
 def read(path: Path, given: str | None = None, numbering: str | None = None) -> Dataset:
     """Classes are the labels in alphabetical order; a table without the column label has none.
 
     given, numbering: what labels mean that are numbers, or that the user chooses from, as of `naming.name_labels`. Raises
-    MisuseError as that and `read_faces` do.
+    MisuseError as that and `read_rows` do.
     """
-    table = path if path.is_file() else first_file([path / TABLE], "table of faces", path)
-    head = _head(table)
+    table = path if path.is_file() else first_file([path / NAME], "table of faces", path)
+    head = read_table(table, [], "table of faces").columns
     if "emotion" in head and "pixels" in head:
         raise MisuseError(f"{table} has FER-2013's columns: if its numbers are FER-2013's too, pass --format fer2013")
-    labelled = "label" in head
-    faces = read_faces(table, labelled=labelled)
+    faces = read_rows(table, "label" in head)
+    for face in faces:
+        if face.size is not None:
+            require_size(face, *size_of(face.file)[:2])
     strange = sorted({face.split for face in faces if face.split and face.split.lower() not in SPLITS})
     if strange:
         raise MisuseError(f"{table} has rows of split {', '.join(strange)}, allowed are {', '.join(SPLITS)}")
@@ -71,15 +75,6 @@ def _named(
         return tuple(sorted(labels)), {label: label for label in labels}, ()
     named = name_labels(labels, f"the labels in {table}", given, numbering)
     return named.classes, named.of, named.notes
-
-
-def _head(table: Path) -> list[str]:
-    """The names of the columns."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig", errors="replace") as stream:
-            return [name.strip() for name in next(csv.reader(stream), [])]
-    except csv.Error as error:
-        raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
 
 
 def _name(file: Path, folder: Path) -> str:

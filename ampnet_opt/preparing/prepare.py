@@ -7,7 +7,7 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterable, Literal, Sequence
 
@@ -16,14 +16,16 @@ import numpy as np
 from ampnet_opt.datasets.picture import Picture, Skipped
 from ampnet_opt.detector import load_detector
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import COLUMNS
+from ampnet_opt.faces import COLUMNS, ORIGIN, SIZE
 from ampnet_opt.files import PathLike, new_file
+from ampnet_opt.landmark_checks import Given, to_pixels
+from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.machine import available_cores
 from ampnet_opt.preparing.crop import MARGIN
 from ampnet_opt.preparing.journal import IMAGES, SKIPPED, TABLE, Journal
 from ampnet_opt.preparing.work import Settings, Task, name_files, outcomes
 
-HEAD = ["file", "label", "split", "detector_score", *COLUMNS]
+HEAD = ["file", "label", "split", "detector_score", *COLUMNS, *SIZE, *ORIGIN]
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,18 @@ def prepare(
     faces: Literal["largest", "all"] = "largest",
     workers: int | None = None,
     force: bool = False,
+    form: str = AUTO,
     progress: Callable[[int], None] = lambda done: None,
     skipped: Sequence[Skipped] = (),
 ) -> Prepared:
     """Write faces.csv (which `ampnet_opt.faces.read_faces` reads), images/ and skipped.csv into the folder `output`.
 
     detector: YuNet's ONNX file, or the installed detector. crop: cut the face out; otherwise the whole picture is scaled
-    to fit, and landmarks that the data set gives are taken as they are, without a detector. When cropping, the detector's
-    landmarks replace them, as an engine in use will see the detector's. faces: "all" writes more than one of a picture,
-    the others as name+2.jpg, name+3.jpg. workers: processes, one per core unless given. progress: is called with how many
-    pictures are done, those of an earlier run included. skipped: pictures that the data set's reader left out, which
-    skipped.csv lists too.
+    to fit, and landmarks that the data set gives are taken, without a detector, from the form that they are in (see
+    `landmark_formats`); those that cannot be a face's are skipped. When cropping, the detector's landmarks replace them, as
+    an engine in use will see the detector's. faces: "all" writes more than one of a picture, the others as name+2.jpg,
+    name+3.jpg. workers: processes, one per core unless given. progress: is called with how many pictures are done, those of
+    an earlier run included. skipped: pictures that the data set's reader left out, which skipped.csv lists too.
 
     A run that was stopped goes on where it was when it is repeated with the same input and settings. Raises MisuseError
     for a finished or different preparation in `output` unless force; AmpnetError when no face is found, a package is
@@ -62,6 +65,8 @@ def prepare(
     """
     folder = Path(output)
     _check(pictures, folder, faces, workers)
+    if not crop:
+        pictures = _in_pixels(pictures, form)
     needs_detector = crop or any(picture.landmarks is None for picture in pictures)
     identity = load_detector(detector).identity if needs_detector else ""  # fails here, before processes start
     settings = Settings(folder / IMAGES, needs_detector, detector, crop, faces)
@@ -84,6 +89,26 @@ def prepare(
         journal.close()
 
 
+def _in_pixels(pictures: Sequence[Picture], form: str) -> list[Picture]:
+    """The pictures with the landmarks that are given for them in pixels; errors and warnings as of `to_pixels`."""
+    found = list(pictures)
+    rows = [row for row, picture in enumerate(found) if picture.landmarks is not None]
+
+    def place(row: int) -> Path | tuple[int, int]:
+        picture = found[rows[row]]
+        if picture.pixels is not None:
+            return picture.pixels.shape[1], picture.pixels.shape[0]
+        assert picture.file is not None
+        return picture.file
+
+    if rows:
+        points = np.stack([found[row].landmarks for row in rows])  # type: ignore[misc]
+        given = Given("the data set", [found[row].name for row in rows], points, place)
+        for row, moved in zip(rows, to_pixels(given, form, strict=False)):
+            found[row] = replace(found[row], landmarks=moved)
+    return found
+
+
 def _check(pictures: Sequence[Picture], output: Path, faces: str, workers: int | None) -> None:
     if not pictures:
         raise MisuseError("there are no pictures to prepare")
@@ -104,6 +129,7 @@ def _head(pictures: Iterable[Picture], settings: Settings, identity: str) -> dic
         "crop": MARGIN if settings.crop else None,
         "choice of faces": settings.faces,
         "set of pictures": _digest(pictures),
+        "set of columns": HEAD,
     }
 
 

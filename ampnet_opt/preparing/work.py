@@ -23,8 +23,10 @@ from ampnet_opt.detector import Detection, Detector, load_detector
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import fit
 from ampnet_opt.files import PathLike, new_file
-from ampnet_opt.preparing.crop import crop, implausible
+from ampnet_opt.plausibility import impossible
+from ampnet_opt.preparing.crop import crop, implausible, square_of
 from ampnet_opt.preparing.journal import Outcome
+from ampnet_opt.text import spreadsheet_cell
 
 UNREADABLE, NO_FACE, IMPLAUSIBLE = "cannot be read", "no face found", "implausible landmarks"
 AHEAD = 4  # pictures handed out per process, so that none waits and no more are in memory
@@ -132,7 +134,11 @@ def _work(task: Task) -> Outcome:
     except AmpnetError as error:
         return Outcome(picture.name, reason=UNREADABLE, detail=str(error))
     if picture.landmarks is not None and not _settings.crop:
-        return Outcome(picture.name, [_write(task, task.stem, "", *fit(image, picture.landmarks))])
+        height, width = image.shape[:2]
+        fault = impossible(picture.landmarks[None], np.array([[width, height]], float))[0]
+        if fault:
+            return Outcome(picture.name, reason=IMPLAUSIBLE, detail=fault)
+        return Outcome(picture.name, [_write(task, task.stem, "", image, None, *fit(image, picture.landmarks))])
     assert _detector is not None
     found = _detector.detect(image)
     if not found:
@@ -148,13 +154,25 @@ def _work(task: Task) -> Outcome:
 def _write_face(task: Task, number: int, image: np.ndarray, face: Detection) -> list[str]:
     # "+" is in no stem, so this is no other picture's name.
     stem = task.stem if number == 1 else f"{task.stem}+{number}"
+    square = square_of(face.box) if _settings.crop else None
     made = crop(image, face.box, face.landmarks) if _settings.crop else fit(image, face.landmarks)
-    return _write(task, stem, f"{face.score:.3f}", *made)
+    return _write(task, stem, f"{face.score:.3f}", image, square, *made)
 
 
-def _write(task: Task, stem: str, score: str, image: np.ndarray, landmarks: np.ndarray) -> list[str]:
-    """Write one image, whole or not at all, and make its row of the table."""
+def _write(
+    task: Task,
+    stem: str,
+    score: str,
+    whole: np.ndarray,
+    square: tuple[int, int, int] | None,
+    image: np.ndarray,
+    landmarks: np.ndarray,
+) -> list[str]:
+    """Write one image, whole or not at all, and make its row of the table. square: of the `whole` picture, None for all."""
     target = _settings.images / f"{stem}.jpg"
     with new_file(target) as temporary:
         Image.fromarray(image).save(temporary, "JPEG", quality=95)
-    return [target.name, task.picture.label, task.picture.split, score, *(f"{value:.2f}" for value in landmarks.ravel())]
+    left, top, side = square or ("", "", "")
+    points = [f"{value:.2f}" for value in landmarks.ravel()]
+    sizes = [*image.shape[1::-1], spreadsheet_cell(task.picture.name), *whole.shape[1::-1], left, top, side, side]
+    return [target.name, task.picture.label, task.picture.split, score, *points, *map(str, sizes)]
