@@ -59,7 +59,7 @@ def _read(openvino: Any, core: Any, path: Path, config: Dict[str, Any]) -> Tuple
 
 def _keep(compiled: Any, path: Path) -> None:
     """Write a compiled model, and forget the oldest. Raises AmpnetError when it cannot be written."""
-    with new_file(path) as unfinished, open(unfinished, "wb") as file:
+    with new_file(path, durable=False) as unfinished, open(unfinished, "wb") as file:
         straight = _Straight(file)
         compiled.export_model(straight)
         if straight.failure:
