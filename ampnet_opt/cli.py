@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from ampnet_opt.cli_bundle import build_from, bundle, conversion
 from ampnet_opt.cli_engines import inspect, say_layers
 from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.stopping import signals_stop
 from ampnet_opt.terminal import (
     BF16,
     CALIBRATING,
@@ -56,14 +58,16 @@ from ampnet_opt.terminal import (
 
 
 class _Commands(TyperGroup):
-    """Ctrl-C is answered here: further out, typer ends the program in silence."""
+    """Ctrl-C, SIGTERM and SIGHUP are answered here: further out, typer ends the program in silence."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            typer.echo(str(stop) or "stopped; nothing was left half-written", err=True)
-            raise typer.Exit(130) from None
+        with signals_stop() as stopped:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as stop:
+                with contextlib.suppress(OSError):  # the terminal may be what went away
+                    typer.echo(str(stop) or "stopped; nothing was left half-written", err=True)
+                raise typer.Exit(stopped.exit_code) from None
 
 
 app = typer.Typer(

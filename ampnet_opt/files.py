@@ -120,7 +120,7 @@ def new_file(path: PathLike, durable: bool = True) -> Iterator[Path]:
 
 
 def _create_beside(target: Path) -> Tuple[Path, Optional[int]]:
-    """An empty file with the permissions that the process's umask leaves, and a handle whose lock tells that it is in use."""
+    """An empty file, with the permissions that the umask leaves, and a handle whose lock tells that it is in use."""
     while True:
         temporary = _temporary(target, target.suffix)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)

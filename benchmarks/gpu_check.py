@@ -31,8 +31,7 @@ from ampnet_opt.runtime import cuda, trt
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
 # As `ampnet_opt.children.START`: nothing is imported from the working directory.
 PARTS = (
-    "import sys; sys.path[:] = sys.argv[4:]; "
-    "from ampnet_opt.benchmarks.gpu_check_parts import main; main(*sys.argv[1:4])"
+    "import sys; sys.path[:] = sys.argv[4:]; from ampnet_opt.benchmarks.gpu_check_parts import main; main(*sys.argv[1:4])"
 )
 
 
