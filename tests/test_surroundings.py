@@ -75,9 +75,7 @@ def test_the_place_would_notice(place: Place) -> None:
     reach += "s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('127.0.0.1', 0)); s.sendto(b'x', s.getsockname())\n"
     reach += "try:\n    s.sendto(b'x', ('192.0.2.2', 80))\nexcept OSError:\n    pass\n"
     place.run(sys.executable, "-c", reach)
-    assert place.reached() == ["getaddrinfo example.invalid", "getaddrinfo 192.0.2.1", "getaddrinfo 192.0.2.2"][:2] + [
-        "sendto 192.0.2.2"
-    ]
+    assert place.reached() == ["getaddrinfo example.invalid", "getaddrinfo 192.0.2.1", "sendto 192.0.2.2"]
     place.log.unlink()
     place.run(sys.executable, "-c", "import json")
     assert place.imported()[0] == "json"
@@ -95,8 +93,8 @@ def test_commands_import_report_and_leave_nothing(place: Place, tmp_path: Path) 
         ("init", checkpoint, "--width", 0.125, "--classes", "anger,happiness"),
         ("build", checkpoint, "--int8", "--backend", "cpu", "--data", faces, "-o", tmp_path / "e"),
         ("run", engine, tmp_path / "faces" / "images", "--landmarks", faces),
-        ("compare", checkpoint, engine, "--data", faces),
-        ("benchmark", engine, "--runs", 1, "--seconds", 0, "--picture", tmp_path / "b.png"),
+        ("compare", checkpoint, engine, "--data", faces, "--runs", 1, "--threads", 1),
+        ("benchmark", engine, "--runs", 1, "--threads", 1, "--seconds", 0, "--picture", tmp_path / "b.png"),
         ("sensitivity", checkpoint, "--data", faces, "--units", "block", "-o", tmp_path / "s.json"),
         ("report", checkpoint, engine, "--data", faces, "-o", tmp_path / "report.html"),
         ("prepare", tmp_path / "faces" / "images", "-o", tmp_path / "prepared"),
