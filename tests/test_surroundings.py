@@ -96,7 +96,7 @@ def test_commands_import_report_and_leave_nothing(place: Place, tmp_path: Path) 
         ("compare", checkpoint, engine, "--data", faces, "--runs", 1, "--threads", 1),
         ("benchmark", engine, "--runs", 1, "--threads", 1, "--seconds", 0, "--picture", tmp_path / "b.png"),
         ("sensitivity", checkpoint, "--data", faces, "--units", "block", "-o", tmp_path / "s.json"),
-        ("report", checkpoint, engine, "--data", faces, "-o", tmp_path / "report.html"),
+        ("report", checkpoint, engine, "--data", faces, "--runs", 1, "--threads", 1, "-o", tmp_path / "report.html"),
         ("prepare", tmp_path / "faces" / "images", "-o", tmp_path / "prepared"),
         ("train", "--data", faces, "-o", tmp_path / "t.safetensors", "--width", 0.125, "--epochs", 1, "--batch", 2),
         ("export", checkpoint, "-o", tmp_path / "net.onnx"),
