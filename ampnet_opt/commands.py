@@ -1,15 +1,16 @@
-"""The group of commands, and what all of them have in common: Ctrl-C, numbers within bounds, help and errors as written."""
+"""The group of commands, and what all of them have in common: stopping, numbers within bounds, help and errors as written."""
 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Iterator, List, Sequence
 
 import typer
 import typer.core
 
 from ampnet_opt.messages import VERBOSE, message, remark
+from ampnet_opt.stopping import signals_stop
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
 LARGEST = 1 << 53  # whole numbers that a float64 holds exactly; no option means more
@@ -26,13 +27,15 @@ class Commands(typer.core.TyperGroup):
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        """Ctrl-C is answered here: further out, typer ends the program in silence."""
-        try:
-            with _usage_errors_as_messages():
-                return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            remark(str(stop) or "stopped; nothing was left half-written")
-            raise typer.Exit(130) from None
+        """Ctrl-C, SIGTERM and SIGHUP are answered here: further out, typer ends the program in silence."""
+        with signals_stop() as stopped:
+            try:
+                with _usage_errors_as_messages():
+                    return super().invoke(ctx)
+            except KeyboardInterrupt as stop:
+                with suppress(OSError):  # the terminal may be what went away
+                    remark(str(stop) or "stopped; nothing was left half-written")
+                raise typer.Exit(stopped.exit_code) from None
 
 
 def verbose_first(arguments: Sequence[str]) -> List[str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
+from ampnet_opt import exchange, locks
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.text import command, printable
 
 CACHE_VARIABLE = "AMPNET_OPT_CACHE"
+NEW, OLD = ".new", ".old"  # ends of the hidden names of directories: in the making, and moved aside
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -92,58 +95,161 @@ def _place(target: Path, directory: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def new_file(path: PathLike) -> Iterator[Path]:
+def new_file(path: PathLike, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
+    durable: once it is there, a power cut does not take it back, and what killed processes left beside it is removed. That
+    costs a flush to the disk and a listing of the folder: too much for files by the thousand, needless for a cache.
     Raises MisuseError when `path` is no place for a file, AmpnetError when it cannot be written (full disk, permission).
     """
     target = Path(path)
     with _place(target, directory=False):
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-        temporary = Path(name)
+        if durable:
+            _remove_abandoned_files(target)
+        temporary, handle = _create_beside(target)
         try:
-            os.close(handle)
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
+            if durable:
+                flush(temporary)
             os.replace(temporary, target)
+            if durable:
+                _flush_names(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+            if handle is not None:
+                os.close(handle)  # and with it its lock
+
+
+def _create_beside(target: Path) -> Tuple[Path, Optional[int]]:
+    """An empty file, with the permissions that the umask leaves, and a handle whose lock tells that it is in use."""
+    while True:
+        temporary = _temporary(target, target.suffix)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        if not locks.AVAILABLE:
+            os.close(handle)  # Windows renames no open file
+            return temporary, None
+        if locks.acquire(handle) is not False and locks.is_at(handle, temporary):
+            return temporary, handle
+        os.close(handle)  # another process took it for abandoned before it was locked
+
+
+def _temporary(target: Path, suffix: str) -> Path:
+    """A new hidden name beside `target`, which no shell's * matches."""
+    return target.with_name(f".{target.name}.{os.urandom(4).hex()}{suffix}")
+
+
+def _left_beside(target: Path, suffix: str) -> List[Path]:
+    """What `_temporary` has named, oldest first."""
+    pattern = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(suffix))
+    try:
+        names = os.listdir(target.parent)
+    except PermissionError:  # a folder that may be written but not read
+        return []
+    found = [target.with_name(name) for name in names if pattern.fullmatch(name)]
+    return sorted(found, key=lambda path: path.lstat().st_mtime)
+
+
+def _remove_abandoned_files(target: Path) -> None:
+    with contextlib.suppress(OSError):  # of another user, or just gone
+        for left in _left_beside(target, target.suffix):
+            handle = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if locks.acquire(handle):
+                    left.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager
-def new_directory(path: PathLike) -> Iterator[Path]:
+def new_directory(path: PathLike, replace: bool = True, durable: bool = True) -> Iterator[Path]:
     """A temporary directory that takes the place of `path`, with all it holds, when the block ends well.
 
-    Raises MisuseError when `path` is no place for a directory, AmpnetError when it cannot be written.
+    On Linux the old one and the new one change places in one step: whoever opens `path` finds one of them, whole. Where
+    the system or the file system cannot do that, `path` is missing for a moment; what a kill leaves there comes back when
+    the next directory is made. replace: what is there, or appears before the block has ended. durable: as of `new_file`.
+
+    Raises MisuseError when `path` is no place for a directory, or exists and may not be replaced; locks.BusyError when
+    another process is writing it; AmpnetError when it cannot be written.
     """
     target = Path(path)
-    with _place(target, directory=True):
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    if target.is_symlink():
+        target = target.resolve()  # the directory itself is replaced where it lies
+    with _place(target, directory=True), scratch_directory(target) as temporary:
+        require_new(target, replace)  # also of one that came back, or appeared since the caller looked
+        yield temporary
+        if durable:
+            for entry in temporary.rglob("*"):
+                flush(entry)
+            flush(temporary)
+        _move_directory(temporary, target, replace)
+        if durable:
+            _flush_names(target.parent)
+
+
+@contextlib.contextmanager
+def scratch_directory(target: Path) -> Iterator[Path]:
+    """An empty directory beside `target`, which goes when the block ends; meanwhile no other process has one for it.
+
+    What killed processes left beside `target` is removed, or put back where it was moved aside. Raises locks.BusyError.
+    """
+    with locks.hold(target.with_name(f".{target.name}.lock"), f"another process is writing {target}; wait for it") as held:
+        if held:
+            _recover(target)
+        temporary = _temporary(target, NEW)
         try:
+            temporary.mkdir()
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            _replace_directory(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace_directory(new: Path, target: Path) -> None:
-    """Rename `new` to `target`, whose old contents come back if that fails and go if it does not."""
-    if not target.exists():
-        os.replace(new, target)
+def _recover(target: Path) -> None:
+    for old in reversed(_left_beside(target, OLD)):
+        if not target.exists():
+            os.replace(old, target)
+    for left in [*_left_beside(target, OLD), *_left_beside(target, NEW)]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _move_directory(new: Path, target: Path, replace: bool) -> None:
+    """Rename `new` to `target`; an old one is afterwards at `new`, or gone. It comes back if that fails."""
+    if not os.path.lexists(target):
+        if not exchange.rename(new, target, exchange.NOREPLACE):
+            os.rename(new, target)
         return
-    target = target.resolve()  # behind a link, the directory itself is replaced
+    require_new(target, replace)
+    if exchange.rename(new, target, exchange.EXCHANGE):
+        return
     # A directory cannot be renamed onto a full one: the old one steps aside until the new one stands.
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    aside = _temporary(target, OLD)
     try:
-        os.replace(target, aside / "old")
-        try:
-            os.replace(new, target)
-        except BaseException:
-            os.replace(aside / "old", target)
+        os.replace(target, aside)
+        os.replace(new, target)
+    except BaseException:
+        if not target.exists():
+            os.replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Makes a rename last; what fails here does not undo it."""
+    with contextlib.suppress(OSError):
+        flush(folder)
+
+
+def flush(path: PathLike) -> None:
+    """Have the system write a file, or the names in a directory, to the disk. Does nothing on Windows."""
+    if os.name == "nt":  # knows no flush of what is open for reading
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without such a thing
             raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.close(handle)
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -194,9 +300,3 @@ def forget_oldest(folder: Path, pattern: str, kept: int) -> None:
     with contextlib.suppress(OSError):
         for old in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-kept]:
             old.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

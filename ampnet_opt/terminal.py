@@ -210,7 +210,8 @@ def subjects_of(paths: List[Path]) -> tuple[Path, List[Path]]:
     checkpoint = paths[0] if paths and not paths[0].is_dir() else CHECKPOINT
     engines = [path for path in paths if path is not checkpoint]
     if not engines:
-        engines = sorted(file.parent for file in ENGINES.glob(f"*/{NAME}"))
+        # Without hidden ones: they are in the making, or left by a build that was killed.
+        engines = sorted(file.parent for file in ENGINES.glob(f"[!.]*/{NAME}"))
         if not engines:
             raise MisuseError("there are no engines to compare: name them, or make one with ampnet-opt build --int8")
     return checkpoint, engines

@@ -6,26 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from ampnet_opt.benchmarks.bench import Bench
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.plot import load_figure
 
+TASK = "the picture is drawn"
 MARKERS = "osD^vP*X"
 
 
 def require_matplotlib() -> None:
     """AmpnetError where it is missing: asked before anything is measured."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise AmpnetError(f"the picture is drawn with matplotlib ({error}): pip install 'ampnet-opt[plot]'") from error
+    load_figure(TASK)
 
 
 def draw_benchmark(path: Path, bench: Bench) -> None:
     """PNG. Bars are the intervals of the medians, and Wilson's of top-1. AmpnetError without matplotlib."""
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     scored = [engine for engine in bench.engines if engine.name in bench.accuracy]
-    figure = Figure(figsize=(10 if scored else 6, 4.2), layout="constrained")
+    figure = load_figure(TASK)(figsize=(10 if scored else 6, 4.2), layout="constrained")
     axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
     _latency(axes[0], bench)
     if scored:

@@ -22,13 +22,17 @@ from typing import Any
 from ampnet_opt.benchmarks.gpu_check_networks import NETWORKS
 from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, Part
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
-from ampnet_opt.benchmarks.workers import last_line
+from ampnet_opt.children import last_line, python
 from ampnet_opt.doctor import examine
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.files import write_json, write_text
 from ampnet_opt.runtime import cuda, trt
 
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
+# As `ampnet_opt.children.START`: nothing is imported from the working directory.
+PARTS = (
+    "import sys; sys.path[:] = sys.argv[4:]; from ampnet_opt.benchmarks.gpu_check_parts import main; main(*sys.argv[1:4])"
+)
 
 
 def new_result() -> dict[str, Any]:
@@ -73,7 +77,7 @@ def check(subject: str, network: str) -> Iterator[Part]:
         yield Part("loading", "skipped", problem, {})
         return
     with TemporaryDirectory() as folder, TemporaryFile() as log:
-        command = [sys.executable, "-m", "ampnet_opt.benchmarks.gpu_check_parts", subject, network, folder]
+        command = python(PARTS, subject, network, folder, *filter(None, sys.path))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         begun = "starting"
         try:

@@ -1,14 +1,12 @@
 """What the GPU check does with one subject and one network, in a process of its own: a crash of a library ends only that.
 
-`python -m ampnet_opt.benchmarks.gpu_check_parts SUBJECT NETWORK FOLDER` writes a line of JSON to its standard output when a
-part begins ({"begin": name}) and when it ends (a `Part`).
+`main` writes a line of JSON to the standard output when a part begins ({"begin": name}) and when it ends (a `Part`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -193,7 +191,9 @@ def _engine_latency(engine: Path, net: Network, cuda_graph: bool) -> Figures:
     return {"latency": rows}
 
 
-def main(subject: str, name: str, folder: Path) -> None:
+def main(subject: str, name: str, given: str) -> None:
+    """given: a folder to work in. Prints what is begun and each part that ends, a line of JSON each."""
+    folder = Path(given)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not end up among the answers
 
@@ -209,7 +209,3 @@ def main(subject: str, name: str, folder: Path) -> None:
     for title, work in parts(subject, net, folder):
         tell({"begin": title})
         tell(asdict(run(title, work)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

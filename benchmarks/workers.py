@@ -1,29 +1,24 @@
 """Every measured subject in a process of its own: its own peak memory, its own threads, and nothing of the others loaded.
 
-A worker is `serve()` in a fresh interpreter, fed pickled requests on its standard input and answering on its standard
-output. The imports here stay lean: an engine's process loads the runtime and its backend, and no torch.
+A worker is `serve()` in a fresh interpreter (see ampnet_opt.children). The imports here stay lean: an engine's process
+loads the runtime and its backend, and no torch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pickle
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Callable, Iterable, Literal, Sequence
+from typing import Any, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.children import Child, answer_requests
+from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime.engine import SIDE
 
 Kind = Literal["torch", "engine", "onnxruntime"]
@@ -32,8 +27,6 @@ Progress = Callable[[str, int, int], None]  # (what is being done, steps done, s
 
 WARM_UP = 3  # untimed runs before the first round
 TURN = 5  # timed runs of one subject before the next one's turn, after one untimed run that refills the caches
-# The modules are found where this interpreter finds them, whatever the working directory holds.
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ampnet_opt.benchmarks.workers import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -79,10 +72,7 @@ class Worker:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        # Its standard error, of which only the last line is ever shown.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
-        command = [sys.executable, "-c", START, json.dumps(sys.path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
+        self._child = Child(__name__)
         try:
             self.loaded: Loaded = self._ask("load", subject)
         except BaseException:
@@ -111,43 +101,20 @@ class Worker:
         return self._ask("peak_memory")
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            with contextlib.suppress(BrokenPipeError):  # an unsent rest of a request
-                stream.close()  # type: ignore[union-attr]
+        self._child.close()
 
     def _ask(self, action: str, *arguments: Any) -> Any:
-        assert self._process.stdin and self._process.stdout
         try:
-            pickle.dump((action, arguments), self._process.stdin)
-            self._process.stdin.flush()
-            error, answer = pickle.load(self._process.stdout)
-        except (OSError, EOFError, pickle.UnpicklingError) as failure:
-            raise AmpnetError(f"{self.subject.name} could not be measured: {self._cause_of_death()}") from failure
-        if error is not None:
-            raise error(f"{self.subject.name} could not be measured: {answer}")
-        return answer
-
-    def _cause_of_death(self) -> str:
-        code = self._process.wait()
-        if code == -getattr(signal, "SIGKILL", 9):
-            return "its process was killed, most likely for want of memory"
-        last = last_line(self._log)
-        end = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        return f"its process ended {end}" + (f" ({last})" if last else "")
+            return self._child.ask((action, arguments))
+        except AmpnetError as error:
+            kind = MisuseError if isinstance(error, MisuseError) else AmpnetError
+            raise kind(f"{self.subject.name} could not be measured: {error}") from error
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def last_line(log: IO[bytes]) -> str:
-    """What a process that died said last, "" when it said nothing."""
-    log.seek(0)
-    return log.read().decode(errors="replace").strip().rpartition("\n")[2]
 
 
 def time_in_turns(
@@ -194,36 +161,21 @@ def random_faces(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def serve() -> None:
-    """Answer requests until the parent closes the pipe, which it also does by dying."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    """Answer requests: first to load a subject, then what to do with it."""
     running: Running | None = None
-    while True:
-        try:
-            action, arguments = pickle.load(requests)
-        except EOFError:
-            return
-        try:
-            answer: Any
-            if action == "load":
-                running, answer = LOADERS[arguments[0].kind](arguments[0])
-            elif action == "peak_memory":
-                answer = peak_memory()
-            else:
-                assert running is not None
-                answer = getattr(running, action)(*arguments)
-            _send(answers, None, answer)
-        except AmpnetError as error:
-            _send(answers, type(error), str(error))
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            _send(answers, AmpnetError, f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
 
+    def handle(request: tuple[str, tuple[Any, ...]]) -> Any:
+        nonlocal running
+        action, arguments = request
+        if action == "load":
+            running, loaded = LOADERS[arguments[0].kind](arguments[0])
+            return loaded
+        if action == "peak_memory":
+            return peak_memory()
+        assert running is not None
+        return getattr(running, action)(*arguments)
 
-def _send(answers: BinaryIO, error: type[AmpnetError] | None, answer: Any) -> None:
-    pickle.dump((error, answer), answers)
-    answers.flush()
+    answer_requests(handle)
 
 
 @dataclass(frozen=True)

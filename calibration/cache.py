@@ -114,6 +114,6 @@ def _write(file: Path, done: int, found: dict[str, Histogram]) -> None:
 
 def _store(file: Path, content: dict[str, np.ndarray]) -> None:
     """Write a file of arrays, and forget the oldest. Raises AmpnetError when it cannot be written."""
-    with new_file(file) as temporary:
+    with new_file(file, durable=False) as temporary:
         np.savez_compressed(temporary, **content)  # type: ignore[arg-type]
     forget_oldest(file.parent, "*.npz", KEPT)

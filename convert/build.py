@@ -159,7 +159,7 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
 
     for precision, target in targets.items():
         started = time.monotonic()
-        with step(f"building {target.name}", 1) as progress, new_directory(target) as directory:
+        with step(f"building {target.name}", 1) as progress, new_directory(target, force) as directory:
             model = recipe.model(precision)
             ready = prepared(recipe, model, precision, form)
             if recipe.int8 is not None and precision == "int8":

@@ -97,7 +97,7 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 def _keep(compiled: Any, path: Path) -> None:
     """Write a compiled model, and forget the oldest. Raises AmpnetError when it cannot be written."""
-    with new_file(path) as unfinished, open(unfinished, "w+b") as file:
+    with new_file(path, durable=False) as unfinished, open(unfinished, "w+b") as file:
         straight = _Straight(file)
         compiled.export_model(straight)
         if straight.failure:

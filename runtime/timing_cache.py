@@ -68,7 +68,7 @@ class TimingCache:
             newer = self._read()
             if newer is not None:
                 self._cache.combine(newer, False)
-            with new_file(self._path) as temporary:
+            with new_file(self._path, durable=False) as temporary:
                 temporary.write_bytes(bytes(self._cache.serialize()))
         except AmpnetError as error:
             log.warning("the kernel times of this build are lost: %s", error)

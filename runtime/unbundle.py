@@ -53,11 +53,11 @@ def build_bundle(
         chosen = [name for name in held if name is not None and (name in precisions or not precisions)]
         targets = {name: require_new(Path(output) / engine_name(contents.backend, name), force) for name in chosen}
         if contents.parts is None:
-            return {target: _unpack(bundle, target, step) for target in targets.values()}
+            return {target: _unpack(bundle, target, step, force) for target in targets.values()}
         require_possible(contents.backend, chosen, options, batch)
         parts = {part.precision: part for part in contents.parts}
         return {
-            target: _build(bundle, parts[name], target, batch, compute_capabilities, options, step)
+            target: _build(bundle, parts[name], target, batch, compute_capabilities, options, step, force)
             for name, target in targets.items()
         }
 
@@ -70,10 +70,11 @@ def _build(
     compute_capabilities: Sequence[str],
     options: BuilderOptions,
     step: Steps,
+    force: bool,
 ) -> str:
     contents = bundle.contents
     assert contents.origin is not None  # as of a bundle with parts
-    with step(f"building {target.name}", 1) as progress, new_directory(target) as directory:
+    with step(f"building {target.name}", 1) as progress, new_directory(target, force) as directory:
         if part.precision == "int8":
             bundle.copy(TABLE, directory)
         prepared = bundle.prepared(part, form_for(contents.backend, options))
@@ -84,8 +85,8 @@ def _build(
     return reason
 
 
-def _unpack(bundle: Bundle, target: Path, step: Steps) -> str:
-    with step(f"unpacking {target.name}", 0), new_directory(target) as directory:
+def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:
+    with step(f"unpacking {target.name}", 0), new_directory(target, force) as directory:
         for name in bundle.contents.engine_files or []:
             bundle.copy(name, directory)
         sidecar = read_sidecar(directory)

@@ -257,7 +257,7 @@ def test_engine_worker_is_lean_and_leaves_ctrl_c_to_its_parent(folder: Path) -> 
 def test_worker_ends_with_a_parent_that_is_killed(folder: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from ampnet_opt.benchmarks.workers import Subject, Worker\n"
-        "worker = Worker(Subject('same', 'engine', Path(sys.argv[1]), 1)); print(worker._process.pid, flush=True)\n"
+        "worker = Worker(Subject('same', 'engine', Path(sys.argv[1]), 1)); print(worker._child.pid, flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(folder / "same")], stdout=subprocess.PIPE, text=True) as parent:

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from ampnet_opt import files
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import cache_folder, new_directory, new_file, require_file, require_new, sha256, write_json, write_text
+from ampnet_opt.locks import BusyError
+from ampnet_opt.terminal import subjects_of
 
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs flock and renameat2")
 BOTH = pytest.mark.parametrize("make", [new_file, new_directory])
 Make = Callable[[Path], ContextManager[Path]]
 
@@ -80,6 +83,14 @@ def test_new_files_are_as_readable_as_any(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == "ü".encode()
 
 
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel answers that it does not know the flags, as it does where two directories cannot change places."""
+    monkeypatch.setattr("ampnet_opt.exchange.EXCHANGE", 1 << 20)
+    monkeypatch.setattr("ampnet_opt.exchange.NOREPLACE", 1 << 20)
+
+
+@pytest.mark.usefixtures("no_exchange")
 def test_the_old_directory_comes_back_when_the_new_one_cannot_be_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +100,7 @@ def test_the_old_directory_comes_back_when_the_new_one_cannot_be_moved(
     for end in (OSError(5, "Input/output error"), KeyboardInterrupt()):
 
         def failing(source: Path, place: Path, end: BaseException = end) -> None:
-            if place == target and ".old." not in str(source):
+            if place == target and not str(source).endswith(files.OLD):
                 raise end
             real(source, place)
 
@@ -269,3 +280,169 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.getuid", lambda: 123_456_789)  # whom the system does not know
     with pytest.raises(AmpnetError, match="set AMPNET_OPT_CACHE"):
         cache_folder("faces")
+
+
+def whole(target: Path) -> str:
+    return (target / "inner").read_text()
+
+
+def litter(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_two_writers_of_one_directory_end_with_one_and_an_error(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "target"
+    with new_directory(target) as first:
+        fill(first, "first")
+        with pytest.raises(BusyError, match=f"another process is writing {target}; wait for it"):
+            with new_directory(target):
+                pytest.fail("the work was begun all the same")
+        with new_directory(target.with_name("other")) as other:
+            fill(other, "other")
+    assert tree(tmp_path / "a") == {"other": "", "other/inner": "other", "target": "", "target/inner": "first"}
+    with new_directory(target) as second:
+        fill(second, "second")
+    assert whole(target) == "second"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.files import new_directory
+target, letter = sys.argv[1:]
+done = 0
+for _ in range(100):
+    try:
+        with new_directory(target, durable=False) as temporary:
+            for number in range(5):
+                (temporary / str(number)).write_text(letter * 1000)
+        done += 1
+    except AmpnetError as error:
+        assert str(error) == f"another process is writing {target}; wait for it", error
+print(done)
+"""
+
+
+@linux
+def test_who_opens_a_directory_that_is_replaced_all_the_time_finds_one_of_them_whole(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    for number in range(5):
+        (target / str(number)).write_text("c" * 1000)
+    command = [sys.executable, "-c", WRITER, str(target)]
+    writers = [subprocess.Popen([*command, letter], stdout=subprocess.PIPE, text=True) for letter in "ab"]
+    looks = 0
+    while any(writer.poll() is None for writer in writers):
+        handle = os.open(target, os.O_RDONLY)  # never missing
+        try:
+            files_there = [os.open(str(number), os.O_RDONLY, dir_fd=handle) for number in range(5)]
+        except FileNotFoundError:  # it was replaced since, and is being removed
+            continue
+        finally:
+            os.close(handle)
+        found = {os.read(file, 2000) for file in files_there}
+        for file in files_there:
+            os.close(file)
+        assert found in ({b"a" * 1000}, {b"b" * 1000}, {b"c" * 1000})
+        looks += 1
+    assert looks > 0 and sum(int(writer.communicate()[0]) for writer in writers) >= 100
+    assert [writer.returncode for writer in writers] == [0, 0] and litter(tmp_path) == []
+
+
+KILLED = """
+import os, sys
+from ampnet_opt.files import new_directory, new_file
+with (new_directory if sys.argv[2] == "directory" else new_file)(sys.argv[1]) as temporary:
+    (temporary / "inner" if temporary.is_dir() else temporary).write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@linux
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_a_killed_process_left_is_swept_by_the_next_and_nothing_else_is(tmp_path: Path, kind: str) -> None:
+    target, make = tmp_path / "target.bin", new_file if kind == "file" else new_directory
+    for name in (".target.bin.mine", ".target.bin.0123456z.bin", ".target.bin.01234567", "target.bin.01234567.new"):
+        (tmp_path / name).write_text("a user's")
+    users = set(tmp_path.iterdir())
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, str(target), kind], check=False)
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".target.bin.")]) > 3
+    assert set(tmp_path.glob("[!.]*")) == {tmp_path / "target.bin.01234567.new"}
+    with make(target) as temporary:
+        fill(temporary, "new")
+        assert {path for path in tmp_path.iterdir() if path.suffix != ".lock"} == users | {temporary}
+    assert set(tmp_path.iterdir()) == users | {target}
+
+
+@linux
+def test_a_file_in_the_making_is_not_swept(tmp_path: Path) -> None:
+    target = tmp_path / "target.bin"
+    with new_file(target) as first:
+        fill(first, "first")
+        with new_file(target) as second:
+            fill(second, "second")
+        assert target.read_text() == "second"
+    assert target.read_text() == "first" and litter(tmp_path) == []
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_what_appears_meanwhile_is_replaced_only_where_that_was_asked_for(
+    tmp_path: Path, request: pytest.FixtureRequest, exchanges: bool
+) -> None:
+    if not exchanges:
+        request.getfixturevalue("no_exchange")
+    target = tmp_path / "target"
+    with pytest.raises(AmpnetError, match="exists"):
+        with new_directory(target, replace=False) as temporary:
+            fill(temporary, "new")
+            target.mkdir()
+            fill(target, "another's")
+    assert tree(tmp_path) == {"target": "", "target/inner": "another's"}
+    with pytest.raises(MisuseError, match="--force"):
+        with new_directory(target, replace=False):
+            pytest.fail("the work was begun all the same")
+    with new_directory(target) as temporary:
+        fill(temporary, "new")
+    assert tree(tmp_path) == {"target": "", "target/inner": "new"}
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_a_kill_between_the_two_renames_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, real = tmp_path / "target", os.replace
+    with new_directory(target) as temporary:
+        fill(temporary, "old")
+
+    def last(source: Path, place: Path) -> None:
+        real(source, place)
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(files.os, "replace", last)
+        with new_directory(target) as temporary:
+            fill(temporary, "new")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not target.exists()
+    with pytest.raises(MisuseError, match="--force"):
+        with new_directory(target, replace=False):
+            pytest.fail("the work was begun all the same")
+    assert tree(tmp_path) == {"target": "", "target/inner": "old"}
+
+
+@BOTH
+def test_the_umask_of_the_process_is_never_touched(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("other threads would create files with this mask"))
+    with make(tmp_path / "target") as temporary:
+        fill(temporary, "x")
+
+
+def test_what_was_hidden_by_a_killed_build_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hidden = files._temporary(Path("engines") / "cpu-int8", files.NEW)
+    for folder in (Path("engines") / "cpu-fp32", hidden):
+        folder.mkdir(parents=True)
+        (folder / "engine.json").write_text("{}")
+    assert subjects_of([])[1] == [Path("engines") / "cpu-fp32"]

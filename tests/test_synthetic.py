@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ if sys.version_info < (3, 10):
 
 from ampnet_opt import synthetic
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import load_face, read_faces
+from ampnet_opt.faces import Face, load_face, read_faces
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.synthetic import dataset
 from ampnet_opt.synthetic.drawing import draw
@@ -218,6 +219,20 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path):
         synthetic.write(tmp_path / "out", {"test": 3}, ["fear"], progress=stop)
     assert (tmp_path / "out" / "faces.csv").read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_who_needs_the_default_faces_while_they_are_drawn_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dataset, "DEFAULT_COUNTS", {"test": 1})
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
+    others: list[Future[list[Face]]] = []
+
+    def begin_another(done: int, total: int) -> None:
+        if not others:
+            others.append(pool.submit(synthetic.default_faces))
+
+    with ThreadPoolExecutor() as pool:
+        faces = synthetic.default_faces(progress=begin_another)
+        assert [face.file for face in others[0].result(60)] == [face.file for face in faces]
 
 
 def test_default_faces_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

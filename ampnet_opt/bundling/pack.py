@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from shutil import copyfile
-from tempfile import TemporaryDirectory
 from typing import Iterator, List, Optional
 
 from ampnet_opt import __version__
 from ampnet_opt.bundling.targets import TARGETS, Target, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import PathLike, new_file, require_new, sha256
+from ampnet_opt.files import PathLike, new_file, require_new, scratch_directory, sha256
 from ampnet_opt.runtime.build import Origin, engine_name
 from ampnet_opt.runtime.bundle import FORMAT, NAME, Contents, Part
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
@@ -44,8 +43,8 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
     Raises MisuseError when `path` is no place for a file, AmpnetError when it cannot be written.
     """
     file = Path(path)
-    with new_file(file) as temporary, TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as name:
-        pack = Pack(Path(name), target)
+    with new_file(file) as temporary, scratch_directory(file) as folder:
+        pack = Pack(folder, target)
         yield pack
         wheel = write_wheel(pack.folder)
         held = [part.precision for part in pack.parts] if pack.parts is not None else [str(pack.engine_precision)]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import re
-import signal
-import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generator, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import Generator, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 
+from ampnet_opt.children import Child, Died, answer_requests
 from ampnet_opt.datasets.picture import Picture
 from ampnet_opt.detector import Detection, Detector, load_detector
 from ampnet_opt.errors import AmpnetError
@@ -74,57 +70,64 @@ def outcomes(tasks: Sequence[Task], settings: Settings, workers: int) -> Generat
     workers = min(workers, len(tasks))
     if not tasks:
         return
-    # spawn: OpenCV's threads and a caller's CUDA do not survive a fork.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (settings,))
+    # Fresh processes: OpenCV's threads and a caller's CUDA do not survive a fork. A thread waits for each.
+    idle: SimpleQueue[Child] = SimpleQueue()
+    children: list[Child] = []
+    threads = ThreadPoolExecutor(workers)
     try:
+        for _ in range(workers):
+            children.append(Child(__name__))
+            idle.put(children[-1])
         for task in tasks:
-            with _interrupts_later():
-                waiting.append(pool.submit(_work, task))
+            waiting.append(threads.submit(_ask, idle, settings, task))
             if len(waiting) >= workers * AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool as error:
+    except Died as error:
         raise AmpnetError(
             "a process that looked for faces died (is there too little memory?); the same command goes on from there, "
             "and fewer workers need less"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        for child in children:
+            child.close()
+        threads.shutdown(cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Processes started in this block inherit that Ctrl-C is not for them; one pressed meanwhile comes after it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _ask(idle: SimpleQueue[Child], settings: Settings, task: Task) -> Outcome:
+    child = idle.get()
     try:
-        yield
+        outcome: Outcome = child.ask((settings, task))
+        return outcome
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        idle.put(child)
 
 
 _settings: Settings
 _detector: Detector | None = None
 
 
+def serve() -> None:
+    """In each process: take pictures until the parent ends."""
+    begun = False
+
+    def handle(request: tuple[Settings, Task]) -> Outcome:
+        nonlocal begun
+        settings, task = request
+        if not begun:
+            _begin(settings)
+            begun = True
+        return _work(task)
+
+    answer_requests(handle)
+
+
 def _begin(settings: Settings) -> None:
     """Runs once in each process."""
     global _settings, _detector
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows, which has no masks to inherit
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
     _settings = settings
     _detector = load_detector(settings.detector) if settings.needs_detector else None
-
-
-def _leave_with_parent() -> None:
-    """A killed parent cannot stop its processes, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(task: Task) -> Outcome:
@@ -170,7 +173,7 @@ def _write(
 ) -> list[str]:
     """Write one image, whole or not at all, and make its row of the table. square: of the `whole` picture, None for all."""
     target = _settings.images / f"{stem}.jpg"
-    with new_file(target) as temporary:
+    with new_file(target, durable=False) as temporary:
         Image.fromarray(image).save(temporary, "JPEG", quality=95)
     left, top, side = square or ("", "", "")
     points = [f"{value:.2f}" for value in landmarks.ravel()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.plot import load_figure
 from ampnet_opt.sensitivity.analysis import Sensitivity
 
 SHOWN = 30
@@ -13,12 +13,8 @@ SMALLEST = 1e-12  # nats: rounding of the measurement itself; a logarithmic axis
 
 def draw_ranking(path: Path, found: Sensitivity) -> None:
     """Divergence and SQNR of the costliest units, the worst on top, as PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise AmpnetError("the picture is drawn with matplotlib: pip install 'ampnet-opt[plot]'") from error
     rows = found.rows[:SHOWN]
-    figure = Figure(figsize=(8, 1.6 + 0.22 * len(rows)), layout="constrained")
+    figure = load_figure("the picture is drawn")(figsize=(8, 1.6 + 0.22 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
     left.plot([max(row.effect.kl, SMALLEST) for row in rows], places, "o", color="tab:blue")

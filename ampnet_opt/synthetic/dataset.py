@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import COLUMNS, Face, read_faces
 from ampnet_opt.files import PathLike, cache_folder, new_directory
 from ampnet_opt.labels import PRESETS
+from ampnet_opt.locks import BusyError
 from ampnet_opt.synthetic.camera import photograph
 from ampnet_opt.synthetic.drawing import draw
 from ampnet_opt.synthetic.geometry import landmarks
@@ -88,6 +90,9 @@ def default_faces(split: str | None = None, progress: Callable[[int, int], objec
     progress: called, while they are drawn, with the number of faces written and of all faces."""
     folder = cache_folder(f"synthetic-{VERSION}")
     table = folder / "faces.csv"
-    if not table.is_file():
-        write(folder, DEFAULT_COUNTS, DEFAULT_CLASSES, progress=progress)
+    while not table.is_file():
+        try:
+            write(folder, DEFAULT_COUNTS, DEFAULT_CLASSES, progress=progress)
+        except BusyError:  # another process draws them
+            time.sleep(0.2)
     return read_faces(table, split)

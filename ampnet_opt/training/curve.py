@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.plot import load_figure
 
 
 def draw_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Loss on the left axis, top-1 and macro-F1 of the validation faces on the right, over epochs, as PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise AmpnetError("training draws its curve with matplotlib: pip install 'ampnet-opt[plot]'") from error
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = load_figure("training draws its curve")(figsize=(7, 4), layout="constrained")
     left = figure.subplots()
     right = left.twinx()
     epochs = [row["epoch"] for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -40,7 +41,12 @@ def batches(faces: LabelledFaces, order: Sequence[int], size: int, workers: int)
 
     Raises MisuseError for a face that cannot be read.
     """
-    for batch in DataLoader(faces, size, sampler=list(order), num_workers=workers, collate_fn=_collate):
+    # fork, wherever it is safe: a process begun in another way imports from the working directory first.
+    method = "fork" if workers and sys.platform.startswith("linux") else None
+    loader = DataLoader(
+        faces, size, sampler=list(order), num_workers=workers, collate_fn=_collate, multiprocessing_context=method
+    )
+    for batch in loader:
         if isinstance(batch, AmpnetError):
             raise batch
         yield batch
