@@ -1,4 +1,4 @@
-"""The group of commands, and what all of them have in common: stopping, numbers within bounds, help and errors as written."""
+"""The group of commands, and what all have in common: stopping, numbers within bounds, help and errors as written."""
 
 from __future__ import annotations
 
