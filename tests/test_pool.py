@@ -100,3 +100,31 @@ def test_closing_waits_for_who_runs_and_turns_away_who_waits() -> None:
     assert executor.closed == 1
     with pytest.raises(AmpnetError, match="is closed; load it again"):
         pool.run(np.ones(1), NO_LANDMARKS)
+
+
+def test_an_executor_that_fails_to_close_keeps_no_other_open() -> None:
+    class Stuck(Doubling):
+        def close(self) -> None:
+            super().close()
+            raise AmpnetError("CUDA failed: out of luck")
+
+    executors = [Doubling(), Stuck(), Doubling()]
+    pool = Pool(executors)
+    with pytest.raises(AmpnetError, match="out of luck"):
+        pool.close()
+    pool.close()
+    assert [executor.closed for executor in executors] == [1, 1, 1]
+
+
+def test_a_call_that_ctrl_c_ended_gives_its_executor_back() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    executor = Doubling(interrupt)
+    pool = Pool([executor])
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pool.run(np.zeros(1), NO_LANDMARKS)
+    executor.during = lambda: None
+    assert caught.traceback and pool.run(np.ones(1), NO_LANDMARKS) == 2
+    pool.close()
+    assert executor.closed == 1

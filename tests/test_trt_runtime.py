@@ -339,13 +339,14 @@ def test_plan_runs_on_the_gpu_and_agrees_with_onnx_runtime(gpu: cuda.Gpu, tmp_pa
     init_checkpoint(tmp_path / "small.safetensors", seed=3, width=0.125, classes=PRESETS["ferplus"])
     graph = export(read_checkpoint(tmp_path / "small.safetensors"), image_input)
     plan = build_plan("tensorrt-rtx", graph.SerializeToString(), "fp32", SIDECAR.batch)
-    sidecar = replace(installed(), image_input=image_input, target=plan.target)
+    (tmp_path / trt.PLAN).write_bytes(plan.data)
+    files = {trt.PLAN: sha256(tmp_path / trt.PLAN)}
+    sidecar = replace(installed(), image_input=image_input, target=plan.target, files=files)
     if gpu.compute_capability not in plan.target["compute_capabilities"]:
         with pytest.raises(AmpnetError, match=f"compute capability .* has {gpu.compute_capability}"):
             trt.check(sidecar)
         pytest.skip(f"TensorRT-RTX does not build for the {gpu.name} (compute capability {gpu.compute_capability})")
     trt.check(sidecar)
-    (tmp_path / trt.PLAN).write_bytes(plan.data)
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     rng = np.random.default_rng(0)
     with closing(trt.open_executor(tmp_path, sidecar, None, contexts=2)) as executor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import time
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from PIL import Image
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import COLUMNS, Face, read_faces
-from ampnet_opt.files import PathLike, cache_folder, new_directory
+from ampnet_opt.files import PathLike, cache_folder, new_directory, new_file, sha256
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.locks import BusyError
 from ampnet_opt.synthetic.camera import photograph
@@ -85,14 +86,23 @@ def write(
 
 
 def default_faces(split: str | None = None, progress: Callable[[int, int], object] | None = None) -> list[Face]:
-    """The default data, seven classes in the splits train and test: drawn once, then read from the user's cache.
+    """The default data, seven classes in the splits train and test: drawn once, then read from the user's cache, whole
+    as they were drawn; drawn again where they are not.
 
     progress: called, while they are drawn, with the number of faces written and of all faces."""
-    folder = cache_folder(f"synthetic-{VERSION}")
-    table = folder / "faces.csv"
-    while not table.is_file():
+    cache = cache_folder(f"synthetic-{VERSION}")
+    folder, digest = cache / "faces", cache / "faces.sha256"
+    while not digest.is_file() or digest.read_bytes() != _digest(folder):  # a damaged picture is one of something else
         try:
             write(folder, DEFAULT_COUNTS, DEFAULT_CLASSES, progress=progress)
+            with new_file(digest) as unfinished:
+                unfinished.write_bytes(_digest(folder))
         except BusyError:  # another process draws them
             time.sleep(0.2)
-    return read_faces(table, split)
+    return read_faces(folder / "faces.csv", split)
+
+
+def _digest(folder: Path) -> bytes:
+    """SHA-256 of the names and hashes of all files in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256("".join(f"{sha256(path)} {path.name}\n" for path in files).encode()).digest()
