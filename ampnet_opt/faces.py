@@ -16,7 +16,7 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike, sha256
 from ampnet_opt.landmark_checks import Given, to_pixels
 from ampnet_opt.landmark_formats import AUTO
-from ampnet_opt.matching import IMAGES, own_picture, rows_of, source_of
+from ampnet_opt.matching import IMAGES, own_picture, picture_folders, rows_of, source_of
 from ampnet_opt.pictures import read_image
 from ampnet_opt.tables import Table, find_table, parse_number, read_table
 from ampnet_opt.text import count, listed, one_line
@@ -75,17 +75,14 @@ def read_faces(
             without = sum(not face.split for face in faces)
             log.warning(one_line(f"{name}: {count(without, 'row')} without a split left out"))
         faces = chosen
-    require_pictures(name, faces)
-    names = [f"{one_line(face.file.name, 80)} in line {face.line}" for face in faces]
-    points = to_pixels(_given(name, names, faces), form)
+    faces = _with_pictures(path, name, faces)
+    points = to_pixels(_given(name, faces), form)
     return [replace(face, landmarks=own) for face, own in zip(faces, points)]
 
 
 def read_rows(path: PathLike, labelled: bool) -> List[Face]:
     """All rows of a table as `read_faces` reads them, but with their landmarks as they stand, unjudged."""
-    name, faces = _read(path, labelled, [])
-    require_pictures(name, faces)
-    return faces
+    return _with_pictures(path, *_read(path, labelled, []))
 
 
 def _read(path: PathLike, labelled: bool, columns: Sequence[str]) -> Tuple[str, List[Face]]:
@@ -93,19 +90,30 @@ def _read(path: PathLike, labelled: bool, columns: Sequence[str]) -> Tuple[str, 
     if not file.is_file():
         raise MisuseError(f"data file {one_line(file)} is no file; it is read more than once, so a pipe will not do")
     table = read_table(file, ["file", *(["label"] if labelled else []), *columns, *COLUMNS], "data file")
-    faces = [_face(table, line, row, labelled) for line, row in table.rows]
+    folder = picture_folders(table.folder)[0]
+    faces = [_face(table, folder, line, row, labelled) for line, row in table.rows]
     if not faces:
         raise MisuseError(f"{table.name} has no rows")
     return table.name, faces
 
 
-def require_pictures(table: str, faces: Sequence[Face]) -> None:
-    """MisuseError when pictures of the faces do not exist."""
-    absent = [face.file for face in faces if not face.file.is_file()]
+def _with_pictures(path: PathLike, table: str, faces: Sequence[Face]) -> List[Face]:
+    """The faces with the files that their names stand for; MisuseError when any do not exist."""
+    places = picture_folders(find_table(path, "data file").parent)
+    found, absent = list(faces), []
+    for row, face in enumerate(faces):
+        if face.file.is_file():
+            continue
+        inside = face.file.parts[: len(places[0].parts)] == places[0].parts
+        name = str(face.file.relative_to(places[0])) if inside else str(face.file)
+        found[row] = replace(face, file=own_picture(places, name))
+        if not found[row].file.is_file():
+            absent.append(face.file)
     if absent:
         images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
         others = " and others" if len(absent) > 1 else ""
         raise MisuseError(one_line(f"{table} names {images} not exist: {absent[0]}{others}"))
+    return found
 
 
 def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -> List[Face]:
@@ -131,28 +139,31 @@ def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -
         raise
     found: List[Face] = []
     for picture, rows in zip(pictures, matched):
-        face, *others = (_face(table, *table.rows[row], labelled=False) for row in rows)
+        face, *others = (_face(table, table.folder, *table.rows[row], labelled=False) for row in rows)
         for other in others:
             if not np.array_equal(face.landmarks, other.landmarks):
                 raise MisuseError(
                     one_line(f"{table.where(other.line)}: {picture} has other landmarks in line {face.line}; keep one row")
                 )
         found.append(replace(face, file=picture))
-    names = [f"{one_line(face.file, 80)} in line {face.line}" for face in found]
-    points = to_pixels(_given(table.name, names, found), form)
+    points = to_pixels(_given(table.name, found), form)
     return [replace(face, landmarks=own) for face, own in zip(found, points)]
 
 
-def _given(table: str, names: Sequence[str], faces: Sequence[Face]) -> Given:
+def _given(table: str, faces: Sequence[Face]) -> Given:
     points = np.stack([face.landmarks for face in faces]) if faces else np.zeros((0, 5, 2), np.float32)
-    return Given(table, names, points, lambda row: faces[row].size or faces[row].file)
+    return Given(
+        table,
+        lambda row: f"{one_line(faces[row].file.name, 80)} in line {faces[row].line}",
+        points,
+        lambda row: faces[row].size or faces[row].file,
+    )
 
 
-def _face(table: Table, line: int, row: Dict[str, str], labelled: bool) -> Face:
+def _face(table: Table, folder: Path, line: int, row: Dict[str, str], labelled: bool) -> Face:
     name, label, split = (row.get(column, "") for column in ("file", "label", "split"))
-    where, shown = table.where(line), one_line(name, 80)
     if not name:
-        raise MisuseError(f"{where}: the file name is empty")
+        raise MisuseError(f"{table.where(line)}: the file name is empty")
     points = []
     for column in COLUMNS:
         text, reason = row[column], ""
@@ -162,20 +173,21 @@ def _face(table: Table, line: int, row: Dict[str, str], labelled: bool) -> Face:
             value, reason = math.nan, str(error) if "comma" in str(error) else ""
         if not abs(value) <= FARTHEST:  # true of NaN as well
             said = f"{one_line(text, 40) or 'missing'}, {reason or 'five finite points are needed'}"
-            raise MisuseError(f"{where}: landmark {column} of {shown} is {said}")
+            raise MisuseError(f"{table.where(line)}: landmark {column} of {one_line(name, 80)} is {said}")
         points.append(value)
     if labelled and not label:
-        raise MisuseError(f"{where}: the label of {shown} is missing")
-    size = _size(where, shown, [row.get(column, "") for column in SIZE])
-    file = own_picture(table.folder, name)
-    return Face(file, np.array(points, np.float32).reshape(5, 2), label, split, size, line)
+        raise MisuseError(f"{table.where(line)}: the label of {one_line(name, 80)} is missing")
+    size = _size(table.where(line), name, [row.get(column, "") for column in SIZE])
+    return Face(folder / name, np.array(points, np.float32).reshape(5, 2), label, split, size, line)
 
 
 def _size(where: str, name: str, cells: Sequence[str]) -> Optional[Tuple[int, int]]:
     if not any(cells):
         return None
     if not all(cell.isascii() and cell.isdigit() and int(cell[:9]) > 0 for cell in cells):
-        raise MisuseError(f"{where}: the size of {name} is {one_line(' x '.join(cells), 40)}; whole pixels are needed")
+        raise MisuseError(
+            f"{where}: the size of {one_line(name, 80)} is {one_line(' x '.join(cells), 40)}; whole pixels are needed"
+        )
     return int(cells[0][:9]), int(cells[1][:9])
 
 

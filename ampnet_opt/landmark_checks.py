@@ -30,12 +30,12 @@ MOST = 0.5  # share of faces from which on it is the table that is wrong, not a 
 class Given:
     """Landmarks [N, 5, 2] float32 as they were given, and what they belong to.
 
-    source: what gives them, for messages; names: of each row. picture: where picture `i` lies, or its size (width, height)
-    where that is known already.
+    source: what gives them, name: what row `i` is called, for messages. picture: where picture `i` lies, or its size
+    (width, height) where that is known already.
     """
 
     source: str
-    names: Sequence[str]
+    name: Callable[[int], str]
     points: np.ndarray
     picture: Callable[[int], Path | Tuple[int, int]]
 
@@ -70,7 +70,7 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
         small = "; ampnet-opt prepare cuts faces out" if "picture" in reasons[odd[0]] else ""
         log.warning(
             one_line(
-                f"{given.source}: {few} have improbable landmarks, first {given.names[seen[odd[0]]]} "
+                f"{given.source}: {few} have improbable landmarks, first {given.name(int(seen[odd[0]]))} "
                 f"({reasons[odd[0]]}){small}"
             )
         )
@@ -170,7 +170,7 @@ def _look_like(given: Given, row: int, count: int, form: Form, reason: str, kind
 def _message(given: Given, row: int, count: int, reason: str, kind: str = "impossible") -> str:
     many = f"{count} of {len(given.points)} faces have {kind} landmarks, first " if len(given.points) > 1 else ""
     single = "" if many else f"{kind} landmarks of "
-    return one_line(f"{given.source}: {many}{single}{given.names[row]} ({reason})")
+    return one_line(f"{given.source}: {many}{single}{given.name(row)} ({reason})")
 
 
 def _known(sizes: np.ndarray) -> np.ndarray:

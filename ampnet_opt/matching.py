@@ -14,13 +14,17 @@ from ampnet_opt.text import listed, one_line
 IMAGES = "images"  # the folder beside a table
 
 
-def own_picture(folder: Path, name: str) -> Path:
-    """Where the picture that a row calls `name` lies: in images/ beside the table, or beside it.
+def picture_folders(folder: Path) -> List[Path]:
+    """Where pictures of a table in `folder` may lie, in the order in which they are looked for: images/, and beside it."""
+    inside = folder / IMAGES
+    return [inside, folder] if inside.is_dir() else [folder]
+
+
+def own_picture(places: Sequence[Path], name: str) -> Path:
+    """Where the picture that a row calls `name` lies, in one of `picture_folders`.
 
     A name may be spelt in either normal form of Unicode. Where there is none, the place where it is expected.
     """
-    inside = folder / IMAGES
-    places = [inside, folder] if inside.is_dir() else [folder]
     first = places[0] / name
     if first.exists():
         return first
@@ -39,6 +43,7 @@ def rows_of(pictures: Sequence[Path], files: Sequence[str], folder: Path, table:
     picture exists and differs from the one asked for is not its row. Raises MisuseError for pictures without a row and for
     ambiguity, naming both sides.
     """
+    folders = picture_folders(folder)
     paths = [Path(_normal(str(picture))).parts for picture in pictures]
     wanted = {parts[-1] for parts in paths if parts}
     places: Dict[str, List[int]] = {}
@@ -54,7 +59,7 @@ def rows_of(pictures: Sequence[Path], files: Sequence[str], folder: Path, table:
     reasons: List[str] = []
     for picture, parts in zip(pictures, paths):
         candidates = places.get(parts[-1], []) if parts else []
-        own = {row: own_picture(folder, files[row]) for row in candidates}
+        own = {row: own_picture(folders, files[row]) for row in candidates}
         same = [row for row in candidates if _same(own[row], picture)]
         if not same:
             free = [row for row in candidates if not own[row].is_file() or _equal(own[row], picture)]

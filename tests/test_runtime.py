@@ -185,6 +185,8 @@ WRONG = {
     "ten numbers in a row": (IMAGES, LANDMARKS.reshape(2, 10), "landmarks must be"),
     "a landmark of NaN": (IMAGES, altered(LANDMARKS, np.nan), "finite"),
     "a landmark of infinity": (IMAGES, altered(LANDMARKS, -np.inf), "finite"),
+    "shares of the image": (IMAGES, LANDMARKS / SIDE, r"within \[-1, 1\]"),
+    "a face that was not found": (IMAGES, np.stack([LANDMARKS[0], np.full((5, 2), -1)]), r"within \[-1, 1\]"),
     "landmarks of text": (IMAGES, LANDMARKS.astype(str), "finite"),
     "complex landmarks": (IMAGES, LANDMARKS.astype(np.complex64), "finite"),
 }

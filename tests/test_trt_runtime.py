@@ -187,7 +187,7 @@ def test_rows_of_an_array_on_the_gpu_are_where_numpy_has_them() -> None:
 
 
 def test_inputs_on_the_gpu_and_in_host_memory_mix() -> None:
-    points = np.zeros((3, 5, 2))
+    points = np.full((3, 5, 2), 100.0)
     pictures, landmarks = prepare(on_device(IMAGES), points, "uint8")
     assert isinstance(pictures, DeviceArray) and pictures.address == IMAGES.ctypes.data
     assert landmarks.dtype == np.float32 and landmarks.shape == (3, 5, 2)
@@ -222,7 +222,7 @@ def test_batches_beyond_the_profile_are_read_in_place_too() -> None:
 
 
 def test_what_an_engine_cannot_take_from_the_gpu_is_misuse() -> None:
-    points = np.zeros((3, 5, 2), np.float32)
+    points = np.full((3, 5, 2), 100, np.float32)
     with pytest.raises(MisuseError, match="cpu backend takes images and landmarks in host memory"):
         Engine(Path(), replace(SIDECAR, backend="cpu"), Seen()).infer(on_device(IMAGES), points)
     least_two = Engine(Path(), replace(SIDECAR, batch=BatchRange(2, 2, 2)), Seen())

@@ -103,7 +103,7 @@ def _in_pixels(pictures: Sequence[Picture], form: str) -> list[Picture]:
 
     if rows:
         points = np.stack([found[row].landmarks for row in rows])  # type: ignore[misc]
-        given = Given("the data set", [found[row].name for row in rows], points, place)
+        given = Given("the data set", lambda row: found[rows[row]].name, points, place)
         for row, moved in zip(rows, to_pixels(given, form, strict=False)):
             found[row] = replace(found[row], landmarks=moved)
     return found
