@@ -74,9 +74,12 @@ def _named(
 
 
 def _head(table: Path) -> list[str]:
-    """The names of the columns."""
-    with open(table, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        return [name.strip() for name in next(csv.reader(stream), [])]
+    """The names of the columns. Raises MisuseError where there can be none."""
+    try:
+        with open(table, newline="", encoding="utf-8-sig", errors="replace") as stream:
+            return [name.strip() for name in next(csv.reader(stream), [])]
+    except csv.Error as error:
+        raise MisuseError(f"{table} is not a readable CSV file: {error}") from error
 
 
 def _name(file: Path, folder: Path) -> str:
