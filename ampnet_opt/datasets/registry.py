@@ -99,7 +99,8 @@ def _unread(place: Path, dataset: Dataset) -> Iterator[Skipped]:
         folder, name = os.path.split(file)
         return real(folder), name
 
-    seen = {key(one.file) for one in (*dataset.pictures, *dataset.skipped) if one.file is not None}
+    files = [*(picture.file for picture in dataset.pictures), *(one.file for one in dataset.skipped)]
+    seen = {key(file) for file in files if file is not None}
     for file in all_pictures(place):
         if key(file) in seen:
             continue
