@@ -110,6 +110,7 @@ def test_training_says_which_labels_its_classes_lack(label: str, drawn: Path, tm
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_the_classes_of_its_checkpoint(drawn: Path, tmp_path: Path) -> None:
     begun = tmp_path / "begun.safetensors"
     init_checkpoint(begun, seed=0, width=0.125, classes=PRESETS["fer2013"])

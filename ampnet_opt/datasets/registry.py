@@ -94,12 +94,17 @@ def _unread(place: Path, dataset: Dataset) -> Iterator[Skipped]:
     if not place.is_dir():
         return
     real = lru_cache(maxsize=None)(os.path.realpath)  # of folders, which are fewer than files
-    files = (one.file for one in (*dataset.pictures, *dataset.skipped) if one.file is not None)
-    seen = {(real(file.parent), file.name) for file in files}
+
+    def key(file: Path) -> tuple[str, str]:
+        folder, name = os.path.split(file)
+        return real(folder), name
+
+    files = [*(picture.file for picture in dataset.pictures), *(one.file for one in dataset.skipped)]
+    seen = {key(file) for file in files if file is not None}
     for file in all_pictures(place):
-        inside = file.relative_to(place)
-        if (real(file.parent), file.name) in seen:
+        if key(file) in seen:
             continue
+        inside = file.relative_to(place)
         if any(part.startswith(HIDDEN) for part in inside.parts):
             yield Skipped(inside.as_posix(), "hidden")
         elif file.suffix.lower() not in PICTURES:
