@@ -446,3 +446,62 @@ def test_what_was_hidden_by_a_killed_build_is_no_engine(tmp_path: Path, monkeypa
         folder.mkdir(parents=True)
         (folder / "engine.json").write_text("{}")
     assert subjects_of([])[1] == [Path("engines") / "cpu-fp32"]
+
+
+KILLED_AT_RANDOM = """
+import os, random, signal, sys, time
+from pathlib import Path
+from ampnet_opt import exchange
+from ampnet_opt.files import new_directory
+
+target, points = Path(sys.argv[1]), int(sys.argv[2])
+if sys.argv[3] == "aside":
+    exchange.EXCHANGE = exchange.NOREPLACE = 1 << 20  # which no kernel knows
+chance = random.Random(0)
+
+
+def write(generation):
+    with new_directory(target) as temporary:
+        for number in range(4):
+            (temporary / str(number)).write_text(f"{generation} " * 2000)
+
+
+def whole(folder):
+    texts = {path.read_text() for path in folder.iterdir()}
+    assert len(texts) == 1 and len(list(folder.iterdir())) == 4, texts
+    return int(texts.pop().split()[0])
+
+
+write(0)
+began = time.monotonic()
+write(0)
+seconds, left = time.monotonic() - began, 0
+for point in range(points):
+    before = whole(target)
+    child = os.fork()
+    if child == 0:
+        generation = before
+        while True:
+            generation += 1
+            write(generation)
+    time.sleep(chance.uniform(0, 3 * seconds))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if target.exists() or sys.argv[3] == "exchange":
+        assert whole(target) >= before
+        assert list(target.parent.glob("[!.]*")) == [target]
+    left += any(target.parent.glob(".*"))
+    if point % 3 == 0 or not target.exists():  # else the next one meets what several have left
+        write(before + 1000)
+        assert list(target.parent.iterdir()) == [target]
+print(left)
+"""
+
+
+@linux
+@pytest.mark.parametrize("way", ["exchange", "aside"])
+def test_whoever_is_killed_at_any_moment_leaves_the_old_or_the_new_whole(tmp_path: Path, way: str) -> None:
+    command = [sys.executable, "-c", KILLED_AT_RANDOM, str(tmp_path / "target"), "30", way]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 3  # it was met at work
