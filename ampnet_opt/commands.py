@@ -58,7 +58,7 @@ def _usage_errors_as_messages() -> Iterator[None]:
 def _harden(command: Any) -> None:
     """Show the command's help as it is written, and let its numbers be numbers."""
     # Only typer with rich takes what stands in square brackets for markup.
-    if typer.core.HAS_RICH and command.rich_markup_mode == "rich":
+    if getattr(typer.core, "HAS_RICH", True) and command.rich_markup_mode == "rich":
         command.help = _literal(command.help)
         command.short_help = _literal(command.short_help)
         for parameter in command.params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -205,3 +206,18 @@ def test_a_sidecar_is_named_in_what_is_wrong_with_it(main: Main, tmp_path: Path)
     (engine / NAME).write_text("[" * 100_000)
     code, _, err = main("inspect", engine)
     assert code == 1 and "is damaged (it is nested deeper than 40 levels); build the engine again" in err
+
+
+def test_commands_speak_by_these_helpers_alone() -> None:
+    """What goes past them is neither cut nor made printable."""
+    import ampnet_opt
+    from ampnet_opt import benchmarks
+
+    past = []
+    for package in (ampnet_opt, benchmarks):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                echo = "typer.echo(" in line and "typer.echo(json.dumps(" not in line and file.name != "messages.py"
+                if echo or (re.search(r"\bConsole\(", line) and file.name != "console.py"):
+                    past.append(f"{file}:{number}: {line.strip()}")
+    assert not past, "say, remark or console() of ampnet_opt is meant:\n" + "\n".join(past)
