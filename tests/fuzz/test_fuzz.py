@@ -1,7 +1,7 @@
 """Whatever is in a file: it is read, or refused in one sentence, in time and within memory.
 
-AMPNET_OPT_FUZZ_SECONDS sets for how many seconds all targets together are tried (default: 30, beside the start of a process for each); for an hour, with what was
-tried in the end:
+AMPNET_OPT_FUZZ_SECONDS sets for how many seconds all targets together are tried (default: 30), beside the start of a process
+for each. For an hour, with what was tried in the end:
 
     AMPNET_OPT_FUZZ_SECONDS=3600 python -m pytest tests/fuzz -s
 """
