@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -13,18 +14,23 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.file_kinds import kind_of
 from ampnet_opt.files import PathLike, require_file, sha256
 from ampnet_opt.json_files import parse_json
 from ampnet_opt.labels import assumption, class_names, warn_once
 from ampnet_opt.model import AMPNet, Config
-from ampnet_opt.pickles import pickled_tensors
-from ampnet_opt.published import DEAD, published_key
+from ampnet_opt.pickles import SAVE_WEIGHTS, Pickled, StoredTensor, Tensors, pickled
+from ampnet_opt.published import DEAD, HEADS, published_key
 from ampnet_opt.tensors import read_tensors, write_tensors
+from ampnet_opt.text import listed, one_line
+from ampnet_opt.unpickle import Inert
+from ampnet_opt.wrapped import Network, Table, UnwrapError, choose, profile_counter, tables_in
 
 log = logging.getLogger(__name__)
 
 FORMAT = "ampnet-opt/1"
 STATISTICS_COUNTER = "num_batches_tracked"
+MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
 
 
 def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> Checkpoint:
-    """Read the authors' layout (a `state_dict` wrapper and `module.` prefixes allowed) or our safetensors file.
+    """Read the authors' layout, however it is wrapped (see `wrapped.choose`), or our safetensors file.
 
     classes: names of the outputs, for the authors' files, which carry none: by default RAF-DB's seven, with a warning. A
     file of ours has its own, and others are refused. patch_radius: of the authors' files; None is the published 5. Raises
@@ -66,12 +72,12 @@ def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
             if patch_radius not in (None, config.patch_radius):
                 raise MisuseError(f"{file} was made with patch radius {config.patch_radius}; it cannot be {patch_radius}")
             names, assumed = class_names(file, config.num_classes, stored, classes), ""
-            model, dropped = _fill(file, config, tensors, lambda key: key)
+            model, dropped = _fill(file, config, _Weights(tensors, _as_float(tensors)), lambda key: key)
         else:
-            with pickled_tensors(file) as pickled:
-                config = _published_config(file, pickled, 5 if patch_radius is None else patch_radius)
+            with _published(file) as published:
+                config = _published_config(file, published, 5 if patch_radius is None else patch_radius)
                 names, trained = class_names(file, config.num_classes, None, classes), True
-                model, dropped = _fill(file, config, pickled, published_key)
+                model, dropped = _fill(file, config, published, published_key)
             assumed = assumption(file) if classes is None else ""
         if assumed:
             warn_once(assumed)
@@ -80,15 +86,80 @@ def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
         raise AmpnetError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
 
 
-def _published_config(file: Path, tensors: Mapping[str, Tensor], patch_radius: int) -> Config:
+@dataclass(frozen=True)
+class _Weights:
+    """Tensors of a file by name, with what is known of them before they are read.
+
+    read(name): the tensor as float32; it may be a view of numbers that stand for several. other: further keys of the file.
+    """
+
+    found: Mapping[str, Tensor | StoredTensor]
+    read: Callable[[str], Tensor]
+    other: Sequence[str] = ()
+
+
+def _as_float(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
+    return lambda key: tensors[key].float()
+
+
+@contextmanager
+def _published(file: Path) -> Iterator[_Weights]:
+    """The tensors of a file of the authors' keys, without the prefixes that training code put before them."""
+    try:
+        tensors, _ = read_tensors(file)
+    except SafetensorError:
+        with pickled(file) as content:
+            network = _choose(file, tables_in(content.content, StoredTensor), content)
+            weights = Tensors(content, network.tensors)
+            yield _Weights(network.tensors, lambda key: weights.read(key, torch.float32), network.other)
+    else:
+        network = _choose(file, [Table((), tensors)])
+        yield _Weights(network.tensors, _as_float(network.tensors), network.other)
+
+
+def _choose(file: Path, tables: list[Table], content: Pickled | None = None) -> Network:
+    """The network among the tables of a file; a moving average beside it is spoken of."""
+    try:
+        network, averages = choose(tables)
+    except UnwrapError as error:
+        whole = None if content is None or any(table.path == () for table in tables) else _whole_object(content)
+        if whole is not None:
+            raise AmpnetError(
+                f"{file} holds a whole pickled object ({one_line(whole, 60)}), which only its own code can load: where it "
+                f"was trained, {SAVE_WEIGHTS}"
+            ) from error
+        raise AmpnetError(f"{file} {error}") from error
+    if averages:
+        log.warning(
+            "%s: %s is taken; the moving average in %s is not (to use it, save it alone with torch.save)",
+            file,
+            network.name,
+            listed(average.name for average in averages),
+        )
+    elif network.average:
+        log.warning("%s: it holds a moving average of the weights alone, which is taken: %s", file, network.name)
+    return network
+
+
+def _whole_object(content: Pickled) -> str | None:
+    """The class of an object, of no library's kind, that is all of a file or lies at its top; None when there is none."""
+    top = content.content
+    values = list(top.values()) if isinstance(top, dict) else [top]
+    return next((value.kind for value in values if isinstance(value, Inert) and value.kind in content.kinds), None)
+
+
+def _published_config(file: Path, tensors: _Weights, patch_radius: int) -> Config:
     """The configuration of a file of the authors' layout: as many classes as either head has outputs."""
-    for head in ("fc_5.weight", "fc_3.weight"):
-        if head in tensors and tensors[head].ndim == 2:
+    for head in HEADS:
+        if head in tensors.found and len(tensors.found[head].shape) == 2:
+            outputs = tensors.found[head].shape[0]
+            if outputs > MOST_CLASSES:
+                raise AmpnetError(f"{file} is not an AMP-Net checkpoint: {head} has {outputs} outputs")
             try:
-                return Config(tensors[head].shape[0], patch_radius=patch_radius)
+                return Config(outputs, patch_radius=patch_radius)
             except ValueError as error:
                 raise MisuseError(f"{file} cannot be loaded: {error}") from error
-    raise AmpnetError(f"{file} is not an AMP-Net checkpoint: it has neither of the heads fc_5.weight and fc_3.weight")
+    raise AmpnetError(f"{file} is not an AMP-Net checkpoint: {' and '.join(HEADS)} are no matrices")
 
 
 def save_checkpoint(
@@ -115,9 +186,7 @@ def save_checkpoint(
     write_tensors(path, state, metadata)
 
 
-def _fill(
-    file: Path, config: Config, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]
-) -> tuple[AMPNet, list[str]]:
+def _fill(file: Path, config: Config, weights: _Weights, name_of: Callable[[str], str]) -> tuple[AMPNet, list[str]]:
     """The network of `config` with its weights, found under `name_of(our key)`; keys left over are returned as dropped."""
     with torch.device("meta"):  # shapes alone: no memory, and no draw from the global random generator
         model = AMPNet(**asdict(config))
@@ -129,26 +198,37 @@ def _fill(
         if key.endswith(STATISTICS_COUNTER):
             state[key] = torch.zeros((), dtype=torch.int64)  # counts training steps; has no part in inference
             continue
-        tensor = tensors.get(name)
-        if tensor is None:
+        found = weights.found.get(name)
+        if found is None:
             missing.append(name)
-        elif tensor.shape != expected.shape:
-            misshapen.append(f"{name} is {list(tensor.shape)}, expected {list(expected.shape)}")
-        elif not torch.isfinite(tensor).all():
-            misshapen.append(f"{name} holds NaN or infinity")
+        elif tuple(found.shape) != tuple(expected.shape):
+            misshapen.append(f"{name} is {list(found.shape)}, expected {list(expected.shape)}")
+        elif not found.dtype.is_floating_point:
+            misshapen.append(f"{name} is {str(found.dtype).removeprefix('torch.')}, expected floating point")
         else:
-            state[key] = tensor.float().contiguous()
+            tensor = weights.read(name)
+            if not torch.isfinite(tensor).all():  # after the conversion, which may overflow
+                misshapen.append(f"{name} holds NaN or infinity")
+            # A view of fewer numbers than it shows, or of more, stays one: it takes no more memory than the file.
+            elif tensor.ndim < 2 or tensor.untyped_storage().nbytes() == tensor.nbytes:
+                tensor = tensor.contiguous()
+            state[key] = tensor
     if missing or misshapen:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + misshapen
         raise AmpnetError(f"{file} does not fit AMP-Net: {'; '.join(parts)}")
     model.load_state_dict(state, assign=True)
-    left = sorted(set(tensors) - used)
-    unknown = [key for key in left if not DEAD.match(key)]
+    left = sorted({*weights.found, *weights.other} - used)
+    unknown = [key for key in left if not DEAD.match(key) and not profile_counter(key)]
     if left:
-        log.info("%s: dropped %d keys the network does not use: %s", file, len(left), ", ".join(left))
+        log.info("%s: dropped %d keys the network does not use: %s", file, len(left), listed(map(_short, left)))
     if unknown:
-        log.warning("%s: %d keys are not of AMP-Net and were ignored: %s", file, len(unknown), ", ".join(unknown))
+        names = listed(map(_short, unknown))
+        log.warning("%s: %d keys are not of AMP-Net and were ignored: %s", file, len(unknown), names)
     return model, left
+
+
+def _short(key: str) -> str:
+    return one_line(key, 60)
 
 
 def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], bool] | None:
@@ -157,10 +237,14 @@ def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], b
         tensors, metadata = read_tensors(file)
     except SafetensorError as error:
         if file.suffix == ".safetensors":
-            raise AmpnetError(f"{file} is not a readable safetensors file: {error}") from error
+            reason = kind_of(file.open("rb").read(4096)) or f"is not a readable safetensors file: {one_line(error, 120)}"
+            raise AmpnetError(f"{file} {reason}") from error
         return None
-    if metadata.get("format") != FORMAT:
-        raise AmpnetError(f"{file} is a safetensors file, but not one of ampnet-opt's (no format {FORMAT} in its metadata)")
+    named = metadata.get("format", "")
+    if named.startswith(FORMAT.partition("/")[0] + "/") and named != FORMAT:
+        raise AmpnetError(f"{file} was written by another version of ampnet-opt ({one_line(named, 40)})")
+    if named != FORMAT:
+        return None
     try:
         raw, classes, trained = (parse_json(metadata[key]) for key in ("config", "classes", "trained"))
         whole = {field.name: field.type == "int" for field in fields(Config)}

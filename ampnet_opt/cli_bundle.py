@@ -83,7 +83,7 @@ def bundle(
     target = TARGETS[name]
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     precisions = [precision for precision, wanted in asked.items() if wanted]
-    if source is not None and source.is_dir():
+    if source is not None and source.is_dir() and not is_unpacked(source):
         from ampnet_opt.bundling.pack import bundle_engine
 
         late = given(context) - {"source", "name", "output", "force"}
@@ -206,6 +206,11 @@ def build_from(
         say_layers(engine)
         if reason:
             remark(f"{engine} was not run: {reason}")
+
+
+def is_unpacked(folder: Path) -> bool:
+    """Whether a folder is what a bundle of a checkpoint unpacks to; that of an engine is an engine as well."""
+    return (folder / "bundle.json").is_file() and not (folder / "engine.json").is_file()
 
 
 def given(context: typer.Context) -> Set[str]:

@@ -7,6 +7,7 @@ import re
 from ampnet_opt.model import ATTENTION_PATCHES, LOCAL_PATCHES
 
 DEAD = re.compile(r"layer4_2_\d+\.|Occlusionlayer|fc_1_1\.|fc_2_1\.|fc_4\.|fc_4_1\.")
+HEADS = ("fc_5.weight", "fc_3.weight")
 
 RESIDUAL_BLOCK = {
     "first.conv": "conv1",
@@ -59,3 +60,7 @@ def published_key(key: str) -> str:
     """The published name of one of `AMPNet`'s state-dict keys."""
     module, _, leaf = key.rpartition(".")
     return f"{MODULES[module]}.{leaf}"
+
+
+LEAVES = ("weight", "bias", "running_mean", "running_var")
+PUBLISHED = frozenset(f"{name}.{leaf}" for name in MODULES.values() for leaf in LEAVES)

@@ -11,7 +11,7 @@ import typer
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.messages import remark
-from ampnet_opt.text import printable
+from ampnet_opt.text import command, printable
 
 ENGINES = Path("engines")
 CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
@@ -96,7 +96,11 @@ def require_extra() -> None:
 def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[int]) -> Any:
     from ampnet_opt.files import require_file
     from ampnet_opt.labels import parse_classes
+    from ampnet_opt.runtime.bundle import is_bundle
 
+    if is_bundle(path):
+        build = command("ampnet-opt", "build", path)
+        raise MisuseError(f"{path} is a bundle, not a checkpoint: build its engines with {build}")
     require_file(path, "checkpoint")
     require_extra()
     from ampnet_opt.checkpoint import read_checkpoint

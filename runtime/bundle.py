@@ -1,29 +1,41 @@
-"""Bundles: a tar of what a board needs to make engines, or of an engine that runs where it comes. Read and checked here."""
+"""Bundles: a tar of what a board needs to make engines, or of an engine that runs where it comes. Read and checked here.
+
+One that was unpacked into a folder, compressed with gzip or packed again is read as well: each member has its hash.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import json
 import math
-import tarfile
+import tempfile
+import zlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional
+from typing import IO, Any, Callable, Dict, Iterator, List, Optional
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import PathLike, require_file
+from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.files import PathLike
+from ampnet_opt.json_files import parse_json
 from ampnet_opt.runtime.build import TABLE, TYPED, Origin, Prepared
 from ampnet_opt.runtime.engine import BACKENDS
 from ampnet_opt.runtime.golden import Golden
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import PRECISIONS
+from ampnet_opt.runtime.tar import BLOCK as HEADER
+from ampnet_opt.runtime.tar import looks_like_tar, members, plain_names
 from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.text import listed, one_line
 
 NAME = "bundle.json"
 FORMAT = "ampnet-opt-bundle/1"
 GOLDEN = "golden.npz"
 BLOCK = 1 << 20
+LARGEST_CONTENTS = 2 << 20  # bytes of bundle.json; the largest has 0.1 million
+GZIP = b"\x1f\x8b"
+# What a compressed bundle may unpack to: weights hardly shrink, so what grows much more is none.
+MOST_GROWTH, SPARE = 20, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -59,32 +71,40 @@ class Contents:
     engine_files: Optional[List[str]] = None
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files of a bundle, wherever they lie. sizes: name -> bytes. pieces(name): a file's bytes, a block at a time."""
+
+    sizes: Dict[str, int]
+    pieces: Callable[[str], Iterator[bytes]]
+
+
 class Bundle:
     """An open bundle whose members are known to be plain files of its own; `open_bundle` makes one."""
 
-    def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
+    def __init__(self, path: Path, files: _Files) -> None:
         self.path = path
-        self._tar = tar
-        self._members = {member.name: member for member in _safe(tar)}
-        if NAME not in self._members:
+        self._files = files
+        if NAME not in files.sizes:
             raise ValueError(f"it has no {NAME}")
-        self.contents = _parse(path, _stream(tar, self._members[NAME]).read())
-        listed = {NAME, *self.contents.members}
-        unlisted = sorted(set(self._members) - listed)
-        if unlisted:
-            raise ValueError(f"it holds {unlisted[0]}, which {NAME} does not list")
-        missing = sorted(listed - set(self._members))
+        if files.sizes[NAME] > LARGEST_CONTENTS:
+            raise ValueError(f"its {NAME} is too large")
+        self.contents = _parse(path, b"".join(files.pieces(NAME)))
+        expected = {NAME, *self.contents.members}
+        unlisted = sorted(set(files.sizes) - expected)
+        if unlisted and path.is_file():  # into a folder, other files may come
+            raise ValueError(f"it holds {listed(unlisted)}, which {NAME} does not list")
+        missing = sorted(expected - set(files.sizes))
         if missing:
-            raise ValueError(f"{missing[0]} is missing")
+            raise ValueError(f"{listed(missing)} is missing")
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A member, piece by piece; AmpnetError at its end when it does not match its hash."""
         with _damage(self.path):
             digest = hashlib.sha256()
-            with _stream(self._tar, self._members[name]) as stream:
-                for block in iter(lambda: stream.read(BLOCK), b""):
-                    digest.update(block)
-                    yield block
+            for block in self._files.pieces(name):
+                digest.update(block)
+                yield block
             if digest.hexdigest() != self.contents.members[name]:
                 raise ValueError(f"{name} does not match {NAME}")
 
@@ -120,14 +140,19 @@ class Bundle:
 
 
 def is_bundle(path: PathLike) -> bool:
-    """Whether `path` is a tar that has a bundle.json, whole or not."""
+    """Whether `path` is a tar that has a bundle.json, whole or not, a compressed tar, or a folder with a bundle.json."""
     file = Path(path)
+    if file.is_dir():
+        return (file / NAME).is_file()
     if not file.is_file():
         return False
     try:
-        with tarfile.open(file, "r:") as tar:
-            return any(member.name == NAME for member in tar)
-    except (tarfile.TarError, EOFError):
+        with open(file, "rb") as stream:
+            if stream.read(2) == GZIP:
+                stream.seek(0)
+                return looks_like_tar(gzip.GzipFile(fileobj=stream).read(HEADER))
+            return any(member.name.rpartition("/")[2] == NAME for member in members(stream))
+    except (ValueError, EOFError, OSError, zlib.error):
         return False
 
 
@@ -137,10 +162,23 @@ def open_bundle(path: PathLike) -> Iterator[Bundle]:
 
     Members are checked against their hashes when they are read.
     """
-    file = require_file(path, "bundle")
+    file = Path(path)
+    if not file.exists():
+        raise MisuseError(f"bundle {file} does not exist")
+    if file.is_dir() and not (file / NAME).is_file():
+        raise MisuseError(f"bundle {file} is a directory without a {NAME}")
+    if not file.is_dir() and not file.is_file():
+        raise MisuseError(f"bundle {file} is no regular file")
     with ExitStack() as stack:
         with _damage(file):
-            bundle = Bundle(file, stack.enter_context(tarfile.open(file, "r:")))
+            if file.is_dir():
+                files = _in_folder(file)
+            else:
+                stream: IO[bytes] = stack.enter_context(open(file, "rb"))
+                if stream.read(2) == GZIP:
+                    stream = stack.enter_context(_unpacked(stream))
+                files = _in_tar(stream)
+            bundle = Bundle(file, files)
         yield bundle
 
 
@@ -148,32 +186,55 @@ def open_bundle(path: PathLike) -> Iterator[Bundle]:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AmpnetError(f"bundle {path} is damaged ({error}); copy it again, or make another") from error
+    except (EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as error:
+        reason = one_line(error, 160)
+        raise AmpnetError(f"bundle {path} is damaged ({reason}); copy it again, or make another") from error
 
 
-def _safe(tar: tarfile.TarFile) -> List[tarfile.TarInfo]:
-    """All members, or ValueError when one is anything but a plain file with a plain name."""
-    members, seen = tar.getmembers(), set()
-    for member in members:
-        if not member.isreg() or member.issparse():
-            raise ValueError(f"{member.name} is no plain file")
-        if member.name in {"", ".", ".."} or set(member.name) & set("/\\:\0"):
-            raise ValueError(f"it names a file outside itself: {member.name}")
-        if member.name in seen:
-            raise ValueError(f"it holds {member.name} twice")
-        seen.add(member.name)
-    return members
+def _in_tar(stream: IO[bytes]) -> _Files:
+    """The files of a tar. Raises ValueError when a member is anything but a plain file with a plain name."""
+    places = plain_names(members(stream), NAME)
+
+    def pieces(name: str) -> Iterator[bytes]:
+        start, size = places[name]
+        for place in range(start, start + size, BLOCK):
+            stream.seek(place)
+            yield stream.read(min(BLOCK, start + size - place))
+
+    return _Files({name: size for name, (_, size) in places.items()}, pieces)
 
 
-def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    stream = tar.extractfile(member)
-    assert stream is not None  # of a plain file there is one
-    return stream
+def _in_folder(folder: Path) -> _Files:
+    """The plain files of a folder; those that are links out of it cannot be read (ValueError)."""
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
+
+    def pieces(name: str) -> Iterator[bytes]:
+        if (folder / name).resolve().parent != folder.resolve():
+            raise ValueError(f"{name} is a link that leads out of it")
+        with open(folder / name, "rb") as stream:
+            yield from iter(lambda: stream.read(BLOCK), b"")
+
+    return _Files(sizes, pieces)
+
+
+@contextmanager
+def _unpacked(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A temporary file of what a gzip file unpacks to. Raises ValueError when that is out of all proportion."""
+    stream.seek(0)
+    with tempfile.TemporaryFile() as plain:
+        try:
+            zipped = gzip.GzipFile(fileobj=stream)
+            for block in iter(lambda: zipped.read(BLOCK), b""):
+                plain.write(block)
+                if plain.tell() > MOST_GROWTH * stream.tell() + SPARE:
+                    raise ValueError("it unpacks to far more than a bundle does")
+        except gzip.BadGzipFile as error:
+            raise ValueError(str(error)) from error
+        yield plain
 
 
 def _parse(path: Path, text: bytes) -> Contents:
-    content = json.loads(text.decode("utf-8"))
+    content = parse_json(text)
     if content.pop("format") != FORMAT:
         raise AmpnetError(
             f"bundle {path} is of another version of ampnet-opt: install the wheel that it holds, and try again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -355,6 +356,99 @@ def test_other_files_are_no_bundles(cpu_bundle: Path, tmp_path: Path) -> None:
         assert not is_bundle(tmp_path / name)
     assert not is_bundle(write_tar(tmp_path / "other.tar", {"README.txt": b"x"}))
     assert not is_bundle(tmp_path) and not is_bundle(tmp_path / "none")
+    (tmp_path / "other.gz").write_bytes(gzip.compress(b"text" * 500))
+    assert not is_bundle(tmp_path / "other.gz")
+
+
+# Unpacked, compressed, packed again
+
+
+def tar_of(folder: Path, path: Path, *options: str) -> Path:
+    """Packed by the system's tar."""
+    subprocess.run(["tar", "-cf", str(path), *options], cwd=folder, check=True)
+    return path
+
+
+@pytest.fixture
+def unpacked(cpu_bundle: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    subprocess.run(["tar", "-xf", str(cpu_bundle), "-C", str(folder)], check=True)
+    (folder / "notes.txt").write_text("of the user")
+    return folder
+
+
+def same_as(cpu_bundle: Path, other: Path) -> None:
+    assert is_bundle(other)
+    with open_bundle(cpu_bundle) as one, open_bundle(other) as two:
+        assert one.contents == two.contents
+        assert all(one.read(name) == two.read(name) for name in one.contents.members)
+        assert len(two.golden().images) == len(DEFAULT_CLASSES)
+
+
+def test_a_bundle_that_was_unpacked_is_read(cpu_bundle: Path, unpacked: Path) -> None:
+    same_as(cpu_bundle, unpacked)
+
+
+def test_a_bundle_that_was_compressed_is_read(cpu_bundle: Path, tmp_path: Path) -> None:
+    for name in ("b.tar.gz", "b.tgz"):
+        (tmp_path / name).write_bytes(gzip.compress(cpu_bundle.read_bytes(), 1))
+        same_as(cpu_bundle, tmp_path / name)
+    (tmp_path / "cut.tgz").write_bytes((tmp_path / "b.tgz").read_bytes()[:50_000])
+    assert is_bundle(tmp_path / "cut.tgz") and "damaged" in damaged(tmp_path / "cut.tgz", tmp_path / "engines")
+
+
+def test_a_bundle_that_was_packed_again_is_read(cpu_bundle: Path, unpacked: Path, tmp_path: Path) -> None:
+    (unpacked / "notes.txt").unlink()
+    for name, place, what in (
+        ("dot", unpacked, ["."]),
+        ("folder", tmp_path, ["unpacked"]),
+        ("reversed", unpacked, sorted((file.name for file in unpacked.iterdir()), reverse=True)),
+        ("pax", unpacked, ["--format=pax", "."]),
+        ("ustar", unpacked, ["--format=ustar", "."]),
+    ):
+        same_as(cpu_bundle, tar_of(place, tmp_path / f"{name}.tar", *what))
+
+
+def test_a_bundle_of_an_earlier_version_with_times_in_pax_headers_is_read(cpu_bundle: Path, unpacked: Path) -> None:
+    (unpacked / "notes.txt").unlink()
+    path = unpacked.parent / "earlier.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for file in sorted(unpacked.iterdir(), key=lambda file: file.name != NAME):
+            tar.add(file, file.name)
+    assert b"mtime=" in path.read_bytes()
+    same_as(cpu_bundle, path)
+
+
+def test_a_changed_file_of_an_unpacked_bundle_is_noticed(unpacked: Path, tmp_path: Path) -> None:
+    with (unpacked / "fp32-unsigned.onnx").open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"changed")
+    with open_bundle(unpacked) as bundle, pytest.raises(
+        AmpnetError, match=r"fp32-unsigned\.onnx does not match bundle\.json"
+    ):
+        bundle.read("fp32-unsigned.onnx")
+
+
+def test_a_link_that_leads_out_of_an_unpacked_bundle_is_not_followed(unpacked: Path, tmp_path: Path) -> None:
+    table = unpacked / TABLE
+    outside = table.rename(tmp_path / "outside.json")
+    table.symlink_to(outside)
+    with open_bundle(unpacked) as bundle, pytest.raises(AmpnetError, match="is a link that leads out of it"):
+        bundle.read(TABLE)
+    (unpacked / NAME).rename(tmp_path / NAME)
+    (unpacked / NAME).symlink_to(tmp_path / NAME)
+    with pytest.raises(AmpnetError, match="is a link that leads out of it"), open_bundle(unpacked):
+        pass
+
+
+def test_faces_that_unpack_to_more_than_a_bundle_has_are_refused() -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("images", "landmarks", "logits"):
+            archive.writestr(f"{name}.npy", bytes(50 << 20))
+    with pytest.raises(ValueError, match="are not those of a bundle"):
+        Golden.from_bytes(stream.getvalue())
 
 
 # What goes wrong on the way
@@ -501,6 +595,12 @@ def test_the_commands_from_checkpoint_to_board(cpu_bundle: Path, built: Path, tm
     code, said = ampnet("build", packed, "-o", tmp_path / "again", "--max-batch", 8)
     assert code == 2 and "holds a finished engine: --max-batch is for bundles of a checkpoint" in said
     assert ampnet("bundle", "--target", "nano")[0] == 2
+    for command in (
+        ["export", cpu_bundle, "-o", tmp_path / "x.onnx"],
+        ["bundle", cpu_bundle, "--target", "cpu", "-o", tmp_path / "y.tar"],
+    ):
+        code, said = ampnet(*command)
+        assert code == 2 and f"is a bundle, not a checkpoint: build its engines with ampnet-opt build {cpu_bundle}" in said
 
 
 def test_pip_installs_the_wheel_without_index_or_build_tools(tmp_path: Path) -> None:

@@ -562,7 +562,7 @@ BAD = [
     ("authors", save(LANDMARKS, np.full((3, 10), np.nan)), "train_00001.jpg has not five finite points"),
     ("authors", save(LANDMARKS, {"train_00001.jpg": [1, 2]}), "train_00001.jpg has not five finite points"),
     ("authors", save(LANDMARKS, {"train_00001.jpg": "points"}), "train_00001.jpg has not five finite points"),
-    ("authors", save(LANDMARKS, {1: POINTS}), "does not hold pairs of a picture's name and its five points"),
+    ("authors", save(LANDMARKS, {1: POINTS}), "cannot be read as a .npy file: one of its keys is no text"),
     ("fer2013", remove("fer2013.csv"), "holds no FER-2013: there is no fer2013.csv"),
     ("fer2013", replace_line("fer2013.csv", "pixels", "pixel"), "fer2013.csv has no column pixels"),
     ("fer2013", replace_line("fer2013.csv", "\n2,", "\n7,"), "line 4: emotion is '7', allowed is 0 to 6"),

@@ -64,7 +64,7 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
         )
         text = json.dumps({"format": FORMAT, **asdict(contents)}, indent=2) + "\n"
         (pack.folder / NAME).write_text(text, encoding="utf-8")
-        with tarfile.open(temporary, "w") as tar:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
             # The table of contents first: a copy that was cut off is still known as a bundle.
             for member in [NAME, README, *(name for name in members if name != README)]:
                 tar.add(pack.folder / member, member, filter=_anonymous)
@@ -75,6 +75,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mode = 0o644
+    member.mtime = int(member.mtime)  # a fraction of a second would need a pax header
     return member
 
 

@@ -73,7 +73,10 @@ def _label(file: Path) -> str:
     value = load_npy(file, "annotation")
     if value.size != 1:
         raise MisuseError(f"annotation {file} has the shape {list(value.shape)}; one label is needed")
-    text = str(value.reshape(()).item())
+    label = value.reshape(()).item()
+    if not isinstance(label, (str, int, float)):
+        raise MisuseError(f"annotation {file} holds no label")
+    text = str(label)
     return CLASSES[whole_number(text.removesuffix(".0"), range(len(CLASSES)), "the label", str(file))]
 
 

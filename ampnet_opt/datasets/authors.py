@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ampnet_opt.datasets.disk import first_file, refuse_missing
-from ampnet_opt.datasets.npy import load_npy
+from ampnet_opt.datasets.npy import few_numbers, load_npy
 from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
 from ampnet_opt.errors import MisuseError
@@ -113,7 +113,7 @@ def _pairs(content: np.ndarray, file: Path) -> list[tuple[str, Any]]:
 
 def _five(row: Any, name: str, file: Path) -> np.ndarray:
     try:
-        points = np.asarray(row, np.float64)
+        points = np.asarray(row if isinstance(row, np.ndarray) else few_numbers(row), np.float64)
     except (TypeError, ValueError):
         points = np.empty(0)
     if points.shape not in {(5, 2), (10,)} or not (np.abs(points) <= FARTHEST).all():  # false of NaN as well
