@@ -16,7 +16,7 @@ from ampnet_opt import __version__
 from ampnet_opt.cli_accuracy import compare, report, sensitivity
 from ampnet_opt.cli_benchmark import benchmark
 from ampnet_opt.cli_bundle import build_from, bundle, conversion
-from ampnet_opt.cli_engines import inspect, say_layers
+from ampnet_opt.cli_engines import inspect, say_engine
 from ampnet_opt.cli_faces import prepare, train
 from ampnet_opt.commands import Commands, verbose_first
 from ampnet_opt.errors import AmpnetError, MisuseError
@@ -186,7 +186,6 @@ def build(
         build_from(context, checkpoint, output, precisions, backend, force, **machine)
         return
     from ampnet_opt.doctor import default_backend
-    from ampnet_opt.files import size_on_disk
     from ampnet_opt.runtime.engine import BACKENDS
 
     if not precisions:
@@ -206,10 +205,8 @@ def build(
     options = replace(options, batch=batch, compute_capabilities=gpus, builder=builder)
     with steps() as step:
         engines = build_engines(loaded, options, output, step, force)
-    for engine in engines:
-        note = "" if loaded.trained else " (untrained weights)"
-        say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
-        say_layers(engine)
+    for engine, not_run in engines.items():
+        say_engine(engine, not_run)
 
 
 @app.command()

@@ -187,10 +187,8 @@ def build_from(
     late = given(context) & DECIDED
     if late:
         raise MisuseError(f"a bundle is calibrated and exported already: {_flags(context, late)} is for ampnet-opt bundle")
-    from ampnet_opt.cli_engines import say_layers
-    from ampnet_opt.files import size_on_disk
+    from ampnet_opt.cli_engines import say_engine
     from ampnet_opt.runtime.bundle import open_bundle
-    from ampnet_opt.runtime.sidecar import parse_sidecar
     from ampnet_opt.runtime.unbundle import build_bundle
 
     with open_bundle(path) as opened:
@@ -200,12 +198,8 @@ def build_from(
 
     with steps() as step:
         engines = build_bundle(path, output, step, precisions, backend, force=force, **machine)
-    for engine, reason in engines.items():
-        note = "" if parse_sidecar(engine).trained else " (untrained weights)"
-        say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
-        say_layers(engine)
-        if reason:
-            remark(f"{engine} was not run: {reason}")
+    for engine, not_run in engines.items():
+        say_engine(engine, not_run)
 
 
 def is_unpacked(folder: Path) -> bool:

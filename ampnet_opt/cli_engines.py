@@ -41,17 +41,34 @@ def inspect(
         raise AmpnetError(f"engine {engine} is not as it was built: {', '.join(changed)}")
 
 
-def say_layers(engine: Path) -> None:
-    """After a build: which layers a search kept in floating point, what the layers are computed in, and a warning for each
-    that is not as the graph asks.
-    """
-    from ampnet_opt.inspection import choice, warnings
-    from ampnet_opt.runtime.layers import sentence
+def say_engine(engine: Path, not_run: str) -> None:
+    """What `build` says of an engine that it made. not_run: why it was not compared with its graph, or ""."""
+    from ampnet_opt.files import size_on_disk
     from ampnet_opt.runtime.sidecar import parse_sidecar
+
+    note = "" if parse_sidecar(engine).trained else " (untrained weights)"
+    say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
+    _say_layers(engine)
+    if not_run:
+        remark(f"{engine} was not run here, nor compared with its graph: {not_run}")
+
+
+def _say_layers(engine: Path) -> None:
+    """After a build: what INT8 does to the answers, which layers a search kept in floating point, what the layers are
+    computed in, and a warning for each that is not as the graph asks.
+    """
+    from ampnet_opt.inspection import choice, measured, warnings
+    from ampnet_opt.runtime.accuracy import doubts
+    from ampnet_opt.runtime.layers import sentence
+    from ampnet_opt.runtime.sidecar import accuracies, parse_sidecar
 
     sidecar = parse_sidecar(engine)
     if sidecar.mixed_precision is not None:
         say(f"{engine}: {choice(sidecar.mixed_precision)}")
+    if sidecar.accuracy:
+        say(f"{engine}: {measured(sidecar)}")
+        for doubt in doubts(accuracies(sidecar), sidecar.trained):
+            remark(f"warning: {doubt}")
     record = sidecar.layers
     if record is None:
         return

@@ -141,6 +141,9 @@ def train(
         f"{'' if qat is None else 'in INT8 '}top-1 {kept['top1']:.1%}, macro-F1 {kept['macro_f1']:.3f}"
     )
     if qat is not None:
+        from ampnet_opt.training.qat import give_scales
+
+        give_scales(outputs.scales, output)
         say(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ampnet_opt.runtime.engine import ROWS
 from ampnet_opt.runtime.layers import sentence
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar, rebuild_command
+from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar, accuracies, rebuild_command
 from ampnet_opt.text import count
 
 
@@ -32,6 +32,13 @@ def choice(record: Dict[str, Any]) -> str:
         f"{which}: top-1 {record['top1']:.1%} (float: {record['float_top1']:.1%}), same top-1 {record['agreement']:.1%}"
         f"{sqnr}, on {count(record['held_out_faces'], 'held-out face')}"
     )
+
+
+def measured(sidecar: Sidecar) -> str:
+    """How far INT8's answers are from the float network's, on each kind of faces."""
+    found = accuracies(sidecar)
+    where = "" if all(accuracy.engine for accuracy in found) else " (its graph in ONNX Runtime)"
+    return f"beside the float network{where}: {'; '.join(map(str, found))}"
 
 
 def tensors(sidecar: Sidecar) -> List[Dict[str, Any]]:
@@ -70,6 +77,7 @@ def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -
         ("built", f"{sidecar.built} in {sidecar.build_seconds} s by ampnet-opt {sidecar.ampnet_opt_version}"),
         *((name, f"{_bytes(file['bytes'])}, {file['state']}, SHA-256 {file['sha256']}") for name, file in files.items()),
         ("layers", "of this engine nothing was kept" if sidecar.layers is None else sentence(sidecar.layers)),
+        *([("accuracy", measured(sidecar))] if sidecar.accuracy else []),
         *([] if sidecar.mixed_precision is None else [("choice", choice(sidecar.mixed_precision))]),
         ("build again", rebuild_command(sidecar)),
     ]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import PathLike, write_json
+from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.files import PathLike, write_text
 from ampnet_opt.json_files import read_json
 from ampnet_opt.runtime.typed import require_types
 from ampnet_opt.text import one_line
 
 FORMAT = "ampnet-opt-calibration/1"
 LARGEST = 127
+SMALLEST, HIGHEST = 2.0**-14, float(np.finfo(np.float16).max)  # of scales: what float16 holds with all digits
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class CalibrationTable:
     """scales: tensor -> scale (a real value is scale * INT8). method: of ranges.METHODS. faces: how many were seen.
 
     data_fingerprint: of those faces (`faces.fingerprint`). graph_sha256: of the float graph they ran through.
+    checkpoint_sha256: of the checkpoint that the scales are for; "" in tables from before that was recorded.
     """
 
     method: str
@@ -30,14 +33,28 @@ class CalibrationTable:
     data_fingerprint: str
     graph_sha256: str
     scales: Mapping[str, float]
+    checkpoint_sha256: str = ""
 
     def write(self, path: PathLike) -> None:
-        write_json(path, {"format": FORMAT, **asdict(self)})
+        write_text(path, self.to_json())
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+    def require_for(self, checkpoint_sha256: str, graph_sha256: str) -> None:
+        """MisuseError when the scales were measured on another checkpoint than this one, or on another graph."""
+        known = self.checkpoint_sha256
+        if (known or self.graph_sha256) != (checkpoint_sha256 if known else graph_sha256):
+            raise MisuseError(
+                "the scales (--scales) are of another checkpoint: take the calibration table that belongs to this one, or "
+                "leave out --scales to calibrate it"
+            )
 
 
 def read_table(path: PathLike) -> CalibrationTable:
-    """Raises MisuseError when there is no such file, AmpnetError when it is no calibration table, or holds a scale that is
-    not a finite number over 0."""
+    """Raises MisuseError when there is no such file, AmpnetError when it is no calibration table, or holds a scale that
+    `scale_of` never gives.
+    """
     file = Path(path)
     try:
         content = read_json(file, "calibration table")
@@ -45,11 +62,11 @@ def read_table(path: PathLike) -> CalibrationTable:
             raise AmpnetError(f"{file} is a calibration table of another format than {FORMAT}")
         table = CalibrationTable(**content)
         require_types(table, CalibrationTable)
-        good = all(np.isfinite(scale) and scale > 0 for scale in table.scales.values())
+        good = all(SMALLEST <= scale <= HIGHEST for scale in table.scales.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AmpnetError(f"{file} is not a calibration table: {one_line(error, 120)}") from error
     if not good:
-        raise AmpnetError(f"{file} holds a scale that is not a finite number over 0")
+        raise AmpnetError(f"{file} holds a scale that is not a number from {SMALLEST:.2g} to {HIGHEST:g}: calibrate again")
     return table
 
 
@@ -59,8 +76,8 @@ def scale_of(amax: float) -> float:
     At least 2**-14, the smallest normal float16: a tensor of zeros has no range, but its scale must be over 0. Raises
     AmpnetError for a range whose scale float16 does not hold.
     """
-    exact = max(amax / LARGEST, 2.0**-14)
-    if not exact <= np.finfo(np.float16).max:
+    exact = max(amax / LARGEST, SMALLEST)
+    if not exact <= HIGHEST:
         raise AmpnetError(
             f"activations of up to {amax:.3g} are too large for INT8 scales; are the checkpoint's weights right?"
         )

@@ -16,6 +16,7 @@ import onnx
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.checkpoint import Checkpoint
+from ampnet_opt.convert.check import require_representable
 from ampnet_opt.convert.cpu import cpu_graph
 from ampnet_opt.convert.expected import expected_layers
 from ampnet_opt.convert.export import ImageInput, random_faces
@@ -23,24 +24,25 @@ from ampnet_opt.convert.half import to_half
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
 from ampnet_opt.convert.tensorrt import float_weights
-from ampnet_opt.convert.verify import verify
+from ampnet_opt.convert.verify import float_proof, proof_of
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import Face, fingerprint
-from ampnet_opt.files import PathLike, new_directory, require_new
+from ampnet_opt.faces import Face, fingerprint, spread
+from ampnet_opt.files import PathLike, require_new
 from ampnet_opt.labels import label_indices
 from ampnet_opt.runtime.build import (
-    TABLE,
     TYPED,
     UNSIGNED,
     WEAK,
+    Machine,
     Origin,
     Prepared,
+    build_engine,
     engine_name,
     form_for,
     require_possible,
-    write_engine,
 )
 from ampnet_opt.runtime.builder_options import BuilderOptions
+from ampnet_opt.runtime.golden import Proof
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
 from ampnet_opt.sensitivity.mixed import Mixed, choose
@@ -49,7 +51,7 @@ from ampnet_opt.sensitivity.search import Budget
 Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 BATCH = 16
-VERIFYING_FACES = 8
+RANGING_FACES = 8
 HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 # Says what is being done: `step("exporting", total)` opens a step of `total` units (0: unknown); the function that it
 # gives is called with the units done.
@@ -91,13 +93,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the engines of a checkpoint are made from. ranges: of the float tensors, for FP16 that is written into a graph.
+    """What the engines of a checkpoint are made from.
 
-    The rest is for int8: its scales, and the layers that stay in floating point.
+    proof: of `float_proof`. ranges: of the float tensors, for FP16 that is written into a graph. The rest is for int8: its
+    scales, and the layers that stay in floating point.
     """
 
     source: Source
     origin: Origin
+    proof: Proof
     ranges: dict[str, float]
     int8: Int8 | None
     mixed: Mixed | None
@@ -115,6 +119,7 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
     """Export a checkpoint, calibrate it and choose its layers, as far as `options` ask for it. forms: of `prepared`."""
     with step("exporting the graph", 0):
         source = source_of(checkpoint, options.image_input)
+        proof = float_proof(source, options.faces)
     int8, mixed = None, None
     if "int8" in options.precisions:
         int8 = _int8(source, options, step)
@@ -124,52 +129,55 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         list(checkpoint.classes), source.image_input, radius, checkpoint.trained, checkpoint.sha256, source.sha256
     )
     ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
-    return Recipe(source, origin, ranges, int8, mixed)
+    return Recipe(source, origin, proof, ranges, int8, mixed)
 
 
 def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
-    """`recipe.model(precision)` in the form (of runtime.build) that a backend takes."""
+    """`recipe.model(precision)` in the form (of runtime.build) that a backend takes.
+
+    Raises AmpnetError when a scale of int8 is nothing that the backend reads.
+    """
     if form == UNSIGNED:
         model = cpu_graph(model, precision)
     kept, expected = None, expected_layers(model, precision)
-    if form == UNSIGNED:
-        graph = model.SerializeToString()
-    elif form == WEAK:
-        graph = float_weights(model).SerializeToString()
-    else:
-        if precision in HALF:
-            model, kept = to_half(model, recipe.ranges)
-        graph = model.SerializeToString()
-    record = None if precision != "int8" or recipe.mixed is None else recipe.mixed.record
-    return Prepared(precision, graph, record, kept, expected)
+    if form == WEAK:
+        model = float_weights(model)
+    elif form == TYPED and precision in HALF:
+        model, kept = to_half(model, recipe.ranges)
+    if precision != "int8":
+        return Prepared(precision, model.SerializeToString(), None, kept, expected)
+    assert recipe.int8 is not None
+    require_representable(model)
+    record = None if recipe.mixed is None else recipe.mixed.record
+    table = recipe.int8.table.to_json().encode()
+    return Prepared(precision, model.SerializeToString(), record, kept, expected, table)
 
 
-def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> list[Path]:
-    """Build an engine per precision in `output`, each a directory named backend-precision; returns their paths.
+def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> dict[Path, str]:
+    """Build an engine per precision in `output`, each a directory named backend-precision; returns, for each, why it was
+    not run here, or "".
 
-    Raises MisuseError when one stands there already and `force` is not given, or int8 is asked for without faces;
-    AmpnetError when a step fails. An engine appears whole or not at all.
+    Raises MisuseError when one stands there already and `force` is not given, int8 is asked for without faces, or its table
+    is of another checkpoint; AmpnetError when a step fails. An engine appears whole or not at all.
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
     require_consistent(options)
     require_possible(options.backend, options.precisions, options.builder, options.batch)
     started, form = time.monotonic(), form_for(options.backend, options.builder)
     recipe = recipe_of(checkpoint, options, [form], step)
+    machine = Machine(options.backend, options.batch, options.compute_capabilities, options.builder)
     shared_seconds = time.monotonic() - started
 
+    built = {}
     for precision, target in targets.items():
         started = time.monotonic()
-        with step(f"building {target.name}", 1) as progress, new_directory(target, force) as directory:
+        with step(f"building {target.name}", 1) as progress:
             model = recipe.model(precision)
+            proof = proof_of(recipe.proof, model, precision)
             ready = prepared(recipe, model, precision, form)
-            if recipe.int8 is not None and precision == "int8":
-                recipe.int8.table.write(directory / TABLE)
             seconds = shared_seconds + time.monotonic() - started
-            machine = (options.batch, progress, options.compute_capabilities, options.builder)
-            write_engine(directory, options.backend, recipe.origin, ready, *machine, seconds)
-            if options.backend == "cpu":
-                verify(directory, model, recipe.source.graph, *_verifying_inputs(recipe.source, options))
-    return list(targets.values())
+            built[target] = build_engine(target, machine, recipe.origin, ready, proof, progress, seconds, force)
+    return built
 
 
 def require_consistent(options: Options) -> None:
@@ -180,19 +188,14 @@ def require_consistent(options: Options) -> None:
         raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
 
 
-def _verifying_inputs(source: Source, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    if not options.faces:
-        return random_faces(VERIFYING_FACES, source.image_input)
-    return source.batches(options.faces[:VERIFYING_FACES], VERIFYING_FACES)[0]
-
-
 def _int8(source: Source, options: Options, step: Steps) -> Int8:
     if options.table is None:
         with step(f"calibrating ({options.method})", len(options.faces)) as progress:
             return calibrate(source, options.faces, options.method, progress)
+    options.table.require_for(source.checkpoint_sha256, source.sha256)
     missing = [name for name in source.placement.tensors if name not in options.table.scales]
     if missing:
-        raise MisuseError(f"the calibration table has no scale for {missing[0]}: it is of another network or --input")
+        raise MisuseError(f"the scales (--scales) lack {missing[0]}: they are of another --input; leave out --scales")
     return Int8(options.table, None)
 
 
@@ -223,5 +226,5 @@ def _ranking(source: Source, int8: Int8, checkpoint: Checkpoint, options: Option
 
 def _ranges(source: Source, options: Options) -> dict[str, float]:
     """`float_ranges` on a few faces, or on noise when there are none."""
-    few = options.faces[:VERIFYING_FACES]
+    few = spread(options.faces, RANGING_FACES)
     return float_ranges(source.graph, source.batches(few, 1) if few else [random_faces(1, source.image_input)])

@@ -6,20 +6,15 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
 from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
 from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert.build import Options, Recipe, Steps, prepared, recipe_of, require_consistent
 from ampnet_opt.files import PathLike, require_new
 from ampnet_opt.onnx_session import graph_logits
+from ampnet_opt.runtime.accuracy import require_close
 from ampnet_opt.runtime.build import TABLE, TYPED
 from ampnet_opt.runtime.bundle import GOLDEN, Part
-from ampnet_opt.runtime.engine import prepare
-from ampnet_opt.runtime.golden import Golden
-from ampnet_opt.synthetic import face
-from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
 
 def bundle_checkpoint(
@@ -43,32 +38,30 @@ def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, pat
     recipe: made for the target's forms, and for int8 if that is among the precisions.
     """
     with new_bundle(path, target) as pack:
-        golden = _golden(recipe)
-        (pack.folder / GOLDEN).write_bytes(golden.to_bytes())
+        # The user's own faces do not leave the house: the golden ones are drawn.
+        (pack.folder / GOLDEN).write_bytes(recipe.proof.drawn().golden.to_bytes())
         if recipe.int8 is not None:
             recipe.int8.table.write(pack.folder / TABLE)
         pack.origin, pack.parts = recipe.origin, []
         stored: dict[bytes, str] = {}
         for precision in precisions:
             with step(f"preparing {precision}", 0):
-                pack.parts.append(_part(recipe, precision, target, golden, pack.folder, stored))
+                pack.parts.append(_part(recipe, precision, target, pack.folder, stored))
     return path
 
 
-def _golden(recipe: Recipe) -> Golden:
-    """Drawn faces: a bundle leaves the house, and the user's own do not."""
-    images, landmarks = zip(*(face(0, label) for label in DEFAULT_CLASSES), strict=True)
-    inputs = prepare(np.stack(images), np.stack(landmarks), recipe.source.image_input)
-    return Golden(*inputs, graph_logits(recipe.source.graph, [inputs]))
-
-
-def _part(recipe: Recipe, precision: str, target: Target, golden: Golden, folder: Path, stored: dict[bytes, str]) -> Part:
+def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: dict[bytes, str]) -> Part:
     """Write the graphs of a precision, one for each form that the target's versions take.
 
     stored: digest -> member of the graphs that were written; those of two forms, or of fp32 and fp16, may be the same.
     """
     model = recipe.model(precision)
-    error = golden.error(graph_logits(model, [(golden.images, golden.landmarks)])) if precision == "int8" else 0.0
+    error, accuracy = 0.0, []
+    if precision == "int8":
+        golden, drawn = recipe.proof.golden, recipe.proof.drawn().golden
+        logits = graph_logits(model, [(golden.images, golden.landmarks)])
+        error, accuracy = drawn.error(logits[: len(drawn.logits)]), recipe.proof.measure(logits, engine=False)
+        require_close(accuracy, recipe.origin.trained)
     graphs, kept, record = {}, None, None
     expected: dict[str, list[str]] = {}
     for form in target.forms:
@@ -79,4 +72,4 @@ def _part(recipe: Recipe, precision: str, target: Target, golden: Golden, folder
             (folder / stored[digest]).write_bytes(ready.graph)
         graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
         kept = ready.float32_layers if form == TYPED else kept
-    return Part(precision, graphs, error, kept, record, expected)
+    return Part(precision, graphs, error, kept, record, expected, accuracy)

@@ -8,8 +8,11 @@ import numpy as np
 import onnx
 
 from ampnet_opt.convert.graph import GraphIndex, attribute
+from ampnet_opt.errors import AmpnetError
+from ampnet_opt.text import listed
 
 PRODUCTS = {"Conv", "Gemm"}
+HALF_ERROR = 1e-3  # of a scale in float16: one of our scales is a float16, or far from every normal one
 
 
 def violations(model: onnx.ModelProto) -> list[str]:
@@ -22,9 +25,8 @@ def symmetric(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
     """Zero point 0, scale a finite number over 0; per tensor for activations, per output channel (axis 0) for weights."""
     if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
         return
+    yield from representable(node, index)
     scale = index.array(node.input[1])
-    if not (np.isfinite(scale) & (scale > 0)).all():
-        yield f"{node.name} has a scale that is no finite number over 0"
     if len(node.input) == 3 and index.array(node.input[2]).any():
         yield f"{node.name} has a zero point that is not 0"
     stored = index.constants.get(node.input[0])
@@ -32,6 +34,33 @@ def symmetric(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
         yield f"{node.name} has {scale.size} scales for an activation"
     if stored is not None and (scale.shape != tuple(stored.dims[:1]) or attribute(node, "axis", 1) != 0):
         yield f"{node.name} has no scale for each output channel"
+
+
+def representable(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
+    """Every scale is finite, over 0 and normal in its own type, float32 or float16: parsers refuse 0, and less than normal
+    loses digits. Holds in every form of a graph."""
+    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+        return
+    scale = index.array(node.input[1])
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        yield f"{node.name} has a scale that is no finite number over 0"
+    elif scale.min() < np.finfo(scale.dtype).tiny:
+        yield f"{node.name} has a scale of {scale.min():.2g}, which {scale.dtype} does not hold with all digits"
+
+
+def require_representable(model: onnx.ModelProto) -> None:
+    """AmpnetError when a Q/DQ graph, in any form, has a scale that a backend would refuse or misread."""
+    index = GraphIndex(model.graph)
+    found = [sentence for node in model.graph.node for sentence in representable(node, index)]
+    if found:
+        raise AmpnetError(f"the INT8 graph cannot be built: {listed(found, 1)}; take --fp16, or calibrate again")
+
+
+def is_half_scale(scale: np.ndarray) -> bool:
+    """Whether float16 holds every one of the scales, as a normal number."""
+    with np.errstate(over="ignore"):
+        half = scale.astype(np.float16).astype(np.float32)
+    return bool((scale >= np.finfo(np.float16).tiny).all() and (abs(half - scale) <= HALF_ERROR * scale).all())
 
 
 def both_inputs(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:

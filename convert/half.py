@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
+from ampnet_opt.convert.check import is_half_scale
 from ampnet_opt.convert.graph import GraphIndex, replace_nodes
 from ampnet_opt.runtime.sidecar import INPUTS
 
@@ -57,7 +58,8 @@ def _float32_nodes(graph: onnx.GraphProto, floats: set[str], ranges: Mapping[str
         touched = [name for name in [*node.input, *node.output] if name in floats]
         on_landmarks = node.output[0] in from_landmarks and node.output[0] not in from_image
         too_large = any(ranges.get(name, 0.0) > LARGEST for name in touched)
-        unfit = any(name in index.constants and not _fits(index.array(name)) for name in touched)
+        fits = is_half_scale if node.op_type in {"QuantizeLinear", "DequantizeLinear"} else _fits
+        unfit = any(name in index.constants and not fits(index.array(name)) for name in touched)
         if on_landmarks or too_large or unfit:
             kept.append(node.name)
     # A weight is dequantised in the precision of the layer that reads it, and the layer in that of its weight's scale.

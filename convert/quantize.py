@@ -10,8 +10,12 @@ from onnx import helper
 
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.convert.placement import Placement
+from ampnet_opt.errors import AmpnetError
 
-SMALLEST_SCALE = 1e-12
+SMALLEST_SCALE = 1e-12  # in float32
+SMALLEST_HALF = 2.0**-14  # the smallest normal float16: below it digits are lost, and in the end all of them
+# What tiny channels may lose to a scale that is normal in float16, of the squared error of rounding the layer's weights.
+TOLERATED = 0.1
 LEVELS = 127  # -127..127, so that a range and its negative have the same scale
 
 
@@ -24,7 +28,8 @@ def quantize(
     """A copy of `model` with a Q/DQ pair behind every placed tensor and INT8 weights before every placed layer.
 
     scales: scale (float32, over 0) of every placed tensor. Weights are stored as INT8 with a DequantizeLinear, one scale
-    per output channel (axis 0): amax / 127. corrections: what is added to the bias of placed layers, float32 [outputs].
+    per output channel (axis 0), as of `quantize_weight`. corrections: what is added to the bias of placed layers, float32
+    [outputs]. Raises AmpnetError for a weight that is not finite.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -52,17 +57,38 @@ def quantize(
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """INT8 values and float32 scales [outputs] of a float weight [outputs, ...].
 
-    scale = amax of the channel / 127, rounded up to what float16 holds, so that FP16 and FP32 graphs are the same
-    network; where that would lose over a thousandth (scales under 6e-5) it stays as it is.
+    scale = amax of the channel / 127, rounded up to a normal float16, so that FP16 and FP32 graphs are the same network.
+    Channels of zeros or tiny weights take the smallest normal float16. Where that would add more than a tenth to the
+    layer's squared error, because all its weights are small, every channel keeps its float32 scale, at least 1e-12.
+    Raises ValueError for weights that are not finite.
     """
     amax = np.abs(weight).reshape(len(weight), -1).max(1)
-    # A channel of zeros has no range; any scale gives zeros back, but it must be over 0.
+    if not np.isfinite(amax).all():
+        raise ValueError("a weight is NaN or infinite")
     exact = np.maximum(amax / LEVELS, SMALLEST_SCALE).astype(np.float32)
-    half = exact.astype(np.float16)
+    half = _normal_half(exact)
+    values = _steps(weight, half)
+    tiny = exact < SMALLEST_HALF
+    lost = np.square(values[tiny] * _column(half[tiny], weight) - weight[tiny], dtype=np.float64).sum()
+    # Rounding to steps of s has the mean squared error s^2 / 12.
+    rounding = np.square(exact, dtype=np.float64).sum() * weight[0].size / 12
+    return (values, half) if lost <= TOLERATED * rounding else (_steps(weight, exact), exact)
+
+
+def _normal_half(exact: np.ndarray) -> np.ndarray:
+    """Each number, or the next larger one that is a normal float16; a number beyond the largest float16 stays."""
+    with np.errstate(over="ignore"):
+        half = np.maximum(exact, SMALLEST_HALF).astype(np.float16)
     half = np.where(half.astype(np.float32) < exact, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
-    scale = np.where(half <= exact * 1.001, half, exact)
-    steps = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
-    return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
+    return np.where(np.isfinite(half), half, exact)
+
+
+def _steps(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(weight / _column(scale, weight)), -LEVELS, LEVELS).astype(np.int8)
+
+
+def _column(scale: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _pair(graph: onnx.GraphProto, index: GraphIndex, tensor: str, scale: float) -> list[onnx.NodeProto]:
@@ -80,7 +106,10 @@ def _pair(graph: onnx.GraphProto, index: GraphIndex, tensor: str, scale: float) 
 def _weight(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProto) -> onnx.NodeProto:
     """The DQ node of a layer's weight, which is stored as INT8; the layer is moved to it."""
     name = node.input[1]
-    values, scale = quantize_weight(index.array(name))
+    try:
+        values, scale = quantize_weight(index.array(name))
+    except ValueError as error:
+        raise AmpnetError(f"layer {node.name} cannot be quantised: {error}; are the checkpoint's weights right?") from error
     stored = add_constant(graph, f"{name}_quantized", values)
     inputs = [stored, add_constant(graph, f"{name}_scale", scale)]  # no zero point means zero
     node.input[1] = f"{name}_dequantized"

@@ -12,6 +12,7 @@ import onnx
 
 from ampnet_opt.calibration.cache import arrays, histograms
 from ampnet_opt.calibration.collect import Progress, collect
+from ampnet_opt.calibration.pictures import doubts
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
 from ampnet_opt.checkpoint import Checkpoint
@@ -29,12 +30,14 @@ CORRECTING_FACES = 64  # means over all positions settle long before ranges do
 
 @dataclass(frozen=True)
 class Source:
-    """graph: float, with the image input `image_input`; sha256: of its bytes. placement: of Q/DQ pairs, all layers INT8."""
+    """graph: float, with the image input `image_input`; sha256: of its bytes. placement: of Q/DQ pairs, all layers INT8.
+    checkpoint_sha256: of the file that it was exported from."""
 
     graph: onnx.ModelProto
     sha256: str
     image_input: ImageInput
     placement: Placement
+    checkpoint_sha256: str
 
     def batches(self, faces: Sequence[Face], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(image, landmarks) of the faces, `size` at a time, as the graph takes them."""
@@ -63,14 +66,18 @@ def float_ranges(graph: onnx.ModelProto, batches: Iterable[tuple[np.ndarray, np.
 def source_of(checkpoint: Checkpoint, image_input: ImageInput) -> Source:
     """Export a checkpoint; errors as of `export`."""
     graph = export(checkpoint, image_input)
-    return Source(graph, sha256(graph.SerializeToString(deterministic=True)).hexdigest(), image_input, place(graph))
+    digest = sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+    return Source(graph, digest, image_input, place(graph), checkpoint.sha256)
 
 
 def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Progress = lambda done: None) -> Int8:
     """Scales of every placed tensor, and corrections of every layer. method: of `METHODS`. progress: faces seen.
 
-    What this graph has shown of these faces before comes from the cache.
+    What this graph has shown of these faces before comes from the cache. Faces that INT8 cannot learn its ranges from are
+    warned of.
     """
+    for doubt in doubts(faces):
+        log.warning("%s", doubt)
 
     def load(left: Sequence[Face]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (prepare(images, points, source.image_input) for images, points in load_batches(left, 1))
@@ -85,4 +92,5 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         source.placement.layers,
         lambda: bias_corrections(source.graph, source.placement, scales, load(few)),
     )
-    return Int8(CalibrationTable(method, len(faces), data, source.sha256, scales), corrections)
+    table = CalibrationTable(method, len(faces), data, source.sha256, scales, source.checkpoint_sha256)
+    return Int8(table, corrections)

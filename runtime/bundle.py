@@ -18,9 +18,10 @@ from typing import IO, Any, Callable, Dict, Iterator, List, Optional
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike
 from ampnet_opt.json_files import parse_json
+from ampnet_opt.runtime.accuracy import Accuracy
 from ampnet_opt.runtime.build import TABLE, TYPED, Origin, Prepared
 from ampnet_opt.runtime.engine import BACKENDS
-from ampnet_opt.runtime.golden import Golden
+from ampnet_opt.runtime.golden import Golden, Proof
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import PRECISIONS
 from ampnet_opt.runtime.tar import BLOCK as HEADER
@@ -43,7 +44,7 @@ class Part:
     """One engine that can be built from a bundle. graphs: form (of runtime.build) -> member.
 
     graph_error: of the graph on the golden faces, as of `Golden.error`. float32_layers: of the typed graph, as of
-    `Prepared`. mixed_precision: as of `Sidecar`.
+    `Prepared`. mixed_precision: as of `Sidecar`. accuracy: of the graph of int8, as of `Proof`.
     """
 
     precision: str
@@ -52,6 +53,7 @@ class Part:
     float32_layers: Optional[List[str]] = None
     mixed_precision: Optional[Dict[str, Any]] = None
     expected: Dict[str, List[str]] = field(default_factory=dict)
+    accuracy: List[Accuracy] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,11 @@ class Bundle:
         graph = self.read(part.graphs[form])
         # Without FP16 written into the graph, its engine keeps nothing out of it.
         kept = part.float32_layers if form == TYPED else None
-        return Prepared(part.precision, graph, part.mixed_precision, kept, part.expected)
+        table = self.read(TABLE) if part.precision == "int8" else None
+        return Prepared(part.precision, graph, part.mixed_precision, kept, part.expected, table)
+
+    def proof(self, part: Part) -> Proof:
+        return Proof(self.golden(), part.graph_error, part.accuracy)
 
     def golden(self) -> Golden:
         with _damage(self.path):
@@ -242,7 +248,7 @@ def _parse(path: Path, text: bytes) -> Contents:
     if content.get("origin") is not None:
         content["origin"] = Origin(**content["origin"])
     if content.get("parts") is not None:
-        content["parts"] = [Part(**part) for part in content["parts"]]
+        content["parts"] = [_part(part) for part in content["parts"]]
     contents = Contents(**content)
     require_types(contents, Contents)
     for part in contents.parts or []:
@@ -264,3 +270,7 @@ def _parse(path: Path, text: bytes) -> Contents:
     if unknown:
         raise ValueError(f"{unknown[0]} is missing")
     return contents
+
+
+def _part(content: Dict[str, Any]) -> Part:
+    return Part(**{**content, "accuracy": [Accuracy(**found) for found in content.get("accuracy", [])]})

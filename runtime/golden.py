@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
 import numpy as np
 
 from ampnet_opt.arrays import read_header, read_numbers
 from ampnet_opt.errors import AmpnetError
+from ampnet_opt.runtime.accuracy import CALIBRATION, DRAWN, Accuracy, measure
 from ampnet_opt.runtime.engine import Engine
 
 # Twice the graph's own error, and what rounding to half precision costs: above it the backend computes something else.
@@ -72,14 +73,47 @@ def _arrays(data: bytes) -> Dict[str, np.ndarray]:
         raise ValueError(str(error)) from error
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What an engine has to answer.
+
+    golden: faces with the float network's logits, the last `calibration` of which are of the calibration, the others drawn.
+    graph_error: as of `Golden.error`, of the graph that the engine is built from. accuracy: of int8, what was measured of
+    that graph.
+    """
+
+    golden: Golden
+    graph_error: float = 0.0
+    accuracy: Sequence[Accuracy] = ()
+    calibration: int = 0
+
+    def measure(self, logits: np.ndarray, engine: bool) -> List[Accuracy]:
+        """How far logits float32 [N, classes] of the golden faces are from the float network's, by kind of face."""
+        drawn = len(self.golden.logits) - self.calibration
+        kinds = {DRAWN: slice(0, drawn), CALIBRATION: slice(drawn, None)}
+        pairs = ((on, logits[rows], self.golden.logits[rows]) for on, rows in kinds.items())
+        return [measure(on, got, wanted, engine) for on, got, wanted in pairs if len(wanted) > 1]
+
+    def explained(self, logits: np.ndarray) -> Proof:
+        """The same for engines of an INT8 graph that has these logits, float32 [N, classes], on the golden faces."""
+        return replace(self, graph_error=self.golden.error(logits), accuracy=self.measure(logits, engine=False))
+
+    def drawn(self) -> Proof:
+        """With the drawn faces alone."""
+        rows = slice(0, len(self.golden.logits) - self.calibration)
+        golden = Golden(self.golden.images[rows], self.golden.landmarks[rows], self.golden.logits[rows])
+        return replace(self, golden=golden, calibration=0)
+
+
 def relative_error(logits: np.ndarray, reference: np.ndarray) -> float:
     """Root of the mean square of the difference, over that of the reference."""
     return float(np.sqrt(np.mean((logits - reference) ** 2) / np.mean(reference**2)))
 
 
-def require_right(directory: Path, golden: Golden, graph_error: float) -> None:
-    """AmpnetError when an engine is further from the float graph than `graph_error`, that of the graph it was built from,
-    explains. It runs the faces in all the ways that backends compile apart.
+def require_right(directory: Path, golden: Golden, graph_error: float) -> np.ndarray:
+    """The logits of an engine, float32 [N, classes], face by face; AmpnetError when it is further from the float graph than
+    `graph_error`, that of the graph it was built from, explains. It runs the faces in all the ways that backends compile
+    apart.
     """
     images, landmarks, count = golden.images, golden.landmarks, len(golden.images)
     with Engine.load(directory) as engine:
@@ -97,6 +131,7 @@ def require_right(directory: Path, golden: Golden, graph_error: float) -> None:
                     f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
                     f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; install another version of it"
                 )
+    return ways["1 at a time"]
 
 
 def _batches(count: int, size: int) -> List[np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, sha256, write_json
 from ampnet_opt.json_files import read_json
+from ampnet_opt.runtime.accuracy import Accuracy
 from ampnet_opt.runtime.typed import require_types
 from ampnet_opt.text import command, one_line
 
@@ -76,6 +77,7 @@ class Sidecar:
     only seeded. files: name -> SHA-256 of every file of the engine. The other hashes are of what the engine was made
     from. mixed_precision: which layers of int8 stayed in floating point, why, and what was measured. built: UTC, ISO 8601.
     layers: what the backend itself lists (`layers.summarise`), or {"not_listed": why}; None in engines from before that.
+    accuracy: of int8, its answers beside the float network's (`accuracy.Accuracy`); None in engines from before that.
     """
 
     backend: str
@@ -96,9 +98,15 @@ class Sidecar:
     mixed_precision: Optional[Dict[str, Any]] = None
     target: Dict[str, Any] = field(default_factory=dict)
     layers: Optional[Dict[str, Any]] = None
+    accuracy: Optional[List[Dict[str, Any]]] = None
 
     def write(self, directory: Path) -> None:
         write_json(directory / NAME, {"format": FORMAT, **asdict(self)})
+
+
+def accuracies(sidecar: Sidecar) -> List[Accuracy]:
+    """What a sidecar records of INT8's answers beside the float network's."""
+    return [Accuracy(**found) for found in sidecar.accuracy or []]
 
 
 def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
@@ -235,6 +243,7 @@ def _require_known(sidecar: Sidecar) -> None:
         _require_layers(sidecar.layers)
     if sidecar.mixed_precision is not None:
         _require_search(sidecar.mixed_precision)
+    require_types(accuracies(sidecar), List[Accuracy], "accuracy")
     require_types(sidecar.target.get("compute_capabilities", []), List[str], "compute_capabilities")
 
 

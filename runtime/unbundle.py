@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Callable, ContextManager, Dict, Optional, Sequence
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import PathLike, new_directory, require_new
-from ampnet_opt.runtime.build import TABLE, engine_name, form_for, require_possible, write_engine
+from ampnet_opt.runtime.build import Machine, build_engine, engine_name, form_for, not_runnable, require_possible
 from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
-from ampnet_opt.runtime.engine import BACKENDS
-from ampnet_opt.runtime.golden import require_right
 from ampnet_opt.runtime.plan import DEFAULTS
-from ampnet_opt.runtime.sidecar import BatchRange, Sidecar, read_sidecar
+from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 
 # As of convert.build: `step(what, total)` opens a step, and gives what is called with the units done.
 Steps = Callable[[str, int], ContextManager[Callable[[float], None]]]
@@ -56,33 +53,15 @@ def build_bundle(
             return {target: _unpack(bundle, target, step, force) for target in targets.values()}
         require_possible(contents.backend, chosen, options, batch)
         parts = {part.precision: part for part in contents.parts}
-        return {
-            target: _build(bundle, parts[name], target, batch, compute_capabilities, options, step, force)
-            for name, target in targets.items()
-        }
+        machine = Machine(contents.backend, batch, compute_capabilities, options)
+        return {target: _build(bundle, parts[name], target, machine, step, force) for name, target in targets.items()}
 
 
-def _build(
-    bundle: Bundle,
-    part: Part,
-    target: Path,
-    batch: BatchRange,
-    compute_capabilities: Sequence[str],
-    options: BuilderOptions,
-    step: Steps,
-    force: bool,
-) -> str:
-    contents = bundle.contents
-    assert contents.origin is not None  # as of a bundle with parts
-    with step(f"building {target.name}", 1) as progress, new_directory(target, force) as directory:
-        if part.precision == "int8":
-            bundle.copy(TABLE, directory)
-        prepared = bundle.prepared(part, form_for(contents.backend, options))
-        machine = (batch, progress, compute_capabilities, options)
-        reason = _not_runnable(write_engine(directory, contents.backend, contents.origin, prepared, *machine))
-        if not reason:
-            require_right(directory, bundle.golden(), part.graph_error)
-    return reason
+def _build(bundle: Bundle, part: Part, target: Path, machine: Machine, step: Steps, force: bool) -> str:
+    assert bundle.contents.origin is not None  # as of a bundle with parts
+    with step(f"building {target.name}", 1) as progress:
+        prepared = bundle.prepared(part, form_for(machine.backend, machine.options))
+        return build_engine(target, machine, bundle.contents.origin, prepared, bundle.proof(part), progress, force=force)
 
 
 def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:
@@ -95,13 +74,4 @@ def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:
             raise AmpnetError(
                 f"bundle {bundle.path} is damaged (its engine is {name}, not {target.name}); copy it again, or make another"
             )
-        return _not_runnable(sidecar)
-
-
-def _not_runnable(sidecar: Sidecar) -> str:
-    """Why this machine cannot run an engine, or ""."""
-    try:
-        import_module(BACKENDS[sidecar.backend]).check(sidecar)
-    except AmpnetError as error:
-        return str(error)
-    return ""
+        return not_runnable(sidecar)

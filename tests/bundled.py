@@ -33,7 +33,7 @@ def checkpoint() -> Checkpoint:
 
 def options(backend: str, precisions: Sequence[str]) -> Options:
     """INT8 with scales that were measured before, as by --scales."""
-    table = CalibrationTable("minmax", 4, "ab" * 32, "cd" * 32, scales())
+    table = CalibrationTable("minmax", 4, "ab" * 32, "cd" * 32, scales(), checkpoint().sha256)
     return Options(backend, precisions, table=table)  # type: ignore[arg-type]
 
 

@@ -344,7 +344,7 @@ def test_clipped_share_is_that_of_the_values(seed: int, size: int, part: float) 
 
 
 def test_activations_are_what_the_worst_layers_read_and_the_engine_covers(tmp_path: Path) -> None:
-    source, engine = Source(float_graph(), "0" * 64, "uint8", placement()), tmp_path / "cpu-int8"
+    source, engine = Source(float_graph(), "0" * 64, "uint8", placement(), "1" * 64), tmp_path / "cpu-int8"
     engine.mkdir()
     tensors = list(placement().tensors)
     scales = {name: 0.5 + i for i, name in enumerate(tensors)}

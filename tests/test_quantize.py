@@ -4,14 +4,17 @@ import re
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from small import amax, faces, float_graph, placement, quantized, run, scales, sqnr
 
+from ampnet_opt.convert.check import is_half_scale
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.graph import GraphIndex
-from ampnet_opt.convert.quantize import quantize_weight
+from ampnet_opt.convert.quantize import quantize, quantize_weight
+from ampnet_opt.errors import AmpnetError
 
 weights = arrays(
     np.float32,
@@ -29,25 +32,74 @@ def test_weights_are_at_most_half_a_step_off(weight: np.ndarray) -> None:
     assert abs(values.astype(int)).max() <= 127
     step = scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
     assert (abs(values * step - weight) <= step * 0.50001).all()
-    # All of the range is used: the largest weight of a channel is at one of the two ends.
+    # All of the range is used, but for channels so small that the others' rounding drowns them: the largest weight of a
+    # channel is at one of the two ends.
     flat = abs(weight).reshape(len(weight), -1).max(1)
     ends = abs(values.astype(int)).reshape(len(weight), -1).max(1)
-    assert (ends[flat > 1e-9] >= 126).all()
+    assert (ends[flat > 127 * 2.0**-14] >= 126).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(weights, st.floats(-12, 2), st.integers(0, 4))
+def test_small_weights_lose_little_and_their_scales_are_all_of_one_kind(weight: np.ndarray, power: float, dead: int) -> None:
+    """Every scale of a layer is a normal float16, or every one is as exact as float32 has it."""
+    weight = (weight * np.float32(10**power)).astype(np.float32)
+    weight[dead % len(weight)] *= np.float32(1e-6)
+    values, scale = quantize_weight(weight)
+    exact = np.maximum(abs(weight).reshape(len(weight), -1).max(1) / 127, 1e-12)
+    if not is_half_scale(scale[exact <= 65000]):
+        np.testing.assert_allclose(scale, exact, rtol=1e-6)
+    error = values * scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1)) - weight
+    assert np.square(error).sum() <= 1.1 * weight[0].size * np.square(1.001 * exact).sum() / 4  # half a step everywhere
 
 
 def test_a_channel_of_zeros_stays_zero() -> None:
     values, scale = quantize_weight(np.array([[0.0, 0.0], [1.0, -1.0]], np.float32))
     assert values.tolist() == [[0, 0], [127, -127]]
-    assert scale[0] > 0
+    assert is_half_scale(scale)
+    values, scale = quantize_weight(np.zeros((3, 4), np.float32))
+    assert not values.any() and is_half_scale(scale)
 
 
-def test_scales_fit_float16_where_that_costs_less_than_a_thousandth() -> None:
+@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-30, 1e-12, 1e-9, 1e-6, 1e-4])
+def test_a_tiny_channel_beside_others_has_a_scale_that_float16_holds(size: float) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.05, (8, 16, 3, 3)).astype(np.float32)
+    weight[3] *= size
+    values, scale = quantize_weight(weight)
+    assert is_half_scale(scale)
+    assert abs(values[3] * scale[3] - weight[3]).max() <= 2.0**-15
+
+
+def test_a_layer_of_small_weights_keeps_its_precision() -> None:
+    """Weights of bytes / 255, say: scales under 6e-5 everywhere."""
+    weight = np.random.default_rng(0).normal(0, 0.3 / 255, (8, 3, 7, 7)).astype(np.float32)
+    weight[2] = 0
+    values, scale = quantize_weight(weight)
+    assert not is_half_scale(scale) and (scale >= np.finfo(np.float32).tiny).all()
+    assert abs(values).reshape(8, -1).max(1).tolist() == [127, 127, 0, 127, 127, 127, 127, 127]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(value: float) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(float_graph())
+    index = GraphIndex(broken.graph)
+    (layer,) = [node for node in broken.graph.node if node.name == placement().layers[3]]
+    weight = index.array(layer.input[1]).copy()
+    weight.flat[7] = value
+    index.constants[layer.input[1]].CopyFrom(onnx.numpy_helper.from_array(weight, layer.input[1]))
+    with pytest.raises(AmpnetError, match=f"layer {layer.name} cannot be quantised: a weight is NaN or infinite"):
+        quantize(broken, placement(), scales())
+
+
+def test_scales_are_float16_wherever_that_costs_little() -> None:
     weight = np.geomspace(1e-6, 1e3, 50, dtype=np.float32)[:, None]
     _, scale = quantize_weight(weight)
     exact = weight[:, 0] / np.float32(127)
-    held = scale.astype(np.float16).astype(np.float32) == scale
-    assert held[exact > 2.0**-14].all()
-    assert (scale >= exact * (1 - 1e-6)).all() and (scale <= exact * 1.001).all()
+    assert is_half_scale(scale)
+    assert (scale >= exact * (1 - 1e-6)).all() and (scale <= np.maximum(exact * 1.001, 2.0**-14)).all()
+    huge, normal = quantize_weight(np.array([[1e8], [1.0]], np.float32))[1]
+    assert huge == np.float32(1e8) / np.float32(127) and is_half_scale(np.array([normal]))
 
 
 def test_one_pair_per_placed_tensor_and_all_readers_behind_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ampnet_opt.calibration.ranges import DEFAULT
@@ -12,10 +13,16 @@ from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.source import calibrate, source_of
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.faces import Face
+from ampnet_opt.files import sha256
 from ampnet_opt.model import AMPNet
 from ampnet_opt.training.fake_quantised import add_to_biases, insert_pairs
 
 CALIBRATING = 256  # faces
+
+
+def give_scales(table: Path, checkpoint: Path) -> None:
+    """Record in the calibration table that its scales are those of the finished checkpoint."""
+    replace(read_table(table), checkpoint_sha256=sha256(checkpoint)).write(table)
 
 
 def for_int8(checkpoint: Checkpoint, faces: Sequence[Face], table: Path, resumed: bool, step: Steps) -> AMPNet:

@@ -8,10 +8,10 @@ from pathlib import Path
 from ampnet_opt.benchmarks.page.data import Activation
 from ampnet_opt.calibration.collect import collect
 from ampnet_opt.calibration.table import LARGEST, read_table
-from ampnet_opt.convert.build import TABLE
 from ampnet_opt.convert.source import Source
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face
+from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.sensitivity.analysis import Sensitivity
 
 MOST_TENSORS = 6
