@@ -14,7 +14,7 @@ from PIL import Image
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike, require_file, sha256
-from ampnet_opt.pictures import read_image
+from ampnet_opt.pictures import Photo, opened_photo
 
 SIDE = 224
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -121,7 +121,8 @@ def spread(faces: Sequence[Face], count: int) -> List[Face]:
 
 def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
     """Image uint8 [224, 224, 3] RGB and landmarks float32 [5, 2] in its pixels."""
-    return fit(read_image(face.file), face.landmarks)
+    with opened_photo(face.file) as photo:
+        return fit_photo(photo, face.landmarks)
 
 
 def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
@@ -133,14 +134,21 @@ def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray,
 
 def fit(image: np.ndarray, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Scale an image [height, width, 3] to 224 x 224, aspect kept, black borders; its landmarks [5, 2] go with it."""
-    height, width = image.shape[:2]
-    if (height, width) == (SIDE, SIDE):
+    if image.shape[:2] == (SIDE, SIDE):
         return image, landmarks
+    return fit_photo(Photo(Image.fromarray(image), (image.shape[1], image.shape[0])), landmarks)
+
+
+def fit_photo(photo: Photo, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """As `fit`; the landmarks are in pixels of the photo's file, of which its image may be a scaled down one."""
+    width, height = photo.size
+    if (height, width) == (SIDE, SIDE):
+        return np.asarray(photo.image), landmarks
     scale = SIDE / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (SIDE - new_width) // 2, (SIDE - new_height) // 2
     canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
-    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    resized = photo.image.resize((new_width, new_height), Image.Resampling.BILINEAR)
     canvas[top : top + new_height, left : left + new_width] = np.asarray(resized)
     factor = np.array([new_width / width, new_height / height], np.float32)
     return canvas, (landmarks * factor + np.array([left, top], np.float32)).astype(np.float32)
