@@ -222,9 +222,13 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="One JSON object a line."),
 ) -> None:
     """Classify faces: the expression and its probability for every picture."""
-    from ampnet_opt.classify import classify, find_faces
+    from ampnet_opt.classify import classify, find_faces, left_out
+    from ampnet_opt.text import count, listed, printable
 
     found = find_faces(images, landmarks)
+    others = left_out(images)
+    if others:
+        typer.echo(f"note: {count(len(others), 'picture')} left out, of formats not read here: {listed(others)}", err=True)
     from ampnet_opt.runtime import Engine
 
     failures = 0
@@ -238,7 +242,7 @@ def run(
             elif as_json:
                 typer.echo(json.dumps(result.as_dict()))
             else:
-                typer.echo(f"{result.file}  {result.label}  {result.probabilities[result.label]:.1%}")
+                typer.echo(f"{printable(result.file)}  {result.label}  {result.probabilities[result.label]:.1%}")
     if failures:
         raise AmpnetError(f"{failures} of {len(found)} pictures could not be classified")
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike, require_file, sha256
 from ampnet_opt.pictures import Photo, opened_photo
+from ampnet_opt.text import plain_cell
 
 SIDE = 224
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -94,7 +95,7 @@ def _rows(table: Path, columns: Sequence[str]) -> List[Tuple[str, Dict[str, str]
 
 
 def _face(where: str, row: Dict[str, str], folder: Path, labelled: bool) -> Face:
-    name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
+    name, label, split = (plain_cell((row.get(column) or "").strip()) for column in ("file", "label", "split"))
     if not name:
         raise MisuseError(f"{where}: the file name is empty")
     if None in row:  # csv keeps what is over under this key

@@ -92,7 +92,7 @@ _STARTS = (
 
 
 class _Metered(io.BufferedReader):
-    """A file that is read `OFTEN` times over at most, without a descriptor: libtiff would map it, and die when it shrinks."""
+    """A file that is read `OFTEN` times over at most. Its descriptor is hidden: libtiff would map it, and die if it shrinks."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(io.FileIO(descriptor, "rb"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Tuple
+from typing import AbstractSet, Any, Iterator, NamedTuple, Tuple
 
 import numpy as np
 from PIL import Image
@@ -31,11 +31,13 @@ WHOLE = 90_000_000  # pixels; a picture of more is scaled down by 2, 4 or 8 as i
 HEIF_INSTALL = "pip install 'ampnet-opt[heif]', or convert it to JPEG first"
 # Suffixes in lower case: of the pictures that are read, and of those that are not, which readers list as left out.
 PICTURES = {suffix for format in FORMATS if readable(format) for suffix in format.suffixes}
-OTHER_PICTURES = {suffix for format in FORMATS for suffix in format.suffixes} - PICTURES | set(
-    ".3fr .ai .arw .avifs .bpg .cr2 .cr3 .dds .dng .emf .eps .erf .exr .fits .flif .hdr .heics .ico .iiq .jls .jxl .jxr .kdc "
-    ".mef .mos .mrw .nef .nrw .orf .pbm .pcx .pdf .pef .pgm .pnm .ppm .ps .psb .psd .qoi .raf .raw .rw2 .sr2 .srf .srw .svg "
-    ".svgz .tga .wmf .x3f .xcf .xpm".split()
-)
+OTHER_PICTURES = {suffix for format in FORMATS for suffix in format.suffixes} - PICTURES | {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf"),  # raw
+    *(".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f"),  # raw as well
+    *(".ai", ".emf", ".eps", ".pdf", ".ps", ".svg", ".svgz", ".wmf"),  # drawings and pages
+    *(".avifs", ".bpg", ".dds", ".exr", ".fits", ".flif", ".hdr", ".heics", ".ico", ".jls", ".jxl", ".jxr", ".pbm", ".pcx"),
+    *(".pgm", ".pnm", ".ppm", ".psb", ".psd", ".qoi", ".tga", ".xcf", ".xpm"),
+}
 UNCERTAIN = {"CMYK", "YCCK", "LAB"}  # modes whose colours depend on a profile
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 DARK = 8192  # of 65,536: 16-bit values that stay below it are taken for 12-bit ones that were not scaled up
@@ -67,9 +69,9 @@ class Photo(NamedTuple):
     size: Tuple[int, int]
 
 
-def is_picture(file: Path) -> bool:
-    """Whether the name is that of a picture that is read here: by suffix, and not hidden (".name")."""
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
+def is_picture(file: Path, suffixes: AbstractSet[str] = PICTURES) -> bool:
+    """Whether the name is that of a picture, by suffix, and not hidden (".name")."""
+    return file.suffix.lower() in suffixes and not file.name.startswith(".")
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -138,7 +140,8 @@ def _require_format(name: str, header: bytes) -> Format:
 def _require_size(name: str, size: Tuple[int, int]) -> None:
     if size[0] * size[1] > LARGEST:
         raise MisuseError(
-            f"image {name} has {size[0]} x {size[1]} pixels; at most {LARGEST // 10**6} megapixels are read: scale it down first"
+            f"image {name} has {size[0]} x {size[1]} pixels; at most {LARGEST // 10**6} megapixels are read: "
+            "scale it down first"
         )
 
 
@@ -164,9 +167,9 @@ def _decoded(name: str, stream: Any, held: contextlib.ExitStack) -> Photo:
         held.enter_context(_budget.taken(pixels))
     size = _upright_size(opened)
     if factor > 1 and format.name == "JPEG":
-        opened.draft(None, (opened.width // factor, opened.height // factor))  # type: ignore[arg-type]
+        opened.draft(None, (opened.width // factor, opened.height // factor))
     elif factor > 1 and format.name == "JPEG2000":
-        opened.reduce = factor.bit_length() - 1  # type: ignore[assignment, method-assign]
+        opened.reduce = factor.bit_length() - 1
     opened.load()
     turn = TURNS.get(_orientation(opened))  # of TIFF there is none any more: newer versions of Pillow turn it themselves
     picture = _eight_bit(name, opened, raw)
@@ -201,10 +204,10 @@ def _eight_bit(name: str, opened: Any, raw: str) -> Image.Image:
     """RGB of 8 bits, over black, from a picture that is loaded."""
     picture: Image.Image = opened
     if picture.mode == "F" or picture.mode in SIXTEEN_BIT:
-        known = getattr(opened, "tag_v2", {}).get(MAX_SAMPLE_VALUE)
-        top = 255 if picture.mode == "F" else 4095 if raw == "I;12" else 65535
+        known: Any = getattr(opened, "tag_v2", {}).get(MAX_SAMPLE_VALUE)
+        top: int = 255 if picture.mode == "F" else 4095 if raw == "I;12" else 65535
         if top == 65535 and known in [2**bits - 1 for bits in range(9, 16)]:  # TIFF can say what white is
-            top = known
+            top = int(known)
         return _scaled(name, picture, top).convert("RGB")
     if ";16" in raw:  # of colours, Pillow keeps the upper 8 bits
         highest = max(high for _, high in np.reshape(picture.getextrema(), (-1, 2))[:3])

@@ -224,7 +224,11 @@ def test_refusals_of_pictures(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     assert "does not exist" in refusal(read_image, path)
     assert "is a directory" in refusal(read_image, tmp_path)
-    for content, reason in [(b"", "is empty"), (b"some text", "it is no picture"), (b"\xff\xd8\xff\xe0", "header is damaged")]:
+    for content, reason in [
+        (b"", "is empty"),
+        (b"some text", "it is no picture"),
+        (b"\xff\xd8\xff\xe0", "header is damaged"),
+    ]:
         path.write_bytes(content)
         assert reason in refusal(read_image, path)
     whole = picture(path, (64, 64)).read_bytes()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
-from ampnet_opt.pictures import PICTURES
+from ampnet_opt.pictures import is_picture
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, by suffix, in the order of their names, without hidden ones (".name")."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith("."))
+    return sorted(file for file in folder.iterdir() if is_picture(file))
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ampnet_opt.pictures import read_image
+from ampnet_opt.pictures import Photo, opened_photo
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,17 @@ class Picture:
     pixels: np.ndarray | None = field(default=None, repr=False)
     landmarks: np.ndarray | None = None
 
-    def image(self) -> np.ndarray:
-        """uint8 [height, width, 3] RGB, upright. Raises MisuseError for a picture that cannot be read."""
+    def photo(self) -> Photo:
+        """RGB, upright, with the size that landmarks are in pixels of. Raises MisuseError for what cannot be read."""
         if self.pixels is not None:
-            return np.repeat(self.pixels[:, :, None], 3, 2)
+            return Photo(Image.fromarray(self.pixels).convert("RGB"), self.pixels.shape[::-1])
         assert self.file is not None
-        return read_image(self.file)
+        with opened_photo(self.file) as photo:
+            return photo
+
+    def image(self) -> np.ndarray:
+        """The pixels of `photo`, uint8 [height, width, 3]."""
+        return np.asarray(self.photo().image)
 
 
 @dataclass(frozen=True)
