@@ -92,7 +92,7 @@ _STARTS = (
 
 
 class _Metered(io.BufferedReader):
-    """A file that is read `OFTEN` times over at most. Its descriptor is hidden: libtiff would map it, and die if it shrinks."""
+    """A file, read `OFTEN` times over at most. Its descriptor is hidden: libtiff maps it, and dies when it shrinks."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(io.FileIO(descriptor, "rb"))
