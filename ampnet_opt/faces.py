@@ -133,15 +133,18 @@ def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray,
         yield np.stack([image for image, _ in loaded]), np.stack([points for _, points in loaded])
 
 
-def fit(image: np.ndarray, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Scale an image [height, width, 3] to 224 x 224, aspect kept, black borders; its landmarks [5, 2] go with it."""
-    if image.shape[:2] == (SIDE, SIDE):
+def fit(image: np.ndarray, landmarks: np.ndarray, size: Optional[Tuple[int, int]] = None) -> Tuple[np.ndarray, np.ndarray]:
+    """Scale an image [height, width, 3] to 224 x 224, aspect kept, black borders; its landmarks [5, 2] go with it.
+
+    size: (width, height) of the picture that the landmarks are in pixels of, when the image is a scaled down copy of it.
+    """
+    if image.shape[:2] == (SIDE, SIDE) and size in (None, (SIDE, SIDE)):
         return image, landmarks
-    return fit_photo(Photo(Image.fromarray(image), (image.shape[1], image.shape[0])), landmarks)
+    return fit_photo(Photo(Image.fromarray(image), size or (image.shape[1], image.shape[0])), landmarks)
 
 
 def fit_photo(photo: Photo, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """As `fit`; the landmarks are in pixels of the photo's file, of which its image may be a scaled down one."""
+    """As `fit`, of a picture that was just opened."""
     width, height = photo.size
     if (height, width) == (SIDE, SIDE):
         return np.asarray(photo.image), landmarks

@@ -33,6 +33,11 @@ HEIF_READERS = ("pi_heif", "pillow_heif")
 warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
+# Pillow's pixels lie in blocks of 16 MB, which glibc keeps for the thread that freed them: with every reading thread, a large
+# picture more. Blocks of more than 32 MB (M_MMAP_THRESHOLD) go back to the system.
+if "PILLOW_BLOCK_SIZE" not in os.environ:
+    Image.core.set_block_size(1 << 26)
+
 
 class Format(NamedTuple):
     """A format of Pillow: its name there, the module that reads it, the compiled part that this needs, and its suffixes."""
@@ -108,6 +113,12 @@ class _Metered(io.BufferedReader):
     def fileno(self) -> int:
         raise io.UnsupportedOperation("not for decoders")
 
+    def close(self) -> None:
+        """Nothing: decoders may call it, but the file is still needed."""
+
+    def finish(self) -> None:
+        super().close()
+
 
 @contextlib.contextmanager
 def regular_file(path: PathLike) -> Iterator[_Metered]:
@@ -123,13 +134,15 @@ def regular_file(path: PathLike) -> Iterator[_Metered]:
         raise MisuseError(f"image {name} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise MisuseError(f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    before = os.fstat(descriptor)
-    with _Metered(descriptor) as stream:
+    stream, before = _Metered(descriptor), os.fstat(descriptor)
+    try:
         _require_regular(name, before.st_mode)
         if before.st_size == 0:
             raise MisuseError(f"image {name} is empty")
         yield stream
         after = os.fstat(descriptor)
+    finally:
+        stream.finish()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise MisuseError(f"image {name} was changed while it was read; run the command again")
 

@@ -82,7 +82,7 @@ def read_image(path: PathLike) -> np.ndarray:
 
 @contextlib.contextmanager
 def opened_photo(path: PathLike) -> Iterator[Photo]:
-    """A picture file, decoded for the time of the block, while its pixels count towards the `LARGEST` of all threads.
+    """A picture file, decoded for the time of the block: its pixels count towards the `LARGEST` of all threads, then go.
 
     Upright by its EXIF orientation; of several frames, the first. More than `WHOLE` pixels are scaled down by 2, 4 or 8:
     JPEG and JPEG 2000 while they are decoded, others afterwards. Grey, palette, 16-bit and float (0 to 255) pictures are
@@ -152,7 +152,8 @@ def _decoded(name: str, stream: Any, held: contextlib.ExitStack) -> Photo:
     if format.name == "WEBP":
         _require_size(name, webp_size(header))
         held.enter_context(_budget.taken(int(np.prod(webp_size(header)))))
-    opened = held.enter_context(undecoded(stream, format))
+    opened = undecoded(stream, format)
+    held.callback(opened.close)  # frees its pixels; that it is in a cycle of references would keep them for a while
     if opened.mode in UNCERTAIN:
         raise MisuseError(f"image {name} is {opened.mode}, whose colours depend on a profile; convert it to RGB first")
     if min(opened.size) < SMALLEST_SIDE:
@@ -204,10 +205,7 @@ def _eight_bit(name: str, opened: Any, raw: str) -> Image.Image:
     """RGB of 8 bits, over black, from a picture that is loaded."""
     picture: Image.Image = opened
     if picture.mode == "F" or picture.mode in SIXTEEN_BIT:
-        known: Any = getattr(opened, "tag_v2", {}).get(MAX_SAMPLE_VALUE)
-        top: int = 255 if picture.mode == "F" else 4095 if raw == "I;12" else 65535
-        if top == 65535 and known in [2**bits - 1 for bits in range(9, 16)]:  # TIFF can say what white is
-            top = int(known)
+        top = 255 if picture.mode == "F" else 4095 if raw == "I;12" else _white(opened)
         return _scaled(name, picture, top).convert("RGB")
     if ";16" in raw:  # of colours, Pillow keeps the upper 8 bits
         highest = max(high for _, high in np.reshape(picture.getextrema(), (-1, 2))[:3])
@@ -216,6 +214,12 @@ def _eight_bit(name: str, opened: Any, raw: str) -> Image.Image:
         coloured = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _white(opened: Any) -> int:
+    """The largest value of a picture of 16 bits: what a TIFF says, where that is of 9 to 15 bits, or else 65535."""
+    said = np.max(getattr(opened, "tag_v2", {}).get(MAX_SAMPLE_VALUE, 65535))
+    return int(said) if said in [2**bits - 1 for bits in range(9, 16)] else 65535
 
 
 def _scaled(name: str, picture: Image.Image, top: int) -> Image.Image:

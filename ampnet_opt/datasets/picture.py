@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ampnet_opt.pictures import Photo, opened_photo
+from ampnet_opt.pictures import opened_photo
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,18 @@ class Picture:
     pixels: np.ndarray | None = field(default=None, repr=False)
     landmarks: np.ndarray | None = None
 
-    def photo(self) -> Photo:
-        """RGB, upright, with the size that landmarks are in pixels of. Raises MisuseError for what cannot be read."""
+    def read(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """uint8 [height, width, 3] RGB, upright, and the (width, height) that landmarks are in pixels of, which is larger
+        where a large file is scaled down. Raises MisuseError for a picture that cannot be read."""
         if self.pixels is not None:
-            return Photo(Image.fromarray(self.pixels).convert("RGB"), self.pixels.shape[::-1])
+            return np.repeat(self.pixels[:, :, None], 3, 2), (self.pixels.shape[1], self.pixels.shape[0])
         assert self.file is not None
         with opened_photo(self.file) as photo:
-            return photo
+            return np.asarray(photo.image), photo.size
 
     def image(self) -> np.ndarray:
-        """The pixels of `photo`, uint8 [height, width, 3]."""
-        return np.asarray(self.photo().image)
+        """The pixels of `read`."""
+        return self.read()[0]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from PIL import Image
 from ampnet_opt.datasets.picture import Picture
 from ampnet_opt.detector import Detection, Detector, load_detector
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.faces import fit, fit_photo
+from ampnet_opt.faces import fit
 from ampnet_opt.files import PathLike, new_file
 from ampnet_opt.preparing.crop import crop, implausible
 from ampnet_opt.preparing.journal import Outcome
@@ -128,13 +128,12 @@ def _leave_with_parent() -> None:
 def _work(task: Task) -> Outcome:
     picture = task.picture
     try:
-        photo = picture.photo()
+        image, size = picture.read()
     except AmpnetError as error:
         return Outcome(picture.name, reason=UNREADABLE, detail=str(error))
     if picture.landmarks is not None and not _settings.crop:
-        return Outcome(picture.name, [_write(task, task.stem, "", *fit_photo(photo, picture.landmarks))])
+        return Outcome(picture.name, [_write(task, task.stem, "", *fit(image, picture.landmarks, size))])
     assert _detector is not None
-    image = np.asarray(photo.image)
     found = _detector.detect(image)
     if not found:
         return Outcome(picture.name, reason=NO_FACE)
