@@ -118,7 +118,7 @@ def test_a_table_that_is_not_of_prepare_is_kept(tmp_path: Path) -> None:
     (tmp_path / "images" / "a_0.jpg").write_bytes(b"mine")
     (tmp_path / "faces.csv").write_text(f"file,label,image_sha256\na_0.jpg,fear,{sha256(tmp_path / 'images' / 'a_0.jpg')}\n")
     before = contents(tmp_path)
-    with pytest.raises(MisuseError, match=r"faces.csv was not written by prepare: --force keeps it"):
+    with pytest.raises(MisuseError, match=r"faces.csv was not written by prepare, so --force keeps it"):
         prepare(drawn(2), tmp_path, crop=False, force=True)
     assert contents(tmp_path) == before
 
