@@ -33,7 +33,7 @@ HEIF_READERS = ("pi_heif", "pillow_heif")
 warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# Pillow's pixels lie in blocks of 16 MB, which glibc keeps for the thread that freed them: one large picture for each thread.
+# Pillow's pixels lie in blocks of 16 MB, which glibc keeps for the thread that freed them: a large picture each.
 # Blocks of more than 32 MB (its largest M_MMAP_THRESHOLD) go back to the system.
 if "PILLOW_BLOCK_SIZE" not in os.environ:
     Image.core.set_block_size(1 << 26)

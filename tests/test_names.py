@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from sidecars import save_engine
 from small import float_graph
+from test_compare import save_engine
 from test_prepare import FACE
 
 from ampnet_opt.datasets.picture import Picture

@@ -253,6 +253,7 @@ print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_is_bounded_however_many_large_pictures_there_are(tmp_path: Path) -> None:
     side = 12000  # 144 megapixels: 720 MB while they are made RGB, and two are more than the budget
