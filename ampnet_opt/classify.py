@@ -14,7 +14,7 @@ from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import Face, load_face, read_landmarks
 from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.machine import available_cores
-from ampnet_opt.pictures import PICTURES
+from ampnet_opt.pictures import OTHER_PICTURES, PICTURES, is_picture
 
 AHEAD = 16  # pictures that each reading thread may be ahead of the engine
 
@@ -40,7 +40,7 @@ def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List
     pictures: List[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+            inside = sorted(file for file in path.iterdir() if is_picture(file))
             if not inside:
                 raise MisuseError(f"folder {path} holds no pictures ({', '.join(sorted(PICTURES))})")
             pictures += inside
@@ -49,6 +49,12 @@ def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List
         else:
             raise MisuseError(f"image {path} does not exist")
     return read_landmarks(landmarks, pictures, form)
+
+
+def left_out(paths: Sequence[Path]) -> List[Path]:
+    """Pictures in the folders among `paths` that are of a format that is not read here."""
+    folders = [path for path in paths if path.is_dir()]
+    return sorted(file for folder in folders for file in folder.iterdir() if is_picture(file, OTHER_PICTURES))
 
 
 def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) -> Iterator[Classified]:

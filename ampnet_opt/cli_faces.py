@@ -24,7 +24,9 @@ def prepare(
     form: str = LANDMARKS_FORMAT,
     every: bool = typer.Option(False, "--all-faces", help="Every face of a picture, not only the largest."),
     workers: Optional[int] = typer.Option(None, min=1, max=4096, help="Processes (default: one per core)."),
-    force: bool = FORCE,
+    force: bool = typer.Option(
+        False, "--force", help="Replace an earlier preparation: its tables and its pictures; your own files in images/ stay."
+    ),
 ) -> None:
     """Find faces and their landmarks: pictures or a data set in, faces.csv and images/ of 224 x 224 out."""
     from ampnet_opt.datasets.registry import read_dataset

@@ -17,9 +17,9 @@ from ampnet_opt.files import PathLike, sha256
 from ampnet_opt.landmark_checks import Given, to_pixels
 from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.matching import IMAGES, own_picture, picture_folders, rows_of, source_of
-from ampnet_opt.pictures import read_image
+from ampnet_opt.pictures import Photo, opened_photo
 from ampnet_opt.tables import Table, find_table, parse_number, read_table
-from ampnet_opt.text import count, listed, one_line
+from ampnet_opt.text import count, listed, one_line, plain_cell
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -
     finite landmarks, or whose landmarks cannot be a face's.
     """
     table = read_table(path, ["file", *COLUMNS], "landmarks file")
-    files = [row["file"] for _, row in table.rows]
-    sources = [row.get("source", "") for _, row in table.rows]
+    files = [plain_cell(row["file"]) for _, row in table.rows]
+    sources = [plain_cell(row.get("source", "")) for _, row in table.rows]
     try:
         matched = rows_of(pictures, files, table.folder, table.name)
     except MisuseError:
@@ -161,7 +161,7 @@ def _given(table: str, faces: Sequence[Face]) -> Given:
 
 
 def _face(table: Table, folder: Path, line: int, row: Dict[str, str], labelled: bool) -> Face:
-    name, label, split = (row.get(column, "") for column in ("file", "label", "split"))
+    name, label, split = (plain_cell(row.get(column, "")) for column in ("file", "label", "split"))
     if not name:
         raise MisuseError(f"{table.where(line)}: the file name is empty")
     points = []
@@ -201,13 +201,14 @@ def load_face(face: Face) -> Tuple[np.ndarray, np.ndarray]:
 
     Raises MisuseError for a picture that cannot be read, has another size than the table says, or does not hold the face.
     """
-    image = read_image(face.file)
-    height, width = image.shape[:2]
-    require_size(face, width, height)
-    x, y = face.landmarks.mean(0)
-    if not (0 <= x <= width and 0 <= y <= height):
-        raise MisuseError(f"image {one_line(face.file)} has {width} x {height} pixels; most of its landmarks lie outside")
-    return fit(image, face.landmarks)
+    with opened_photo(face.file) as photo:
+        width, height = photo.size
+        require_size(face, width, height)
+        x, y = face.landmarks.mean(0)
+        if not (0 <= x <= width and 0 <= y <= height):
+            shown = one_line(face.file)
+            raise MisuseError(f"image {shown} has {width} x {height} pixels; most of its landmarks lie outside")
+        return fit_photo(photo, face.landmarks)
 
 
 def require_size(face: Face, width: float, height: float) -> None:
@@ -226,16 +227,26 @@ def load_batches(faces: Sequence[Face], size: int) -> Iterator[Tuple[np.ndarray,
         yield np.stack([image for image, _ in loaded]), np.stack([points for _, points in loaded])
 
 
-def fit(image: np.ndarray, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Scale an image [height, width, 3] to 224 x 224, aspect kept, black borders; its landmarks [5, 2] go with it."""
-    height, width = image.shape[:2]
-    if (height, width) == (SIDE, SIDE):
+def fit(image: np.ndarray, landmarks: np.ndarray, size: Optional[Tuple[int, int]] = None) -> Tuple[np.ndarray, np.ndarray]:
+    """Scale an image [height, width, 3] to 224 x 224, aspect kept, black borders; its landmarks [5, 2] go with it.
+
+    size: (width, height) of the picture that the landmarks are in pixels of, when the image is a scaled down copy of it.
+    """
+    if image.shape[:2] == (SIDE, SIDE) and size in (None, (SIDE, SIDE)):
         return image, landmarks
+    return fit_photo(Photo(Image.fromarray(image), size or (image.shape[1], image.shape[0])), landmarks)
+
+
+def fit_photo(photo: Photo, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """As `fit`, of a picture that was just opened."""
+    width, height = photo.size
+    if (height, width) == (SIDE, SIDE):
+        return np.asarray(photo.image), landmarks
     scale = SIDE / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (SIDE - new_width) // 2, (SIDE - new_height) // 2
     canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
-    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    resized = photo.image.resize((new_width, new_height), Image.Resampling.BILINEAR)
     canvas[top : top + new_height, left : left + new_width] = np.asarray(resized)
     factor = np.array([new_width / width, new_height / height], np.float32)
     return canvas, (landmarks * factor + np.array([left, top], np.float32)).astype(np.float32)

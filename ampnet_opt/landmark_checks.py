@@ -6,23 +6,21 @@ numpy and Pillow only.
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import Image
 
-from ampnet_opt.errors import MisuseError
+from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.landmark_formats import Form, convert, likely_form, likely_slip, parse_form
+from ampnet_opt.pictures import image_header
 from ampnet_opt.plausibility import NO_FACE, TILTED, impossible, improbable, shape_of
 from ampnet_opt.text import one_line
 
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 500  # pictures, spread evenly, whose size is read before they are; it takes 0.1 ms each
-ORIENTATION = 0x0112  # tag of EXIF
 MOST = 0.5  # share of faces from which on it is the table that is wrong, not a row
 
 
@@ -80,18 +78,10 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
 def size_of(file: Path) -> Tuple[float, float, int]:
     """Width and height of the upright picture and its EXIF orientation; (nan, nan, 1) for what is no picture."""
     try:
-        if not file.is_file():
-            return np.nan, np.nan, 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size; reading the picture says what has to be said
-            with Image.open(file) as opened:
-                (width, height), tag = opened.size, 1
-                if opened.format != "PNG" or "exif" in opened.info:  # else Pillow decodes a PNG to look for it
-                    tag = opened.getexif().get(ORIENTATION, 1)
-    except Exception:  # what cannot be read is refused when it is
+        (width, height), orientation = image_header(file)
+    except AmpnetError:  # what cannot be read is refused when it is
         return np.nan, np.nan, 1
-    tag = tag if tag in range(1, 9) else 1
-    return (height, width, tag) if tag >= 5 else (width, height, tag)
+    return width, height, orientation if orientation in range(1, 9) else 1
 
 
 def _look(given: Given, rows: np.ndarray, sizes: np.ndarray, orientations: np.ndarray) -> None:

@@ -48,5 +48,13 @@ def command(*words: Any) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """`text` so that no spreadsheet takes it for a formula: with an apostrophe before what would begin one."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """`text` so that no spreadsheet takes it for a formula: with an apostrophe before what would begin one.
+
+    An apostrophe that stands before such a character already gets one as well, so that `plain_cell` gives `text` back.
+    """
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def plain_cell(cell: str) -> str:
+    """What `spreadsheet_cell` made the cell of."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA) else cell

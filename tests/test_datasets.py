@@ -637,7 +637,7 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     write(tmp_path / "notes.txt", "words")
     with pytest.raises(MisuseError, match="is in no format"):
         read_dataset(tmp_path / "notes.txt")
-    with pytest.raises(MisuseError, match=r"notes.txt is no picture \(.*\.bmp, "):
+    with pytest.raises(MisuseError, match=r"notes.txt is no picture \(.apng"):
         read_dataset(tmp_path / "notes.txt", "photos")
     with pytest.raises(MisuseError, match="gone does not exist"):
         read_dataset(tmp_path / "gone")

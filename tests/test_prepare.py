@@ -216,7 +216,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, uninterrupted: Path, how: signal.
     assert 10 <= kept < 40
     with open(journal, "ab") as stream:  # as if killed in the middle of a line and of a picture
         stream.write(b'{"name": "a/1')
-    (out / "images" / ".a_39.jpg.x1.jpg").write_bytes(b"half")
+    (out / "images" / ".partial" / ".a_39.jpg.x1.jpg").write_bytes(b"half")
     first = out / "images" / "a_0.jpg"
     before = first.stat().st_mtime_ns
     begun(out, drawn(40), kept + 2)  # stopped once more, to see that the line cut short has gone

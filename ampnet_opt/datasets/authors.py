@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ampnet_opt.datasets.disk import first_file, refuse_missing
 from ampnet_opt.datasets.npy import few_numbers, load_npy
 from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
-from ampnet_opt.errors import MisuseError
+from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import FARTHEST, SIDE
 from ampnet_opt.landmark_formats import CONVINCING, Form, convert
+from ampnet_opt.pictures import image_header
 from ampnet_opt.plausibility import typical
 
 LIST, POINTS = "data_label.txt", "land_marks.npy"
@@ -80,8 +80,8 @@ def _fitted(points: np.ndarray | None, file: Path) -> np.ndarray | None:
     """Points in pixels of the picture as it lies there, which may not be resized to 224 x 224."""
     size = (SIDE, SIDE)
     if points is not None:
-        with contextlib.suppress(Exception), Image.open(file) as opened:  # what is no picture is refused when it is used
-            size = opened.size
+        with contextlib.suppress(AmpnetError):  # what is no picture is refused when it is used
+            size = image_header(file)[0]
     return points if points is None or size == (SIDE, SIDE) else points * (np.array(size, np.float32) / SIDE)
 
 

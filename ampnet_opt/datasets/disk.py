@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
-from ampnet_opt.pictures import OTHER_PICTURES, PICTURES
+from ampnet_opt.pictures import OTHER_PICTURES, PICTURES, is_picture
 from ampnet_opt.text import count
 
 IMAGES, MARKS = "images", ("faces.partial.jsonl", "skipped.csv")  # of `prepare`: see preparing.journal
@@ -19,7 +19,7 @@ HIDDEN = (".", "__")  # how the names of files and folders begin that systems ma
 
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder that can be read, by suffix, in the order of their names, without hidden ones."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith("."))
+    return sorted(file for file in folder.iterdir() if is_picture(file))
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ampnet_opt.pictures import read_image
+from ampnet_opt.pictures import opened_photo
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,18 @@ class Picture:
     pixels: np.ndarray | None = field(default=None, repr=False)
     landmarks: np.ndarray | None = None
 
-    def image(self) -> np.ndarray:
-        """uint8 [height, width, 3] RGB, upright. Raises MisuseError for a picture that cannot be read."""
+    def read(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """uint8 [height, width, 3] RGB, upright, and the (width, height) that landmarks are in pixels of, which is larger
+        where a large file is scaled down. Raises MisuseError for a picture that cannot be read."""
         if self.pixels is not None:
-            return np.repeat(self.pixels[:, :, None], 3, 2)
+            return np.repeat(self.pixels[:, :, None], 3, 2), (self.pixels.shape[1], self.pixels.shape[0])
         assert self.file is not None
-        return read_image(self.file)
+        with opened_photo(self.file) as photo:
+            return np.asarray(photo.image), photo.size
+
+    def image(self) -> np.ndarray:
+        """The pixels of `read`."""
+        return self.read()[0]
 
 
 class Skipped(NamedTuple):

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from ampnet_opt.landmark_checks import Given, to_pixels
 from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.machine import available_cores
 from ampnet_opt.preparing.crop import MARGIN
-from ampnet_opt.preparing.journal import IMAGES, SKIPPED, TABLE, Journal
+from ampnet_opt.preparing.journal import HASH, IMAGES, PARTIAL, SKIPPED, TABLE, Journal
 from ampnet_opt.preparing.work import Settings, Task, name_files, outcomes
+from ampnet_opt.text import printable, spreadsheet_cell
 
-HEAD = ["file", "label", "split", "detector_score", *COLUMNS, *SIZE, *ORIGIN]
+HEAD = ["file", "label", "split", "detector_score", *COLUMNS, *SIZE, *ORIGIN, HASH]
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,13 @@ def prepare(
     `landmark_formats`); those that cannot be a face's are skipped. When cropping, the detector's landmarks replace them, as
     an engine in use will see the detector's. faces: "all" writes more than one of a picture, the others as name+2.jpg,
     name+3.jpg. workers: processes, one per core unless given. progress: is called with how many pictures are done, those of
-    an earlier run included. skipped: pictures that the data set's reader left out, which skipped.csv lists too.
+    an earlier run included. skipped: pictures that the data set's reader left out, which skipped.csv lists too. force: begin
+    anew: tables of an earlier preparation go, and those of its images that are still as it wrote them; other files in
+    images/ stay.
 
     A run that was stopped goes on where it was when it is repeated with the same input and settings. Raises MisuseError
-    for a finished or different preparation in `output` unless force; AmpnetError when no face is found, a package is
+    for a finished or different preparation in `output` unless force, and for files of others in images/ under names that are
+    needed; AmpnetError when no face is found, a package is
     missing, the disk is full or a process dies; KeyboardInterrupt with a message after Ctrl-C.
     """
     folder = Path(output)
@@ -69,10 +75,11 @@ def prepare(
         pictures = _in_pixels(pictures, form)
     needs_detector = crop or any(picture.landmarks is None for picture in pictures)
     identity = load_detector(detector).identity if needs_detector else ""  # fails here, before processes start
-    settings = Settings(folder / IMAGES, needs_detector, detector, crop, faces)
-    journal = Journal(folder, _head(pictures, settings, identity), force)
+    settings = Settings(folder / IMAGES / PARTIAL, needs_detector, detector, crop, faces)
+    stems = name_files(pictures)
+    journal = Journal(folder, _head(pictures, settings, identity), stems, force)
     try:
-        tasks = [Task(picture, stem) for picture, stem in zip(pictures, name_files(pictures))]
+        tasks = [Task(picture, stem) for picture, stem in zip(pictures, stems)]
         done = len(journal.outcomes)
         progress(done)
         with contextlib.closing(outcomes(tasks[done:], settings, workers or available_cores())) as finished:
@@ -151,7 +158,7 @@ def _digest(pictures: Iterable[Picture]) -> str:
 def _finish(journal: Journal, folder: Path, unread: Sequence[Skipped]) -> Prepared:
     found = journal.outcomes
     skipped = [*(Skipped(o.name, o.reason, o.detail) for o in found if not o.rows), *unread]
-    rows = [row for outcome in found for row in outcome.rows]
+    rows = [[*row, digest] for outcome in found for row, digest in zip(outcome.rows, outcome.hashes)]
     reasons = dict(Counter(one.reason for one in skipped).most_common())
     _write(folder / SKIPPED, ["file", "reason", "detail"], ([one.name, one.reason, one.detail] for one in skipped))
     if not rows:
@@ -165,4 +172,9 @@ def _finish(journal: Journal, folder: Path, unread: Sequence[Skipped]) -> Prepar
 
 def _write(path: Path, head: list[str], rows: Iterable[list[str]]) -> None:
     with new_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([head, *rows])
+        csv.writer(stream, lineterminator="\n").writerows([head, *([_cell(value) for value in row] for row in rows)])
+
+
+def _cell(value: str) -> str:
+    """A value of a table: names of files may hold anything but a zero byte, labels are names of folders."""
+    return value if NUMBER.fullmatch(value) else spreadsheet_cell(printable(value))

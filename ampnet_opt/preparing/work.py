@@ -22,7 +22,6 @@ from ampnet_opt.files import PathLike, new_file
 from ampnet_opt.plausibility import impossible
 from ampnet_opt.preparing.crop import crop, implausible, square_of
 from ampnet_opt.preparing.journal import Outcome
-from ampnet_opt.text import spreadsheet_cell
 
 UNREADABLE, NO_FACE, IMPLAUSIBLE = "cannot be read", "no face found", "implausible landmarks"
 AHEAD = 4  # pictures handed out per process, so that none waits and no more are in memory
@@ -54,7 +53,7 @@ def name_files(pictures: Iterable[Picture]) -> list[str]:
     used: set[str] = set()
     for picture in pictures:
         bare = re.sub(r"\.\w{1,5}$", "", picture.name)
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", bare)[-LONGEST_NAME:].lstrip(".") or "picture"
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", bare)[-LONGEST_NAME:].lstrip(".-") or "picture"
         stem, number = safe, 1
         while stem.lower() in used:
             number += 1
@@ -133,15 +132,14 @@ def _begin(settings: Settings) -> None:
 def _work(task: Task) -> Outcome:
     picture = task.picture
     try:
-        image = picture.image()
+        image, size = picture.read()
     except AmpnetError as error:
         return Outcome(picture.name, reason=UNREADABLE, detail=str(error))
     if picture.landmarks is not None and not _settings.crop:
-        height, width = image.shape[:2]
-        fault = impossible(picture.landmarks[None], np.array([[width, height]], float))[0]
+        fault = impossible(picture.landmarks[None], np.array([size], float))[0]
         if fault:
             return Outcome(picture.name, reason=IMPLAUSIBLE, detail=fault)
-        return Outcome(picture.name, [_write(task, task.stem, "", image, None, *fit(image, picture.landmarks))])
+        return Outcome(picture.name, [_write(task, task.stem, "", size, None, *fit(image, picture.landmarks, size))])
     assert _detector is not None
     found = _detector.detect(image)
     if not found:
@@ -150,32 +148,38 @@ def _work(task: Task) -> Outcome:
     good = [face for face in wanted if not implausible(face)]
     if not good:  # also when a smaller face would do: the label is the largest one's
         return Outcome(picture.name, reason=IMPLAUSIBLE, detail=implausible(wanted[0]), several=len(found) > 1)
-    rows = [_write_face(task, number, image, face) for number, face in enumerate(good, 1)]
+    rows = [_write_face(task, number, image, size, face) for number, face in enumerate(good, 1)]
     return Outcome(picture.name, rows, several=len(found) > 1)
 
 
-def _write_face(task: Task, number: int, image: np.ndarray, face: Detection) -> list[str]:
+def _write_face(task: Task, number: int, image: np.ndarray, size: tuple[int, int], face: Detection) -> list[str]:
     # "+" is in no stem, so this is no other picture's name.
     stem = task.stem if number == 1 else f"{task.stem}+{number}"
-    square = square_of(face.box) if _settings.crop else None
-    made = crop(image, face.box, face.landmarks) if _settings.crop else fit(image, face.landmarks)
-    return _write(task, stem, f"{face.score:.3f}", image, square, *made)
+    score = f"{face.score:.3f}"
+    if not _settings.crop:
+        return _write(task, stem, score, size, None, *fit(image, face.landmarks))
+    scale = size[0] / image.shape[1]  # of a large picture that was scaled down as it was read
+    left, top, side = (round(value * scale) for value in square_of(face.box))
+    return _write(task, stem, score, size, (left, top, side), *crop(image, face.box, face.landmarks))
 
 
 def _write(
     task: Task,
     stem: str,
     score: str,
-    whole: np.ndarray,
+    size: tuple[int, int],
     square: tuple[int, int, int] | None,
     image: np.ndarray,
     landmarks: np.ndarray,
 ) -> list[str]:
-    """Write one image, whole or not at all, and make its row of the table. square: of the `whole` picture, None for all."""
+    """Write one image, whole or not at all, and make its row of the table.
+
+    size: (width, height) of the picture that it comes from; square: what was cut out of that, None for all.
+    """
     target = _settings.images / f"{stem}.jpg"
     with new_file(target, durable=False) as temporary:
         Image.fromarray(image).save(temporary, "JPEG", quality=95)
     left, top, side = square or ("", "", "")
     points = [f"{value:.2f}" for value in landmarks.ravel()]
-    sizes = [*image.shape[1::-1], spreadsheet_cell(task.picture.name), *whole.shape[1::-1], left, top, side, side]
+    sizes = [*image.shape[1::-1], task.picture.name, *size, left, top, side, side]
     return [target.name, task.picture.label, task.picture.split, score, *points, *map(str, sizes)]

@@ -32,7 +32,7 @@ def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.6:
         packed = io.BytesIO()
         picture.save(packed, "JPEG", quality=int(rng.integers(30, 95)))
-        picture = Image.open(packed)
+        picture = Image.open(packed, formats=["JPEG"])
     return _bordered(np.array(picture.convert("RGB")), rng)
 
 

@@ -15,6 +15,7 @@ from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, load_batches
 from ampnet_opt.sensitivity.analysis import Sensitivity
+from ampnet_opt.text import printable
 
 MOST_FACES = 24  # on a page, shared by its INT8 engines
 PICTURE = 96  # pixels a side
@@ -151,7 +152,7 @@ def moved(
         was, now = int(before[i].argmax()), int(after[i].argmax())
         found.append(
             Moved(
-                faces[i].file.name,
+                printable(faces[i].file.name),
                 classes[labels[i]],
                 Answer(classes[was], float(before[i, was])),
                 Answer(classes[now], float(after[i, now])),
