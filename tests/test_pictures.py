@@ -30,7 +30,7 @@ from PIL import Image
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import Face, load_face
 from ampnet_opt.picture_files import FORMATS, LARGEST, Budget, recognised
-from ampnet_opt.pictures import OTHER_PICTURES, PICTURES, WHOLE, image_size, is_picture, opened_photo, read_image
+from ampnet_opt.pictures import OTHER_PICTURES, PICTURES, WHOLE, image_header, is_picture, opened_photo, read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pytest shows what the package's own filter hides
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:48j, 0:200:64j], 90), -1).astype(np.uint8)  # [48, 64, 3]
@@ -70,7 +70,7 @@ def test_every_suffix_that_is_listed_is_read_in_either_case(tmp_path: Path, suff
     path = tmp_path / f"x{suffix.upper()}"
     Image.fromarray(SMOOTH).save(path, kind)
     assert np.abs(read_image(path).astype(int) - SMOOTH).mean() < 8
-    assert image_size(path) == (64, 48) and is_picture(path)
+    assert image_header(path) == ((64, 48), 1) and is_picture(path)
     shutil.copy(path, tmp_path / "x.txt")  # the name does not matter, what is inside does
     assert np.array_equal(read_image(tmp_path / "x.txt"), read_image(path))
 
@@ -94,7 +94,7 @@ def test_no_other_program_and_no_other_format_is_started(tmp_path: Path, monkeyp
         image.save(path, kind)
         assert "it is no picture (JPEG, PNG" in refusal(path)
         with pytest.raises(MisuseError):
-            image_size(path)
+            image_header(path)
     assert not started.exists()
 
 
@@ -137,7 +137,7 @@ def test_size_and_pixels_are_upright_in_every_format(tmp_path: Path, suffix: str
     Image.fromarray(SMOOTH).save(tmp_path / f"x.{suffix}", exif=exif)
     turned = 5 <= orientation <= 8
     with opened_photo(tmp_path / f"x.{suffix}") as photo:
-        assert photo.size == photo.image.size == image_size(tmp_path / f"x.{suffix}") == ((48, 64) if turned else (64, 48))
+        assert photo.size == photo.image.size == image_header(tmp_path / f"x.{suffix}")[0] == ((48, 64) if turned else (64, 48))
     expected = Image.fromarray(SMOOTH)
     turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)  # of Image.Transpose, by EXIF 2.32, section 4.6.4
     expected = expected if turn is None else expected.transpose(Image.Transpose(turn))
@@ -190,7 +190,7 @@ def test_a_photo_of_108_megapixels_is_scaled_down_and_its_landmarks_stay(large: 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with opened_photo(large) as photo:
-            assert photo.size == image_size(large) == (12000, 9000) and photo.image.size == (6000, 4500)
+            assert photo.size == image_header(large)[0] == (12000, 9000) and photo.image.size == (6000, 4500)
         image, points = load_face(Face(large, POINTS * 187.5))
     Image.fromarray(SMOOTH).resize((3000, 2250), Image.Resampling.BICUBIC).save(tmp_path / "small.jpg", quality=95)
     expected, expected_points = load_face(Face(tmp_path / "small.jpg", POINTS * 46.875))
@@ -329,7 +329,7 @@ def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path, alarm: None
         ]:
             assert reason in refusal(tmp_path / name)
             with pytest.raises(MisuseError):
-                image_size(tmp_path / name)
+                image_header(tmp_path / name)
     assert "cannot be read: embedded null" in refusal(Path("a\0.jpg"))
 
 
