@@ -175,7 +175,7 @@ def _decoded(name: str, stream: Any, held: contextlib.ExitStack) -> Photo:
     if factor > 1 and format.name == "JPEG":
         opened.draft(None, (opened.width // factor, opened.height // factor))
     elif factor > 1 and format.name == "JPEG2000":
-        opened.reduce = factor.bit_length() - 1
+        opened.reduce = factor.bit_length() - 1  # type: ignore[method-assign, assignment]
     opened.load()
     turn = TURNS.get(_orientation(opened))  # of TIFF there is none any more: newer versions of Pillow turn it themselves
     picture = _eight_bit(name, opened, raw)

@@ -69,7 +69,7 @@ def _read(openvino: Any, core: Any, path: Path, config: Dict[str, Any]) -> Tuple
         mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)[:-DIGEST]
     with contextlib.suppress(TypeError):  # older versions take a copy alone
         return core.import_model(openvino.Tensor(mapped, shared_memory=True), "CPU", config), mapped
-    return core.import_model(io.BytesIO(mapped), "CPU", config), None
+    return core.import_model(io.BytesIO(mapped.tobytes()), "CPU", config), None
 
 
 def _require_whole(file: BinaryIO) -> None:

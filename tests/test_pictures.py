@@ -137,7 +137,9 @@ def test_size_and_pixels_are_upright_in_every_format(tmp_path: Path, suffix: str
     Image.fromarray(SMOOTH).save(tmp_path / f"x.{suffix}", exif=exif)
     turned = 5 <= orientation <= 8
     with opened_photo(tmp_path / f"x.{suffix}") as photo:
-        assert photo.size == photo.image.size == image_header(tmp_path / f"x.{suffix}")[0] == ((48, 64) if turned else (64, 48))
+        assert (
+            photo.size == photo.image.size == image_header(tmp_path / f"x.{suffix}")[0] == ((48, 64) if turned else (64, 48))
+        )
     expected = Image.fromarray(SMOOTH)
     turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)  # of Image.Transpose, by EXIF 2.32, section 4.6.4
     expected = expected if turn is None else expected.transpose(Image.Transpose(turn))

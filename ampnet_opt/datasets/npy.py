@@ -50,7 +50,7 @@ class Stored(Restored):
     __slots__ = ("array",)
 
     def __init__(self, *args: Any) -> None:
-        self.array = np.empty(0)
+        self.array: np.ndarray = np.empty(0)
 
     def restore(self, state: Any, machine: Machine) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Dtype):
@@ -62,7 +62,7 @@ class Stored(Restored):
             if not isinstance(data, list) or len(data) != math.prod(shape):
                 raise UnpicklingError("one of its arrays has other items than its shape")
             machine.charge(40 * len(data))
-            flat = np.empty(len(data), object)
+            flat: np.ndarray = np.empty(len(data), object)
             for i, item in enumerate(data):  # a slice would look into the items
                 flat[i] = item
         else:
