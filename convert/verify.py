@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from ampnet_opt.convert.source import Source
 from ampnet_opt.faces import Face, spread
 from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.engine import prepare
-from ampnet_opt.runtime.golden import Golden, Proof
+from ampnet_opt.runtime.golden import Golden, Proof, require_right
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
@@ -35,3 +36,16 @@ def proof_of(proof: Proof, model: onnx.ModelProto, precision: str) -> Proof:
     """`float_proof` for engines of `model`, which is the float graph, or for int8 the Q/DQ graph."""
     golden = proof.golden
     return proof.explained(graph_logits(model, [(golden.images, golden.landmarks)])) if precision == "int8" else proof
+
+
+def verify(
+    directory: Path, model: onnx.ModelProto, graph: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray
+) -> None:
+    """AmpnetError when the engine's logits are further from the float graph's than the graph it was built from explains.
+
+    model: what the engine was built from; graph: the float graph; both run in ONNX Runtime as the second opinion. images,
+    landmarks: as the graph takes them, more than one.
+    """
+    golden = Golden(images, landmarks, graph_logits(graph, [(images, landmarks)]))
+    own = 0.0 if model is graph else golden.error(graph_logits(model, [(images, landmarks)]))
+    require_right(directory, golden, own)
