@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT = "ampnet-opt/1"
 STATISTICS_COUNTER = "num_batches_tracked"
 MOST_CLASSES = 1000
+NAMED = 3  # keys that a sentence names; the others are counted
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
     classes: names of the outputs, for the authors' files, which carry none: by default RAF-DB's seven, with a warning. A
     file of ours has its own, and others are refused. patch_radius: of the authors' files; None is the published 5. Raises
     MisuseError when there is no such file, or the classes or radius do not fit, AmpnetError when it is no AMP-Net
-    checkpoint; the message names every missing or misshapen key.
+    checkpoint; its `whole` names every missing or misshapen key.
     """
     file = require_file(path, "checkpoint")
     try:
@@ -214,8 +215,11 @@ def _fill(file: Path, config: Config, weights: _Weights, name_of: Callable[[str]
                 tensor = tensor.contiguous()
             state[key] = tensor
     if missing or misshapen:
-        parts = [f"missing: {', '.join(missing)}"] * bool(missing) + misshapen
-        raise AmpnetError(f"{file} does not fit AMP-Net: {'; '.join(parts)}")
+        few, all_of_them = (
+            "; ".join([f"missing: {listed(missing, most)}"] * bool(missing) + [listed(misshapen, most)] * bool(misshapen))
+            for most in (NAMED, len(missing) + len(misshapen))
+        )
+        raise AmpnetError(f"{file} does not fit AMP-Net: {few}", f"{file} does not fit AMP-Net: {all_of_them}")
     model.load_state_dict(state, assign=True)
     left = sorted({*weights.found, *weights.other} - used)
     unknown = [key for key in left if not DEAD.match(key) and not profile_counter(key)]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 
 class AmpnetError(Exception):
-    """Something that was asked for could not be done; the message is one sentence for the user."""
+    """Something that was asked for could not be done.
+
+    message: one sentence for the user. whole: the same with all that the sentence only counts, for --verbose.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", whole: str = "") -> None:
+        super().__init__(message)
+        self.whole = whole or message
 
 
 class MisuseError(AmpnetError):

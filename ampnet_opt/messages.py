@@ -54,7 +54,8 @@ def fail(error: BaseException) -> int:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, AmpnetError):
-        return str(error)
+        shortened = str(error) != error.whole
+        return error.whole if _verbose else f"{error}{MORE if shortened else ''}"
     if isinstance(error, MemoryError):
         return "this machine's memory is not enough for this"
     if isinstance(error, OSError):
