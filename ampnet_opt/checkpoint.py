@@ -241,7 +241,9 @@ def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], b
         tensors, metadata = read_tensors(file)
     except SafetensorError as error:
         if file.suffix == ".safetensors":
-            reason = kind_of(file.open("rb").read(4096)) or f"is not a readable safetensors file: {one_line(error, 120)}"
+            with open(file, "rb") as stream:
+                kind = kind_of(stream.read(4096))
+            reason = kind or f"is not a readable safetensors file: {one_line(error, 120)}"
             raise AmpnetError(f"{file} {reason}") from error
         return None
     named = metadata.get("format", "")

@@ -204,7 +204,9 @@ def build_from(
 
 def is_unpacked(folder: Path) -> bool:
     """Whether a folder is what a bundle of a checkpoint unpacks to; that of an engine is an engine as well."""
-    return (folder / "bundle.json").is_file() and not (folder / "engine.json").is_file()
+    from ampnet_opt.runtime.bundle import NAME, SIDECAR
+
+    return (folder / NAME).is_file() and not (folder / SIDECAR).is_file()
 
 
 def given(context: typer.Context) -> Set[str]:

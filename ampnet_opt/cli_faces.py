@@ -29,6 +29,7 @@ def prepare(
     ),
 ) -> None:
     """Find faces and their landmarks: pictures or a data set in, faces.csv and images/ of 224 x 224 out."""
+    from ampnet_opt.datasets.disk import SKIPPED
     from ampnet_opt.datasets.registry import read_dataset
     from ampnet_opt.preparing.prepare import prepare as run
 
@@ -52,7 +53,7 @@ def prepare(
     several = f", {done.several} pictures had several" if done.several else ""
     say(f"{done.table}: {done.faces} faces{several}")
     for reason, count in done.skipped.items():
-        remark(f"skipped: {count}, {reason} (listed in {done.table.parent / 'skipped.csv'})")
+        remark(f"skipped: {count}, {reason} (listed in {done.table.with_name(SKIPPED)})")
 
 
 def train(

@@ -13,7 +13,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.landmark_formats import Form, convert, likely_form, likely_slip, parse_form
+from ampnet_opt.landmark_formats import Form, convert, known_sizes, likely_form, likely_slip, parse_form
 from ampnet_opt.pictures import image_header
 from ampnet_opt.plausibility import NO_FACE, TILTED, impossible, improbable, shape_of
 from ampnet_opt.text import one_line
@@ -49,7 +49,7 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
     looked = np.arange(count) if named is not None and named.needs_size else _spread(count)
     sizes, orientations = np.full((count, 2), np.nan), np.ones(count, int)
     _look(given, looked, sizes, orientations)
-    points = given.points if named is None else convert(given.points, named, _known(sizes), orientations)
+    points = given.points if named is None else convert(given.points, named, known_sizes(sizes), orientations)
     if not count:
         return points
     if named is None:
@@ -161,10 +161,6 @@ def _message(given: Given, row: int, count: int, reason: str, kind: str = "impos
     many = f"{count} of {len(given.points)} faces have {kind} landmarks, first " if len(given.points) > 1 else ""
     single = "" if many else f"{kind} landmarks of "
     return one_line(f"{given.source}: {many}{single}{given.name(row)} ({reason})")
-
-
-def _known(sizes: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(sizes), sizes, 224.0)
 
 
 def _rows_with(reasons: Sequence[str]) -> List[int]:

@@ -117,6 +117,11 @@ def convert(points: np.ndarray, form: Form, sizes: np.ndarray, orientations: np.
     return found.astype(np.float32)
 
 
+def known_sizes(sizes: np.ndarray) -> np.ndarray:
+    """The sizes [N, 2], with `UNKNOWN` for those that are NaN."""
+    return np.where(np.isfinite(sizes), sizes, UNKNOWN)
+
+
 def upright(points: np.ndarray, size: np.ndarray, orientation: int) -> np.ndarray:
     """Points [5, 2] of a picture as it is stored, moved to where its EXIF orientation (1 to 8) puts them.
 
@@ -140,7 +145,7 @@ def likely_form(points: np.ndarray, sizes: np.ndarray, orientations: np.ndarray)
 
     Of several, the one whose faces are nearest to a face's shape.
     """
-    known = np.where(np.isfinite(sizes), sizes, UNKNOWN)
+    known = known_sizes(sizes)
     best: Optional[Form] = None
     least = np.inf
     for form in _candidates(bool((orientations != 1).any())):

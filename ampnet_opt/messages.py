@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.text import LONGEST, one_line, printable
+from ampnet_opt.text import LONGEST, describe, one_line, printable
 
 VERBOSE = "--verbose"
 MORE = f" ({VERBOSE} shows all)"
@@ -61,8 +61,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError):
         place = "" if error.filename is None else f" ({error.filename})"
         return f"the system refused a file: {error.strerror or error}{place}"
-    cause = one_line(f"{type(error).__name__}: {error}", LONGEST // 2)
-    return f"unexpected error: {cause}; please report it: {VERBOSE} shows where it happened"
+    return f"unexpected error: {describe(error, LONGEST // 2)}; please report it: {VERBOSE} shows where it happened"
 
 
 def speak_safely() -> None:

@@ -17,7 +17,8 @@ from ampnet_opt.text import one_line
 
 FORMAT = "ampnet-opt-calibration/1"
 LARGEST = 127
-SMALLEST, HIGHEST = 2.0**-14, float(np.finfo(np.float16).max)  # of scales: what float16 holds with all digits
+HALF = np.finfo(np.float16)
+SMALLEST, HIGHEST = float(HALF.tiny), float(HALF.max)  # of scales: what float16 holds with all digits
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ampnet_opt.convert.placement import Placement
 from ampnet_opt.errors import AmpnetError
 
 SMALLEST_SCALE = 1e-12  # in float32
-SMALLEST_HALF = 2.0**-14  # the smallest normal float16: below it digits are lost, and in the end all of them
+SMALLEST_HALF = float(np.finfo(np.float16).tiny)  # normal: below it digits are lost, and in the end all of them
 # What tiny channels may lose to a scale that is normal in float16, of the squared error of rounding the layer's weights.
 TOLERATED = 0.1
 LEVELS = 127  # -127..127, so that a range and its negative have the same scale

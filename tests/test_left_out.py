@@ -16,12 +16,11 @@ from PIL import Image
 from test_cli import fails, succeeds
 from test_prepare import FACES, YUNET, needs_yunet
 
-from ampnet_opt.datasets.disk import IMAGES, MARKS, all_pictures
+from ampnet_opt.datasets.disk import JOURNAL, SKIPPED, all_pictures
 from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.registry import read_dataset
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.pictures import OTHER_PICTURES, PICTURES
-from ampnet_opt.preparing import journal
 from ampnet_opt.preparing.prepare import prepare
 
 LOOSE, DEEPER, ASIDE = (
@@ -192,15 +191,14 @@ def test_links_are_followed_and_rings_of_them_end(tmp_path: Path) -> None:
 
 
 def test_what_prepare_wrote_is_no_part_of_the_data_set_that_it_lies_in(tmp_path: Path) -> None:
-    assert (IMAGES, MARKS) == (journal.IMAGES, (journal.JOURNAL, journal.SKIPPED))
     class_folders(tmp_path)
-    for number, mark in enumerate(MARKS):
+    for number, mark in enumerate((JOURNAL, SKIPPED)):
         picture(tmp_path / f"out{number}" / "images" / "1.png")
         (tmp_path / f"out{number}" / mark).touch()
     (tmp_path / "sad" / "skipped.csv").touch()  # of the user's, who has no images/ there
     dataset = read_dataset(tmp_path)
     assert [item.name for item in dataset.pictures] == ["happy/1.png", "sad/2.png"] and not dataset.skipped
-    (tmp_path / MARKS[0]).touch()  # unfinished, right in the data set
+    (tmp_path / JOURNAL).touch()  # unfinished, right in the data set
     picture(tmp_path / "images" / "1.png")
     assert read_dataset(tmp_path) == dataset
 

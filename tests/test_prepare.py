@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,26 @@ def test_damaged_journal(tmp_path: Path) -> None:
     (out / "faces.partial.jsonl").write_text("\n".join([lines[0], "{]", lines[2]]) + "\n")
     with pytest.raises(MisuseError, match="damaged"):
         prepare(drawn(3), out, crop=False)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 10_000, "5", '{"name": 5}', '{"name": "a", "rows": [[]]}', '{"name": "a", "rows": [5]}']
+)
+def test_a_line_that_records_no_outcome_is_damage(tmp_path: Path, line: str) -> None:
+    out = begun(tmp_path / "out", drawn(3))
+    with open(out / "faces.partial.jsonl", "a") as stream:
+        stream.write(f"{line}\n")
+    with pytest.raises(MisuseError, match="damaged"):
+        prepare(drawn(3), out, crop=False)
+    assert prepare(drawn(3), out, crop=False, workers=1, force=True).faces == 3
+
+
+def test_a_run_goes_on_after_pictures_whose_names_are_no_text(tmp_path: Path) -> None:
+    pictures = [replace(picture, name=f"{picture.name}\udcff.jpg", label="\udcff") for picture in drawn(3)]
+    out = begun(tmp_path / "out", pictures)
+    assert prepare(pictures, out, crop=False, workers=1).faces == 3
+    assert prepare(pictures[:1], out, crop=False, workers=1, force=True).faces == 1
+    assert len(list((out / "images").iterdir())) == 1
 
 
 def test_pictures_of_others_are_left_alone(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Signals that stop a command, and child processes that answer, fail or die."""
+
 from __future__ import annotations
 
 import os

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ampnet_opt.datasets.disk import pictures_in, refuse_missing, whole_number
+from ampnet_opt.datasets.naming import affectnet_classes
 from ampnet_opt.datasets.npy import load_npy
 from ampnet_opt.datasets.picture import Dataset, Picture
 from ampnet_opt.errors import MisuseError
@@ -39,7 +40,7 @@ def read(path: Path) -> Dataset:
             f"{path} holds no AffectNet: neither train_set/annotations nor val_set/annotations has files N_exp.npy, "
             "and there are no class folders called 0 to 7"
         )
-    classes = CLASSES if any(p.label == CLASSES[-1] for p in pictures) else PRESETS["affectnet7"]
+    classes = affectnet_classes({picture.label for picture in pictures})
     return Dataset("affectnet", classes, pictures, why=lambda parts: "no annotation N_exp.npy")
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import require_file
+from ampnet_opt.matching import IMAGES
 from ampnet_opt.pictures import OTHER_PICTURES, PICTURES, is_picture
 from ampnet_opt.text import count
 
-IMAGES, MARKS = "images", ("faces.partial.jsonl", "skipped.csv")  # of `prepare`: see preparing.journal
+JOURNAL, SKIPPED = "faces.partial.jsonl", "skipped.csv"  # of `prepare`, beside its table: see preparing.journal
 CONVERT = "convert it to JPEG or PNG"
 HIDDEN = (".", "__")  # how the names of files and folders begin that systems make: .cache, ._1.jpg, __MACOSX
 
@@ -33,8 +34,8 @@ def folders_in(folder: Path) -> list[Path]:
 
 def is_output(folder: Path) -> bool:
     """Whether `prepare` wrote a folder, or is at it: no part of the data set, even where it lies in it."""
-    unfinished = folder.name == IMAGES and (folder.parent / MARKS[0]).is_file()
-    return unfinished or ((folder / IMAGES).is_dir() and any((folder / mark).is_file() for mark in MARKS))
+    unfinished = folder.name == IMAGES and (folder.parent / JOURNAL).is_file()
+    return unfinished or ((folder / IMAGES).is_dir() and any((folder / mark).is_file() for mark in (JOURNAL, SKIPPED)))
 
 
 def all_pictures(folder: Path) -> Iterator[Path]:

@@ -7,11 +7,11 @@ is neutral. It takes a published numbering, or names that the user gives.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.labels import KNOWN, PRESETS, canonical, parse_classes
+from ampnet_opt.labels import KNOWN, LISTED, PRESETS, canonical, parse_classes
 from ampnet_opt.text import listed
 
 # The number of the first class, and the classes in order, as published. CK+: Lucey et al., "The Extended Cohn-Kanade
@@ -23,7 +23,6 @@ NUMBERINGS: dict[str, tuple[int, tuple[str, ...]]] = {
     "ferplus": (0, PRESETS["ferplus"]),
     "ckplus": (0, ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")),
 }
-LISTED = 8  # labels that a message names
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def name_labels(labels: Collection[str], where: str, given: str | None = None, n
     others = sorted({name for name in of.values() if name not in classes})
     if others:
         raise MisuseError(f"{where} have {listed(others, LISTED)}, which {numbering} has not; leave out --format")
-    return Named(_seven(classes, set(of.values())) if numbering == "affectnet" else classes, of)
+    return Named(affectnet_classes(of.values()) if numbering == "affectnet" else classes, of)
 
 
 def is_number(label: str) -> bool:
@@ -85,16 +84,16 @@ def _published(labels: Collection[str], where: str, numbering: str) -> Named:
     for start in (first, 1 - first):
         if all(start <= int(label) < start + len(classes) for label in labels):
             found = {classes[int(label) - start] for label in labels}
-            return _counted(labels, where, _seven(classes, found) if numbering == "affectnet" else classes, start)
+            return _counted(labels, where, affectnet_classes(found) if numbering == "affectnet" else classes, start)
     raise MisuseError(
         f"{where} are {_span(labels)}, but {numbering} has the numbers {first} to {first + len(classes) - 1}; "
         "another --format, or --classes, may fit"
     )
 
 
-def _seven(classes: tuple[str, ...], found: set[str]) -> tuple[str, ...]:
+def affectnet_classes(found: Collection[str]) -> tuple[str, ...]:
     """AffectNet's classes: where no picture shows contempt, the data set is the one of seven."""
-    return classes if "contempt" in found else PRESETS["affectnet7"]
+    return PRESETS["affectnet8" if "contempt" in found else "affectnet7"]
 
 
 def _start(labels: Collection[str], where: str, names: tuple[str, ...]) -> int:
@@ -114,10 +113,12 @@ def _counted(labels: Collection[str], where: str, names: tuple[str, ...], start:
     return Named(names, of, (f"{where[:1].upper()}{where[1:]} are read as {meaning}.",))
 
 
-def _chosen(labels: Collection[str], where: str, names: Mapping[str, str], classes: tuple[str, ...], key: object) -> Named:
+def _chosen(
+    labels: Collection[str], where: str, names: Mapping[str, str], classes: tuple[str, ...], key: Callable[[str], str]
+) -> Named:
     """The labels whose key is among `names`; the others are left out."""
-    of = {label: names.get(key(label), "") for label in labels}  # type: ignore[operator]
-    missing = sorted({name for name in names if name not in {key(label) for label in labels}})  # type: ignore[operator]
+    of = {label: names.get(key(label), "") for label in labels}
+    missing = sorted(set(names) - {key(label) for label in labels})
     if len(missing) == len(names):
         raise MisuseError(f"{where} are {listed(sorted(labels), LISTED)}; --classes names none of them")
     notes = [f"--classes names {listed(missing, LISTED)}, which {where} lack."] if missing else []

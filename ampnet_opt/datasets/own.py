@@ -12,6 +12,7 @@ from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import COLUMNS, read_rows, require_size
 from ampnet_opt.landmark_checks import size_of
+from ampnet_opt.matching import picture_folders
 from ampnet_opt.tables import NAME, read_table
 
 
@@ -46,10 +47,10 @@ def read(path: Path, given: str | None = None, numbering: str | None = None) -> 
     if strange:
         raise MisuseError(f"{table} has rows of split {', '.join(strange)}, allowed are {', '.join(SPLITS)}")
     classes, of, notes = _named({face.label for face in faces} - {""}, table, given, numbering)
-    folder = table.parent / "images"
+    folder = picture_folders(table.parent)[0]
     pictures = [
         Picture(
-            _name(face.file, folder if folder.is_dir() else table.parent),
+            _name(face.file, folder),
             of.get(face.label, ""),
             SPLITS.get(face.split.lower(), ""),
             face.file,

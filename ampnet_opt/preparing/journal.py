@@ -1,4 +1,4 @@
-"""What a preparation has finished so far, on disk, so that a killed one goes on where it stopped. Standard library only.
+"""What a preparation has finished so far, on disk, so that a killed one goes on where it stopped.
 
 Each picture is written to images/.partial/, recorded here with its SHA-256, and then moved to images/. So no picture of a
 preparation stands in images/ without a record, in the journal or in the finished table, and what has none is the user's.
@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ampnet_opt.datasets.disk import IMAGES, JOURNAL, SKIPPED
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.files import require_new, sha256
 from ampnet_opt.json_files import parse_json
+from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.tables import NAME as TABLE
 from ampnet_opt.text import listed, printable
 
-TABLE, SKIPPED, JOURNAL, IMAGES = "faces.csv", "skipped.csv", "faces.partial.jsonl", "images"
 PARTIAL = ".partial"  # in images/, so that moving a picture renames it
 SUFFIX = ".jpg"  # of the pictures that are written
 HASH = "image_sha256"  # column of the table
@@ -145,8 +147,9 @@ class Journal:
             self.path.unlink()
             return
         try:
-            first, *rest = (parse_json(line) for line in whole.split(b"\n"))
-            self.outcomes = [Outcome(**line) for line in rest]
+            head, *rest = whole.split(b"\n")
+            first = parse_json(head)
+            self.outcomes = [_outcome(line) for line in rest]
             differing = sorted(key for key in {*first, *settings} if first.get(key) != settings.get(key))
         except (ValueError, TypeError, AttributeError) as error:
             raise MisuseError(f"{self.path} is damaged; pass --force to begin anew") from error
@@ -156,6 +159,15 @@ class Journal:
                 "repeat its command to finish it, or pass --force to begin anew"
             )
         os.truncate(self.path, len(whole) + 1)
+
+
+def _outcome(line: bytes) -> Outcome:
+    """The outcome that a line of the journal records. Raises ValueError or TypeError when it records none."""
+    outcome = Outcome(**parse_json(line))
+    require_types(outcome, Outcome)
+    if not all(outcome.rows):
+        raise ValueError("it has a row without a name")
+    return outcome
 
 
 def _stem(name: str) -> str:
@@ -185,10 +197,10 @@ def _records(output: Path) -> Iterator[tuple[str, str]]:
     ) as stream:
         for row in csv.DictReader(stream):
             yield row.get("file") or "", row.get(HASH) or ""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError), open(output / JOURNAL, "rb") as lines:
+    with contextlib.suppress(OSError, ValueError, TypeError), open(output / JOURNAL, "rb") as lines:
         next(lines, b"")
         for line in lines:
-            outcome = Outcome(**json.loads(line))
+            outcome = _outcome(line)
             yield from zip((row[0] for row in outcome.rows), outcome.hashes, strict=False)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
+from ampnet_opt.datasets.disk import IMAGES, SKIPPED
 from ampnet_opt.datasets.picture import Picture, Skipped
 from ampnet_opt.detector import load_detector
 from ampnet_opt.errors import AmpnetError, MisuseError
@@ -23,8 +24,9 @@ from ampnet_opt.landmark_checks import Given, to_pixels
 from ampnet_opt.landmark_formats import AUTO
 from ampnet_opt.machine import available_cores
 from ampnet_opt.preparing.crop import MARGIN
-from ampnet_opt.preparing.journal import HASH, IMAGES, PARTIAL, SKIPPED, TABLE, Journal
+from ampnet_opt.preparing.journal import HASH, PARTIAL, Journal
 from ampnet_opt.preparing.work import Settings, Task, name_files, outcomes
+from ampnet_opt.tables import NAME as TABLE
 from ampnet_opt.text import printable, spreadsheet_cell
 
 HEAD = ["file", "label", "split", "detector_score", *COLUMNS, *SIZE, *ORIGIN, HASH]
@@ -66,8 +68,8 @@ def prepare(
 
     A run that was stopped goes on where it was when it is repeated with the same input and settings. Raises MisuseError
     for a finished or different preparation in `output` unless force, and for files of others in images/ under names that are
-    needed; AmpnetError when no face is found, a package is
-    missing, the disk is full or a process dies; KeyboardInterrupt with a message after Ctrl-C.
+    needed; AmpnetError when no face is found, a package is missing, the disk is full or a process dies; KeyboardInterrupt
+    with a message after Ctrl-C.
     """
     folder = Path(output)
     _check(pictures, folder, faces, workers)

@@ -22,6 +22,7 @@ from ampnet_opt.files import PathLike, new_file
 from ampnet_opt.plausibility import impossible
 from ampnet_opt.preparing.crop import crop, implausible, square_of
 from ampnet_opt.preparing.journal import Outcome
+from ampnet_opt.text import printable
 
 UNREADABLE, NO_FACE, IMPLAUSIBLE = "cannot be read", "no face found", "implausible landmarks"
 AHEAD = 4  # pictures handed out per process, so that none waits and no more are in memory
@@ -130,26 +131,26 @@ def _begin(settings: Settings) -> None:
 
 
 def _work(task: Task) -> Outcome:
-    picture = task.picture
+    picture, name = task.picture, printable(task.picture.name)  # the journal takes text alone, which not every name is
     try:
         image, size = picture.read()
     except AmpnetError as error:
-        return Outcome(picture.name, reason=UNREADABLE, detail=str(error))
+        return Outcome(name, reason=UNREADABLE, detail=str(error))
     if picture.landmarks is not None and not _settings.crop:
         fault = impossible(picture.landmarks[None], np.array([size], float))[0]
         if fault:
-            return Outcome(picture.name, reason=IMPLAUSIBLE, detail=fault)
-        return Outcome(picture.name, [_write(task, task.stem, "", size, None, *fit(image, picture.landmarks, size))])
+            return Outcome(name, reason=IMPLAUSIBLE, detail=fault)
+        return Outcome(name, [_write(task, task.stem, "", size, None, *fit(image, picture.landmarks, size))])
     assert _detector is not None
     found = _detector.detect(image)
     if not found:
-        return Outcome(picture.name, reason=NO_FACE)
+        return Outcome(name, reason=NO_FACE)
     wanted = found if _settings.faces == "all" else found[:1]
     good = [face for face in wanted if not implausible(face)]
     if not good:  # also when a smaller face would do: the label is the largest one's
-        return Outcome(picture.name, reason=IMPLAUSIBLE, detail=implausible(wanted[0]), several=len(found) > 1)
+        return Outcome(name, reason=IMPLAUSIBLE, detail=implausible(wanted[0]), several=len(found) > 1)
     rows = [_write_face(task, number, image, size, face) for number, face in enumerate(good, 1)]
-    return Outcome(picture.name, rows, several=len(found) > 1)
+    return Outcome(name, rows, several=len(found) > 1)
 
 
 def _write_face(task: Task, number: int, image: np.ndarray, size: tuple[int, int], face: Detection) -> list[str]:
@@ -181,5 +182,5 @@ def _write(
         Image.fromarray(image).save(temporary, "JPEG", quality=95)
     left, top, side = square or ("", "", "")
     points = [f"{value:.2f}" for value in landmarks.ravel()]
-    sizes = [*image.shape[1::-1], task.picture.name, *size, left, top, side, side]
-    return [target.name, task.picture.label, task.picture.split, score, *points, *map(str, sizes)]
+    sizes = [*image.shape[1::-1], printable(task.picture.name), *size, left, top, side, side]
+    return [target.name, printable(task.picture.label), task.picture.split, score, *points, *map(str, sizes)]

@@ -16,10 +16,12 @@ from ampnet_opt.faces import COLUMNS, Face, read_faces
 from ampnet_opt.files import PathLike, cache_folder, new_directory, new_file, sha256
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.locks import BusyError
+from ampnet_opt.matching import IMAGES
 from ampnet_opt.synthetic.camera import photograph
 from ampnet_opt.synthetic.drawing import draw
 from ampnet_opt.synthetic.geometry import landmarks
 from ampnet_opt.synthetic.parameters import require_label, sample_person, sample_pose, sample_units
+from ampnet_opt.tables import NAME as TABLE
 
 VERSION = 2  # of the default data: raise it when a seed gives other bytes, or the counts change
 SPLITS = ("train", "val", "test")
@@ -71,18 +73,18 @@ def write(
     if not jobs:
         raise MisuseError("no faces to draw: name at least one class and a split of one face or more")
     with new_directory(folder) as new:
-        (new / "images").mkdir()
-        with open(new / "faces.csv", "w", newline="", encoding="utf-8") as stream:
+        (new / IMAGES).mkdir()
+        with open(new / TABLE, "w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream)
             rows.writerow(["file", "label", "split", *COLUMNS])
             for done, (split, number, label, own_seed) in enumerate(jobs, 1):
                 image, points = face(own_seed, label)
                 name = f"{split}_{number:05}_{label}.jpg"
-                Image.fromarray(image).save(new / "images" / name, quality=95, subsampling=0)
+                Image.fromarray(image).save(new / IMAGES / name, quality=95, subsampling=0)
                 rows.writerow([name, label, split, *(f"{value:.3f}" for value in points.ravel())])
                 if progress is not None:
                     progress(done, len(jobs))
-    return Path(folder) / "faces.csv"
+    return Path(folder) / TABLE
 
 
 def default_faces(split: str | None = None, progress: Callable[[int, int], object] | None = None) -> list[Face]:
@@ -99,7 +101,7 @@ def default_faces(split: str | None = None, progress: Callable[[int, int], objec
                 unfinished.write_bytes(_digest(folder))
         except BusyError:  # another process draws them
             time.sleep(0.2)
-    return read_faces(folder / "faces.csv", split)
+    return read_faces(folder / TABLE, split)
 
 
 def _digest(folder: Path) -> bytes:
