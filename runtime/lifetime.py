@@ -156,8 +156,13 @@ def _end() -> None:
     global _ending
     _ending = True
     deadline = time.monotonic() + AT_EXIT
+    _wait_for_native(deadline)  # no engine is loaded from here on
     for engine in list(_engines):
         engine.end(deadline)
+    _wait_for_native(deadline)
+
+
+def _wait_for_native(deadline: float) -> None:
     for lock in list(_native):
         if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             lock.release()
