@@ -70,10 +70,10 @@ def read_faces(
         chosen = [face for face in faces if face.split == wanted]
         if not chosen:
             there = f"it has {listed(sorted(splits - {''}), 8)}" if splits != {""} else "no row of it has a split"
-            raise MisuseError(one_line(f"{name} has no rows of split {wanted!r}; {there}"))
+            raise MisuseError(f"{name} has no rows of split {wanted!r}; {there}")
         if "" in splits:
             without = sum(not face.split for face in faces)
-            log.warning(one_line(f"{name}: {count(without, 'row')} without a split left out"))
+            log.warning(f"{name}: {count(without, 'row')} without a split left out")
         faces = chosen
     faces = _with_pictures(path, name, faces)
     points = to_pixels(_given(name, faces), form)
@@ -112,7 +112,7 @@ def _with_pictures(path: PathLike, table: str, faces: Sequence[Face]) -> List[Fa
     if absent:
         images = "an image that does" if len(absent) == 1 else f"{len(absent)} images that do"
         others = " and others" if len(absent) > 1 else ""
-        raise MisuseError(one_line(f"{table} names {images} not exist: {absent[0]}{others}"))
+        raise MisuseError(f"{table} names {images} not exist: {absent[0]}{others}")
     return found
 
 
@@ -134,7 +134,7 @@ def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -
         if cut is not None:
             images = table.folder / IMAGES
             raise MisuseError(
-                one_line(f"the landmarks in {table.name} are those of faces cut out of {cut}; ask for {images} instead")
+                f"the landmarks in {table.name} are those of faces cut out of {cut}; ask for {images} instead"
             ) from None
         raise
     found: List[Face] = []
@@ -143,7 +143,7 @@ def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -
         for other in others:
             if not np.array_equal(face.landmarks, other.landmarks):
                 raise MisuseError(
-                    one_line(f"{table.where(other.line)}: {picture} has other landmarks in line {face.line}; keep one row")
+                    f"{table.where(other.line)}: {picture} has other landmarks in line {face.line}; keep one row"
                 )
         found.append(replace(face, file=picture))
     points = to_pixels(_given(table.name, found), form)

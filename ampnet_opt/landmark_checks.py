@@ -160,7 +160,7 @@ def _look_like(given: Given, row: int, count: int, form: Form, reason: str, kind
 def _message(given: Given, row: int, count: int, reason: str, kind: str = "impossible") -> str:
     many = f"{count} of {len(given.points)} faces have {kind} landmarks, first " if len(given.points) > 1 else ""
     single = "" if many else f"{kind} landmarks of "
-    return one_line(f"{given.source}: {many}{single}{given.name(row)} ({reason})")
+    return f"{given.source}: {many}{single}{given.name(row)} ({reason})"
 
 
 def _rows_with(reasons: Sequence[str]) -> List[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ampnet_opt.errors import MisuseError
-from ampnet_opt.text import listed, one_line
+from ampnet_opt.text import listed
 
 IMAGES = "images"  # the folder beside a table
 
@@ -69,14 +69,12 @@ def rows_of(pictures: Sequence[Path], files: Sequence[str], folder: Path, table:
                 reasons += [_not_its_own(table, own[row], picture) for row in candidates[:1]]
             elif bare.setdefault(same[0], picture) != picture:
                 raise MisuseError(
-                    one_line(
-                        f"{table} has one row {files[same[0]]} for {bare[same[0]]} and {picture}: "
-                        "give the folders too in the column file"
-                    )
+                    f"{table} has one row {files[same[0]]} for {bare[same[0]]} and {picture}: "
+                    "give the folders too in the column file"
                 )
         found.append(same)
     if missing:
-        raise MisuseError(reasons[0] if reasons else one_line(f"{table} has no landmarks for {listed(missing, 1)}"))
+        raise MisuseError(reasons[0] if reasons else f"{table} has no landmarks for {listed(missing, 1)}")
     return found
 
 
@@ -93,9 +91,7 @@ def _longest(
     best = [row for row in rows if common[row] == max(common.values())]
     different = sorted({files[row] for row in best})
     if len(different) > 1:
-        raise MisuseError(
-            one_line(f"{table} has the rows {listed(different, 2)}, and which is for {picture} cannot be told")
-        )
+        raise MisuseError(f"{table} has the rows {listed(different, 2)}, and which is for {picture} cannot be told")
     return best
 
 
@@ -109,7 +105,7 @@ def _in_common(one: Tuple[str, ...], other: Tuple[str, ...]) -> int:
 
 
 def _not_its_own(table: str, own: Path, picture: Path) -> str:
-    return one_line(
+    return (
         f"the landmarks in {table} are those of {own}, which is not the picture {picture}; "
         f"ask for {own if own.parent.name != IMAGES else own.parent} instead"
     )

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import cache_folder
+from ampnet_opt.files import cache_or_temporary
 
 
 def load_figure(task: str) -> Any:
@@ -14,7 +14,7 @@ def load_figure(task: str) -> Any:
 
     matplotlib keeps its list of fonts in our cache, unless the user has set MPLCONFIGDIR.
     """
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_folder("matplotlib")))
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_or_temporary("matplotlib")))
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from ampnet_opt.text import listed, one_line
 
 NAME = "faces.csv"  # of the table in a folder that `ampnet-opt prepare` made
 DELIMITERS = ",;\t"
-MOST_BYTES = 1 << 30
+MOST_BYTES, BLOCK = 1 << 30, 1 << 20
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 STREAMS = ("/dev", "/proc")  # what lies there is a stream, and no folder of pictures
 
@@ -86,7 +87,7 @@ def _text(file: Path, name: str, what: str) -> str:
         if stat.S_ISCHR(file.stat().st_mode) and not str(file).startswith(("/dev/stdin", "/dev/fd", "/proc")):
             raise MisuseError(f"{what} {name} is a device, not a file")
         with open(file, "rb") as stream:
-            raw = stream.read(MOST_BYTES + 1)
+            raw = b"".join(itertools.islice(iter(lambda: stream.read(BLOCK), b""), MOST_BYTES // BLOCK + 1))
     except OSError as error:
         raise MisuseError(f"{name} is not a readable CSV file: {error.strerror or error}") from error
     if len(raw) > MOST_BYTES:
@@ -104,7 +105,7 @@ def _require_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> 
     missing = [column for column in wanted if column not in found]
     if missing:
         there = f"; it has {listed(found, 12)}" if any(found) else ""
-        raise MisuseError(one_line(f"{name} has no column {', '.join(missing)}{there}"))
+        raise MisuseError(f"{name} has no column {', '.join(missing)}{there}")
     twice = sorted({column for column in wanted if list(found).count(column) > 1})
     if twice:
         raise MisuseError(f"{name} has the column {twice[0]} more than once")

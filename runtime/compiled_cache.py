@@ -102,8 +102,7 @@ def _keep(compiled: Any, path: Path) -> None:
         compiled.export_model(straight)
         if straight.failure:
             raise straight.failure
-        if hasattr(os, "fchmod"):  # Windows has no such permissions
-            os.fchmod(file.fileno(), 0o600)
+        os.chmod(unfinished, 0o600)
         size = file.seek(0, io.SEEK_END)
         file.write(_digest(file, size))
     forget_oldest(path.parent, "*.blob", KEPT)

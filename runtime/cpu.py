@@ -17,7 +17,7 @@ import numpy as np
 from ampnet_opt.errors import AmpnetError
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.compiled_cache import load_or_compile
-from ampnet_opt.runtime.lifetime import keep_in_children
+from ampnet_opt.runtime.lifetime import free, keep_in_children
 from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
 from ampnet_opt.runtime.unchanged import read_unchanged
 
@@ -179,8 +179,7 @@ class _Request:
 
     def __del__(self) -> None:
         if hasattr(self, "_native"):
-            self.wait()
-            del self._native  # before the memory
+            free(self.__dict__, "_native", self.wait)  # before the memory
 
 
 def _writable(values: np.ndarray) -> np.ndarray:
@@ -203,7 +202,7 @@ class _Compiled:
 
     def __del__(self) -> None:
         if hasattr(self, "native"):
-            del self.native
+            free(self.__dict__, "native", lambda: None)
 
 
 def _read_weights(path: Path, files: Optional[Mapping[str, str]]) -> Any:

@@ -16,7 +16,7 @@ from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.device_array import DeviceArray, device_array, is_on_device
-from ampnet_opt.runtime.lifetime import Calls, keep_in_children
+from ampnet_opt.runtime.lifetime import Calls, end_with_process, keep_in_children, native
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
 SIDE = 224
@@ -50,6 +50,7 @@ class Engine:
         self._executor = executor
         self._calls = Calls()
         self._unfinished: weakref.WeakSet[_Results] = weakref.WeakSet()
+        end_with_process(self)
 
     @classmethod
     def load(
@@ -77,8 +78,12 @@ class Engine:
         options = {} if sidecar.backend == "cpu" else {"contexts": contexts, "cuda_graph": cuda_graph}
         if contexts > 1 and not options:
             raise MisuseError("contexts are for engines on a GPU; the cpu backend runs one inference at a time")
-        backend.check(sidecar)
-        return cls(Path(directory), sidecar, backend.open_executor(Path(directory), sidecar, threads, **options))
+
+        def load() -> Engine:
+            backend.check(sidecar)
+            return cls(Path(directory), sidecar, backend.open_executor(Path(directory), sidecar, threads, **options))
+
+        return native(load)
 
     @property
     def classes(self) -> List[str]:
@@ -108,6 +113,7 @@ class Engine:
         logits = np.empty((len(pictures), len(self.sidecar.classes)), np.float32)
         for start in range(0, len(pictures), batch.max):
             part = slice(start, start + batch.max)
+            self._calls.require_running()
             logits[part] = self._run(pictures[part], points[part])
         return logits
 
@@ -140,7 +146,7 @@ class Engine:
             yield from logits
 
     def _batches(self, faces: Iterator[Tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
-        for part in iter(lambda: list(islice(faces, size)), []):
+        for part in iter(lambda: self._calls.outside(lambda: list(islice(faces, size))), []):
             images, landmarks = zip(*part)
             yield prepare(np.stack(images), np.stack(landmarks), self.sidecar.image_input)
 
@@ -169,6 +175,11 @@ class Engine:
         for results in list(self._unfinished):
             results.end()
         self._executor.close()
+
+    def end(self, deadline: float) -> None:
+        """`close` at the end of the process: what cannot be freed until `time.monotonic()` is `deadline` is left."""
+        if not self._calls.forked:
+            self._calls.end(self._free, deadline)
 
     def __enter__(self) -> Engine:
         self._calls.require_open()

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Callable, Dict, TypeVar
+from typing import Any, Callable, Dict, List, Set, TypeVar
 
 from ampnet_opt.errors import AmpnetError
 
@@ -19,9 +19,13 @@ FORKED = (
     "this engine was loaded before this process was forked, and works in the parent alone: load engines in the child, or "
     "start it with multiprocessing's spawn method"
 )
-AT_EXIT = 5.0  # seconds that the end of the process waits for what daemon threads compute
+ENDING = "this process is ending"
+AT_EXIT = 60.0  # seconds that the end of the process waits for what daemon threads do in a library: one batch, or a load
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
-_open: weakref.WeakSet[Calls] = weakref.WeakSet()
+_engines: weakref.WeakSet[Any] = weakref.WeakSet()
+_native: Dict[Any, None] = {}  # locks of what runs in `native`
+_left: List[Any] = []  # what daemon threads have not freed
+_ending = False
 
 
 class Calls:
@@ -35,8 +39,8 @@ class Calls:
         self._process = os.getpid()
         self._running: Dict[Any, int] = {}  # lock of a call -> its thread
         self._closing = threading.RLock()
-        self._closed = False
-        _open.add(self)
+        self._closed = self._ended = False
+        self._outside: Set[Any] = set()  # locks of calls that run the caller's code
 
     @property
     def forked(self) -> bool:
@@ -80,21 +84,88 @@ class Calls:
                     pass
             free()
 
-    def end(self, deadline: float) -> None:
-        """Let no further call begin, and wait for those that run until `time.monotonic()` is `deadline`."""
-        self._closed = True
+    def outside(self, work: Callable[[], Result]) -> Result:
+        """`work()`, which is the caller's code within a call of this thread: the end of the process does not wait for it."""
+        locks = [lock for lock, thread in list(self._running.items()) if thread == threading.get_ident()]
+        self._outside.update(locks)
+        try:
+            return work()
+        finally:
+            self._outside.difference_update(locks)
+            self.require_running()
+
+    def require_running(self) -> None:
+        """AmpnetError when the process is ending: a call stops between two batches then."""
+        if self._ended:
+            raise AmpnetError(ENDING)
+
+    def end(self, free: Callable[[], object], deadline: float) -> None:
+        """At the end of the process: as `close`, until `time.monotonic()` is `deadline`. What cannot be freed by then, or is
+        in the caller's code, is left."""
+        self._closed = self._ended = True
         for lock in list(self._running):
-            if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                lock.release()
+            while not lock.acquire(timeout=0.02):
+                if lock in self._outside or time.monotonic() > deadline:
+                    return
+            lock.release()
+        if self._closing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            try:
+                free()
+            finally:
+                self._closing.release()
+
+
+def native(work: Callable[..., Result], *arguments: Any) -> Result:
+    """`work(*arguments)`, which loads or frees what a library holds: the end of the process waits for it. Raises AmpnetError
+    in a daemon thread once the process is ending."""
+    lock = threading.Lock()
+    with lock:
+        try:
+            _native[lock] = None
+            if _ending and threading.current_thread() is not threading.main_thread():
+                raise AmpnetError(ENDING)
+            return work(*arguments)
+        finally:
+            _native.pop(lock, None)
+
+
+def free(attributes: Dict[str, Any], name: str, work: Callable[[], object]) -> None:
+    """Free the object of a library that `attributes`, of its holder, has under `name`, after `work()`. A daemon thread
+    leaves it to the main one, with all that it may read, when the process is ending."""
+
+    def both() -> None:
+        work()
+        attributes.pop(name, None)
+
+    try:
+        native(both)
+    except AmpnetError:
+        _left.append(dict(attributes))
+        attributes.clear()
+
+
+def end_with_process(engine: Any) -> None:
+    """Call `engine.end(deadline)` at the end of the process, unless it is freed before."""
+    _engines.add(engine)
 
 
 @atexit.register
 def _end() -> None:
-    """A daemon thread that came back from a library into an interpreter that is gone would abort the process."""
+    """Everything is freed while the interpreter is whole. A daemon thread that came back from a library into an interpreter
+    that is gone would abort the process: Python ends such a thread, and C++ does not let it."""
+    global _ending
+    _ending = True
     deadline = time.monotonic() + AT_EXIT
-    for calls in list(_open):
-        if not calls.forked:
-            calls.end(deadline)
+    _wait_for_native(deadline)  # no engine is loaded from here on
+    for engine in list(_engines):
+        engine.end(deadline)
+    _wait_for_native(deadline)
+
+
+def _wait_for_native(deadline: float) -> None:
+    for lock in list(_native):
+        if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            lock.release()
 
 
 def keep_in_children(owner: Any) -> None:
@@ -104,6 +175,7 @@ def keep_in_children(owner: Any) -> None:
 
 
 def _keep() -> None:
+    _native.clear()
     for owner in list(_kept):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
 

@@ -133,12 +133,13 @@ def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
 
 
 def _identity(directory: PathLike) -> Optional[Tuple[int, ...]]:
-    """What tells an engine from another in its place; None where there is none."""
+    """What tells an engine from another in its place, and from itself when it was away meanwhile, for a rename changes its
+    ctime; None where there is none."""
     try:
         about = [os.stat(directory), os.stat(os.path.join(directory, NAME))]
     except (OSError, ValueError):
         return None
-    return tuple(number for x in about for number in (x.st_dev, x.st_ino, x.st_mtime_ns))
+    return tuple(number for x in about for number in (x.st_dev, x.st_ino, x.st_mtime_ns, x.st_ctime_ns))
 
 
 def _read_checked(directory: PathLike, trusted: bool) -> Sidecar:

@@ -213,4 +213,4 @@ def test_a_journal_of_hostile_lines_is_damage(tmp_path: Path) -> None:
     for kind in ("deep lists", "a number of 5,000 digits", "half a character", "UTF-16", "terminal codes"):
         (tmp_path / "faces.partial.jsonl").write_bytes(b'{"version": 1}\n' + HOSTILE[kind].replace(b"\n", b"") + b"\n")
         with pytest.raises(MisuseError, match="is damaged; pass --force"):
-            Journal(tmp_path, {"version": 1}, force=False)
+            Journal(tmp_path, {"version": 1}, [], force=False)

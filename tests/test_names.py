@@ -97,7 +97,10 @@ def test_labels_are_no_formulas_and_are_read_back(tmp_path: Path, label: str, ce
 
 def test_negative_landmarks_stay_numbers(tmp_path: Path) -> None:
     done = prepare(
-        [Picture("x", pixels=np.full((48, 60), 9, np.uint8), landmarks=FACE / 5 - 40)], tmp_path, crop=False, workers=1
+        [Picture("x", pixels=np.full((48, 60), 9, np.uint8), landmarks=FACE / 5 - FACE.min() / 5 - 2)],
+        tmp_path,
+        crop=False,
+        workers=1,
     )
     assert (read_faces(done.table, labelled=False)[0].landmarks < 0).any()
     assert "'" not in done.table.read_text()

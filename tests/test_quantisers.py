@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from drawn_points import drawn_points
 from PIL import Image
 from rich.console import Console
 from small import CLASSES, faces, float_graph, placement, quantized, run
@@ -156,10 +157,10 @@ def test_the_command_compares_without_model_optimizer_and_without_tensorrt(
     pytest.importorskip("openvino", reason="times engines of OpenVINO")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # as where it is not installed: plans take minutes
     rng = np.random.default_rng(0)
-    rows = [",".join(["file", "label", "split", *COLUMNS])]
+    rows, drawn = [",".join(["file", "label", "split", *COLUMNS])], drawn_points(12)
     for i in range(12):
         Image.fromarray(rng.integers(0, 256, (224, 224, 3), np.uint8)).save(tmp_path / f"{i}.png")
-        points = [f"{value:.1f}" for value in rng.uniform(40, 180, 10)]
+        points = [f"{value:.1f}" for value in drawn[i].ravel()]
         rows.append(",".join([f"{i}.png", CLASSES[i % 3], "train" if i < 4 else "test", *points]))
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     init_checkpoint(tmp_path / "net.safetensors", seed=5, width=0.125, classes=CLASSES)

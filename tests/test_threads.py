@@ -314,7 +314,7 @@ def test_an_engine_that_is_loaded_in_the_child_alone_works(engines: dict[str, Pa
     script = (
         "import os, sys, numpy as np\nfrom ampnet_opt.runtime import Engine\nfrom ampnet_opt.runtime.cpu import precisions\n"
         "precisions()\nif os.fork() == 0:\n    with Engine.load(sys.argv[1], threads=1) as engine:\n"
-        "        print(engine.infer(np.zeros((1, 224, 224, 3), np.uint8), np.zeros((1, 5, 2))).shape)\n"
+        "        print(engine.infer(np.zeros((1, 224, 224, 3), np.uint8), np.full((1, 5, 2), 100)).shape)\n"
         "    sys.exit(0)\nassert os.wait()[1] == 0"
     )
     result = subprocess.run(
@@ -340,6 +340,37 @@ def test_a_process_ends_well_with_an_engine_in_use(engines: dict[str, Path], dae
     print("end", flush=True)
     """
     assert run_script(script, engines["one"]) == "end\n"
+
+
+@posix
+def test_a_process_ends_at_once_whatever_its_daemon_threads_do_with_engines(engines: dict[str, Path]) -> None:
+    script = """
+    def over_and_over(work):
+        try:
+            while True:
+                work()
+        except AmpnetError:
+            pass
+    def stuck():
+        yield from many(20)
+        threading.Event().wait()
+    works = [
+        lambda: list(engine.infer_each(many(40))),
+        lambda: next(engine.infer_each(many(40))),
+        lambda: list(engine.infer_each(stuck())),
+        lambda: engine.infer(np.repeat(image, 2000, 0), np.repeat(points, 2000, 0)),
+        lambda: Engine.load(sys.argv[1], threads=1).infer(image, points),
+    ]
+    for work in works:
+        threading.Thread(target=over_and_over, args=[work], daemon=True).start()
+    time.sleep(0.5)
+    begun = time.monotonic()
+    import atexit
+    atexit._run_exitfuncs()
+    print(time.monotonic() - begun < 20, flush=True)
+    """
+    for _ in range(2):
+        assert run_script(script, engines["one"]) == "True\n"
 
 
 @posix
@@ -422,7 +453,7 @@ def test_a_reader_of_directories_that_are_exchanged_sees_one_or_the_other(own: P
             own.rename(aside)
             spare.rename(own)
             aside.rename(spare)
-            time.sleep(0.002)
+            time.sleep(0.01)  # more than a tick of the file system's clock
 
     thread = threading.Thread(target=exchange)
     thread.start()
@@ -517,6 +548,55 @@ def test_a_cache_that_others_may_write_to_is_not_used_and_one_warning_says_so(
     )
     with pytest.raises(UnsafeCache, match="chmod go-w"):
         cache_folder("openvino")
+
+
+@posix
+@pytest.mark.parametrize("where", ["", "openvino"])
+def test_a_default_cache_that_others_could_write_to_is_emptied_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("AMPNET_OPT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    folder, kept = cache_folder("openvino"), tmp_path / "shared" / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("of another program")
+    (folder / "planted.blob").write_bytes(b"planted")
+    (folder / "link").symlink_to(kept)
+    (folder.parent / where).chmod(0o775)
+    for _ in range(2):
+        assert cache_folder("openvino") == folder
+        assert list(folder.iterdir()) == [] and (kept / "file").exists()
+        assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"others could write to the cache folder {folder.parent / where}: it was emptied, and is now yours alone"
+    ]
+
+
+@posix
+def test_a_link_to_a_folder_that_others_may_write_to_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AMPNET_OPT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("kept")
+    (tmp_path / "elsewhere").chmod(0o775)
+    (tmp_path / "ampnet-opt").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeCache, match="chmod go-w"):
+        cache_folder("openvino")
+    assert (tmp_path / "elsewhere" / "file").exists()
+
+
+@posix
+def test_default_faces_are_drawn_for_one_command_where_the_cache_is_unsafe(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    code = (
+        "import sys, ampnet_opt.synthetic.dataset as dataset\ndataset.DEFAULT_COUNTS = {'test': 1}\n"
+        "for _ in range(2):\n    print(dataset.default_faces()[0].file)"
+    )
+    surroundings = {**os.environ, "AMPNET_OPT_CACHE": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=surroundings)
+    first, second = map(Path, result.stdout.split())
+    assert first == second and first.suffix == ".jpg" and not first.parents[2].exists()
+    assert result.stderr.count("is made for this command alone") == 1
 
 
 @posix

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import COLUMNS, Face, read_faces
-from ampnet_opt.files import PathLike, cache_folder, new_directory, new_file, sha256
+from ampnet_opt.files import PathLike, cache_or_temporary, new_directory, new_file, sha256
 from ampnet_opt.labels import PRESETS
 from ampnet_opt.locks import BusyError
 from ampnet_opt.matching import IMAGES
@@ -92,7 +92,7 @@ def default_faces(split: str | None = None, progress: Callable[[int, int], objec
     as they were drawn; drawn again where they are not.
 
     progress: called, while they are drawn, with the number of faces written and of all faces."""
-    cache = cache_folder(f"synthetic-{VERSION}")
+    cache = cache_or_temporary(f"synthetic-{VERSION}")
     folder, digest = cache / "faces", cache / "faces.sha256"
     while not digest.is_file() or digest.read_bytes() != _digest(folder):  # a damaged picture is one of something else
         try:

@@ -194,7 +194,7 @@ def _journal() -> bytes:
 def _read_journal(path: Path) -> None:
     from ampnet_opt.preparing.journal import Journal
 
-    Journal(path.parent, SETTINGS, force=False).close()
+    Journal(path.parent, SETTINGS, [], force=False).close()
 
 
 # --- bundles
