@@ -124,7 +124,7 @@ def read_landmarks(path: PathLike, pictures: Sequence[Path], form: str = AUTO) -
     finite landmarks, or whose landmarks cannot be a face's.
     """
     table = read_table(path, ["file", *COLUMNS], "landmarks file")
-    files = [plain_cell(row["file"]) for _, row in table.rows]
+    files = [row["file"] for _, row in table.rows]
     sources = [plain_cell(row.get("source", "")) for _, row in table.rows]
     try:
         matched = rows_of(pictures, files, table.folder, table.name)
@@ -161,7 +161,7 @@ def _given(table: str, faces: Sequence[Face]) -> Given:
 
 
 def _face(table: Table, folder: Path, line: int, row: Dict[str, str], labelled: bool) -> Face:
-    name, label, split = (plain_cell(row.get(column, "")) for column in ("file", "label", "split"))
+    name, label, split = row["file"], plain_cell(row.get("label", "")), plain_cell(row.get("split", ""))
     if not name:
         raise MisuseError(f"{table.where(line)}: the file name is empty")
     points = []

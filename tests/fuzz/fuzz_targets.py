@@ -216,13 +216,14 @@ def bundle_members() -> dict[str, bytes]:
 def tar_of(members: dict[str, bytes], headers: dict[str, dict[str, Any]] | None = None) -> bytes:
     """A tar of `members`; headers: fields of TarInfo that are set to something else, by member."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            for key, value in (headers or {}).get(name, {}).items():
-                setattr(member, key, value)
-            tar.addfile(member, io.BytesIO(data))
+    for name, data in members.items():
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        for key, value in (headers or {}).get(name, {}).items():
+            setattr(member, key, value)
+        # Not TarFile.addfile, which wants as much data as the header says.
+        stream.write(member.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+    stream.write(bytes(2 * tarfile.BLOCKSIZE))
     return stream.getvalue()
 
 
