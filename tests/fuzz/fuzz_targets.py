@@ -84,7 +84,7 @@ def _engine(folder: Path | None = None) -> bytes:
 
 
 def _read_engine(path: Path) -> None:
-    from ampnet_opt.cli_engines import inspect, say_layers
+    from ampnet_opt.cli_engines import inspect, say_engine
     from ampnet_opt.errors import AmpnetError
     from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar, rebuild_command
 
@@ -92,7 +92,7 @@ def _read_engine(path: Path) -> None:
     parse_sidecar(engine)
     shown = io.StringIO()
     with redirect_stdout(shown):
-        say_layers(engine)
+        say_engine(engine, "")
         for layers, as_json in ((False, False), (True, False), (False, True)):
             try:
                 inspect(engine, layers, as_json)
