@@ -215,15 +215,15 @@ def bundle_members() -> dict[str, bytes]:
 
 def tar_of(members: dict[str, bytes], headers: dict[str, dict[str, Any]] | None = None) -> bytes:
     """A tar of `members`; headers: fields of TarInfo that are set to something else, by member."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            for key, value in (headers or {}).get(name, {}).items():
-                setattr(member, key, value)
-            tar.addfile(member, io.BytesIO(data))
-    return stream.getvalue()
+    parts = []
+    for name, data in members.items():
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        for key, value in (headers or {}).get(name, {}).items():
+            setattr(member, key, value)
+        there = data[: member.size]  # no more than there is, whatever the header says: TarFile.addfile would refuse that
+        parts += [member.tobuf(), there, bytes(-len(there) % tarfile.BLOCKSIZE)]
+    return b"".join([*parts, bytes(2 * tarfile.BLOCKSIZE)])
 
 
 def _golden() -> bytes:
