@@ -328,9 +328,15 @@ def cache_or_temporary(name: str) -> Path:
 @lru_cache(maxsize=None)
 def _temporary_cache(name: str, reason: str) -> Path:
     log.warning("%s is made for this command alone: %s", name, reason)
-    folder, process = Path(tempfile.mkdtemp(prefix="ampnet-opt-")), os.getpid()
-    atexit.register(lambda: os.getpid() == process and shutil.rmtree(folder, ignore_errors=True))  # not by forked children
+    folder = Path(tempfile.mkdtemp(prefix="ampnet-opt-"))
+    atexit.register(_remove_in, os.getpid(), folder)
     return folder
+
+
+def _remove_in(process: int, folder: Path) -> None:
+    """Remove a folder if this is that process, and no forked child of it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_private(about: os.stat_result) -> bool:
