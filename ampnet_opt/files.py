@@ -311,7 +311,7 @@ def _take_back(folder: Path) -> bool:
                 entry.unlink()
     except OSError as error:
         raise UnsafeCache(
-            f"others could write to the cache folder {printable(folder)}, and it cannot be emptied: {error.strerror or error}"
+            f"others could write to the cache folder {printable(folder)}, which cannot be emptied: {error.strerror or error}"
         ) from error
     log.warning("others could write to the cache folder %s: it was emptied, and is now yours alone", printable(folder))
     return True
@@ -328,9 +328,15 @@ def cache_or_temporary(name: str) -> Path:
 @lru_cache(maxsize=None)
 def _temporary_cache(name: str, reason: str) -> Path:
     log.warning("%s is made for this command alone: %s", name, reason)
-    folder, process = Path(tempfile.mkdtemp(prefix="ampnet-opt-")), os.getpid()
-    atexit.register(lambda: os.getpid() == process and shutil.rmtree(folder, ignore_errors=True))  # not by forked children
+    folder = Path(tempfile.mkdtemp(prefix="ampnet-opt-"))
+    atexit.register(_remove_in, os.getpid(), folder)
     return folder
+
+
+def _remove_in(process: int, folder: Path) -> None:
+    """Remove a folder if this is that process, and no forked child of it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_private(about: os.stat_result) -> bool:

@@ -202,7 +202,7 @@ class Machine:
         try:
             self._push(convert(line), NUMBER)
         except ValueError as error:
-            raise UnpicklingError("one of its numbers is none") from error
+            raise UnpicklingError("one of its numbers is malformed") from error
 
     # --- containers
 

@@ -275,7 +275,7 @@ def test_damaged_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["[" * 10_000, "5", '{"name": 5}', '{"name": "a", "rows": [[]]}', '{"name": "a", "rows": [5]}']
+    "line", ["[" * 10_000, "5", '{"name": 5}', '{"name": "a", "rows": [[]]}', '{"name": "a", "rows": [["../x"]]}']
 )
 def test_a_line_that_records_no_outcome_is_damage(tmp_path: Path, line: str) -> None:
     out = begun(tmp_path / "out", drawn(3))

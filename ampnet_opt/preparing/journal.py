@@ -165,9 +165,14 @@ def _outcome(line: bytes) -> Outcome:
     """The outcome that a line of the journal records. Raises ValueError or TypeError when it records none."""
     outcome = Outcome(**parse_json(line))
     require_types(outcome, Outcome)
-    if not all(outcome.rows):
-        raise ValueError("it has a row without a name")
+    if not all(row and _is_file_name(row[0]) for row in outcome.rows):
+        raise ValueError("it has a row without the name of an image")
     return outcome
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a name leads nowhere else than into the folder it is looked up in."""
+    return name.isprintable() and name not in ("", ".", "..") and not set(name) & set("/\\")
 
 
 def _stem(name: str) -> str:
@@ -210,7 +215,7 @@ def _written(output: Path) -> Iterator[Path]:
     A record may have been edited: nothing outside images/ is looked at, no link is followed.
     """
     for name, digest in dict(_records(output)).items():
-        if not name.isprintable() or name in (".", "..") or "/" in name or "\\" in name:
+        if not _is_file_name(name):
             continue
         file = output / IMAGES / name
         with contextlib.suppress(OSError, ValueError):

@@ -84,7 +84,7 @@ def _engine(folder: Path | None = None) -> bytes:
 
 
 def _read_engine(path: Path) -> None:
-    from ampnet_opt.cli_engines import inspect, say_layers
+    from ampnet_opt.cli_engines import inspect, say_engine
     from ampnet_opt.errors import AmpnetError
     from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar, rebuild_command
 
@@ -92,7 +92,7 @@ def _read_engine(path: Path) -> None:
     parse_sidecar(engine)
     shown = io.StringIO()
     with redirect_stdout(shown):
-        say_layers(engine)
+        say_engine(engine, "")
         for layers, as_json in ((False, False), (True, False), (False, True)):
             try:
                 inspect(engine, layers, as_json)
@@ -215,16 +215,15 @@ def bundle_members() -> dict[str, bytes]:
 
 def tar_of(members: dict[str, bytes], headers: dict[str, dict[str, Any]] | None = None) -> bytes:
     """A tar of `members`; headers: fields of TarInfo that are set to something else, by member."""
-    stream = io.BytesIO()
+    parts = []
     for name, data in members.items():
         member = tarfile.TarInfo(name)
         member.size = len(data)
         for key, value in (headers or {}).get(name, {}).items():
             setattr(member, key, value)
-        # Not TarFile.addfile, which wants as much data as the header says.
-        stream.write(member.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
-    stream.write(bytes(2 * tarfile.BLOCKSIZE))
-    return stream.getvalue()
+        there = data[: member.size]  # no more than there is, whatever the header says: TarFile.addfile would refuse that
+        parts += [member.tobuf(), there, bytes(-len(there) % tarfile.BLOCKSIZE)]
+    return b"".join([*parts, bytes(2 * tarfile.BLOCKSIZE)])
 
 
 def _golden() -> bytes:
