@@ -311,7 +311,7 @@ def _take_back(folder: Path) -> bool:
                 entry.unlink()
     except OSError as error:
         raise UnsafeCache(
-            f"others could write to the cache folder {printable(folder)}, and it cannot be emptied ({error.strerror or error})"
+            f"others could write to the cache folder {printable(folder)}; emptying it failed: {error.strerror or error}"
         ) from error
     log.warning("others could write to the cache folder %s: it was emptied, and is now yours alone", printable(folder))
     return True
