@@ -103,12 +103,15 @@ class Calls:
         """At the end of the process: as `close`, until `time.monotonic()` is `deadline`. What cannot be freed by then, or is
         in the caller's code, is left."""
         self._closed = self._ended = True
+        idle = True
         for lock in list(self._running):
             while not lock.acquire(timeout=0.02):
                 if lock in self._outside or time.monotonic() > deadline:
-                    return
-            lock.release()
-        if self._closing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                    idle = False
+                    break
+            else:
+                lock.release()
+        if idle and self._closing.acquire(timeout=max(0.0, deadline - time.monotonic())):
             try:
                 free()
             finally:

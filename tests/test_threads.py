@@ -78,7 +78,7 @@ def each(engine: Engine, count: int, first: int = 0) -> np.ndarray:
     return np.stack(list(engine.infer_each(zip(*faces(count, first), strict=True))))
 
 
-@pytest.mark.parametrize("calls", [800, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [400, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_eight_threads_get_the_answers_of_one_bit_for_bit(engine: Engine, calls: int) -> None:
     sizes = (1, 1, 2, 1, 3)
     right = {(size, first): engine.infer(*faces(size, first)) for size in set(sizes) for first in range(9)}
@@ -364,13 +364,11 @@ def test_a_process_ends_at_once_whatever_its_daemon_threads_do_with_engines(engi
     for work in works:
         threading.Thread(target=over_and_over, args=[work], daemon=True).start()
     time.sleep(0.5)
-    begun = time.monotonic()
-    import atexit
-    atexit._run_exitfuncs()
-    print(time.monotonic() - begun < 20, flush=True)
+    print(time.time(), flush=True)
     """
     for _ in range(2):
-        assert run_script(script, engines["one"]) == "True\n"
+        begun = float(run_script(script, engines["one"]))
+        assert time.time() - begun < 40
 
 
 @posix
@@ -593,7 +591,9 @@ def test_default_faces_are_drawn_for_one_command_where_the_cache_is_unsafe(tmp_p
         "for _ in range(2):\n    print(dataset.default_faces()[0].file)"
     )
     surroundings = {**os.environ, "AMPNET_OPT_CACHE": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=surroundings)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=surroundings, timeout=PATIENCE
+    )
     first, second = map(Path, result.stdout.split())
     assert first == second and first.suffix == ".jpg" and not first.parents[2].exists()
     assert result.stderr.count("is made for this command alone") == 1
