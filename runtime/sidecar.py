@@ -121,9 +121,13 @@ def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
         before = _identity(directory)
         try:
             sidecar: Any = _read_checked(directory, trusted)
+        except FileNotFoundError:  # it was there a moment ago
+            continue
+        except OSError as error:
+            sidecar = AmpnetError(f"engine {directory} cannot be read: {error.strerror or error}")
         except AmpnetError as error:
             sidecar = error
-        if _identity(directory) == before:
+        if _identity(directory) == before and (before is not None or isinstance(sidecar, AmpnetError)):
             break
     else:
         sidecar = AmpnetError(f"engine {directory} is being replaced again and again; try it later")
