@@ -14,7 +14,7 @@ import numpy as np
 
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.landmark_formats import Form, convert, known_sizes, likely_form, likely_slip, parse_form
-from ampnet_opt.pictures import image_header
+from ampnet_opt.pictures import SMALLEST_SIDE, image_header
 from ampnet_opt.plausibility import NO_FACE, TILTED, impossible, improbable, shape_of
 from ampnet_opt.text import one_line
 
@@ -80,6 +80,8 @@ def size_of(file: Path) -> Tuple[float, float, int]:
     try:
         (width, height), orientation = image_header(file)
     except AmpnetError:  # what cannot be read is refused when it is
+        return np.nan, np.nan, 1
+    if min(width, height) < SMALLEST_SIDE:
         return np.nan, np.nan, 1
     return width, height, orientation if orientation in range(1, 9) else 1
 

@@ -26,11 +26,11 @@ def own_picture(places: Sequence[Path], name: str) -> Path:
     A name may be spelt in either normal form of Unicode. Where there is none, the place where it is expected.
     """
     first = places[0] / name
-    if first.exists():
+    if os.path.exists(first):  # false of names that are too long for files, too
         return first
     for place in places:
         for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
-            if (place / form).exists():
+            if os.path.exists(place / form):
                 return place / form
     return first
 

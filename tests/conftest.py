@@ -29,6 +29,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and programs inherit that: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # as nohup leaves it ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)
