@@ -69,7 +69,7 @@ def test_layers_stay_in_floating_point_until_the_budget_holds(world: World, tmp_
     [
         ("--int8", ["--fp32", "--max-drop", "1"]),
         ("--int8", ["--fp32", "--min-sqnr", "25"]),
-        ("--min-sqnr is nan", ["--int8", "--min-sqnr", "nan"]),
+        ("'nan' is not a finite number", ["--int8", "--min-sqnr", "nan"]),
         (
             "--held-out, --sensitivity would do nothing without --max-drop or --min-sqnr",
             ["--int8", "--held-out", "val", "--sensitivity", "FILE"],
