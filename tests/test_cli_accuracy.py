@@ -97,7 +97,7 @@ def test_scales_are_taken_from_a_table(world: World, tmp_path: Path) -> None:
     content = json.loads(table.read_text())
     del content["scales"][next(iter(content["scales"]))]
     table.write_text(json.dumps(content))
-    fails(2, "no scale for", "build", world.checkpoint, *options, "-o", tmp_path / "third", "--scales", table)
+    fails(2, "they are of another --input", "build", world.checkpoint, *options, "-o", tmp_path / "third", "--scales", table)
     assert not (tmp_path / "third").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from ampnet_opt.benchmarks.metrics import confusion_matrix, macro_f1
 from ampnet_opt.checkpoint import save_checkpoint
 from ampnet_opt.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import Face, fingerprint
-from ampnet_opt.files import new_file
+from ampnet_opt.files import cache_or_temporary, new_file
 from ampnet_opt.model import AMPNet
 from ampnet_opt.training.curve import draw_curve
 from ampnet_opt.training.faces import LabelledFaces, as_input, batches
@@ -77,6 +78,8 @@ def train(
     Raises MisuseError for labels that are no classes or a state of another run, AmpnetError when the loss is no longer
     finite.
     """
+    # Torch's optimizers load its compiler, which makes a folder in the system's temporary one otherwise.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_or_temporary("torch")))
     outputs = Outputs(output)
     faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
     run = _name(model, classes, recipe, training, validation, basis)
