@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from drawn_points import drawn_points
 from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
@@ -78,10 +79,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Face]:
     path = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(0)
-    rows = [",".join(["file", "label", "split", *COLUMNS])]
+    rows, drawn = [",".join(["file", "label", "split", *COLUMNS])], drawn_points(FACES)
     for i in range(FACES):
         Image.fromarray(rng.integers(0, 256, (224, 224, 3), np.uint8)).save(path / f"{i}.png")
-        points = [f"{value:.1f}" for value in rng.uniform(40, 180, 10)]
+        points = [f"{value:.1f}" for value in drawn[i].ravel()]
         rows.append(",".join([f"{i}.png", CLASSES[i % 3], "test", *points]))
     (path / "faces.csv").write_text("\n".join(rows) + "\n")
     return read_faces(path / "faces.csv", "test")
