@@ -178,7 +178,7 @@ def new_directory(path: PathLike, replace: bool = True, durable: bool = True) ->
     another process is writing it; AmpnetError when it cannot be written.
     """
     target = Path(path)
-    if target.is_symlink():
+    if os.path.islink(target):  # false, and no error, where this user may not look
         target = target.resolve()  # the directory itself is replaced where it lies
     with _place(target, directory=True), scratch_directory(target) as temporary:
         require_new(target, replace)  # also of one that came back, or appeared since the caller looked

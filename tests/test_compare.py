@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(graph, path / "same.onnx")
     save_engine(graph, checkpoint.sha256, path / "same")
     for weight in graph.graph.initializer:
-        if len(weight.dims) == 2:  # a fully connected layer
+        if len(weight.dims) == 2 or [*weight.dims] == [len(CLASSES)]:  # a fully connected layer, or the bias of a head
             weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
     save_engine(graph, "0" * 64, path / "other")
     return path
