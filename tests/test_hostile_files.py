@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from ampnet_opt.json_files import LARGEST
+
 SECONDS = 1.0
 SPARE = 100 << 20
 PROBE = Path(__file__).with_name("hostile_probe.py")
@@ -259,6 +261,10 @@ def pax(record: bytes, after: bytes) -> bytes:
     return header("PaxHeader", b"%011o\0" % len(text), b"x") + text.ljust(512, b"\0") + after
 
 
+def many_values() -> bytes:
+    return (b"[" + b"[]," * (LARGEST // 3 - 2) + b"0]").ljust(LARGEST)
+
+
 def bombed() -> bytes:
     return gzip.compress(header("bundle.json", b"%011o\0" % (100 << 20)) + bytes(100 << 20), 6)
 
@@ -284,6 +290,7 @@ TARS = {
     "deep_json": lambda: header("bundle.json", b"%011o\0" % 1_000_000) + b"[" * 1_000_448,
     "long_json": lambda: header("bundle.json", b"%011o\0" % (20 << 20)) + b"[" * (20 << 20),
     "long_number": lambda: header("bundle.json", b"%011o\0" % 1_000_000) + b"9" * 1_000_448,
+    "many_values": lambda: header("bundle.json", b"%011o\0" % LARGEST) + many_values(),
     "bomb.tar": bombed,
 }
 
