@@ -14,12 +14,12 @@ from ampnet_opt.benchmarks.bench_layers import LayerTime
 from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, median_interval, unsteady
 from ampnet_opt.benchmarks.compare import Environment, engine_subjects, environment, require_memory, require_positive
-from ampnet_opt.benchmarks.metrics import Estimate, Latency, latency
 from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import TURN, Progress, Subject, Worker, random_faces, time_in_turns
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import size_on_disk
-from ampnet_opt.machine import available_cores
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import size_on_disk
+from ampnet_opt.core.metrics import Estimate, Latency, latency
+from ampnet_opt.core.processor import available_cores
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.sidecar import read_sidecar
 

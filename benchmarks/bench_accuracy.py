@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Dict, Sequence
 
 from ampnet_opt.benchmarks.compare import engine_subjects
-from ampnet_opt.benchmarks.metrics import Estimate
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.json_files import read_json
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.json_files import read_json
+from ampnet_opt.core.metrics import Estimate
+from ampnet_opt.core.text import describe, listed
 from ampnet_opt.runtime.sidecar import read_sidecar
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.text import describe, listed
 
 
 def read_accuracy(path: Path, engines: Sequence[Path]) -> Dict[str, Estimate]:

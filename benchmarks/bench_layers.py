@@ -9,9 +9,10 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from ampnet_opt.benchmarks.workers import random_faces
-from ampnet_opt.runtime import cpu, trt
 from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
+from ampnet_opt.runtime.tensorrt import plan as trt
 
 RUNS = 20
 Rows = List[Tuple[str, str, float]]  # (name, kernel, seconds of one run)

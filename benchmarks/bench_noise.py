@@ -8,7 +8,7 @@ from typing import Sequence
 import numpy as np
 
 from ampnet_opt.benchmarks.compare import UNSTEADY
-from ampnet_opt.benchmarks.metrics import LEVEL, Latency
+from ampnet_opt.core.metrics import LEVEL, Latency
 
 ONE_IN = round(2 / (1 - LEVEL))  # how often the interval may lie below the median, and as often above
 FEWEST_TURNS = 6  # the range of fewer medians covers less than 95 %: 1 - 2 / 2^n

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ampnet_opt.benchmarks.bench import Bench
-from ampnet_opt.plot import load_figure
+from ampnet_opt.core.plot import load_figure
 
 TASK = "the picture is drawn"
 MARKERS = "osD^vP*X"

@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.bench import Bench, Verdict
 from ampnet_opt.benchmarks.bench_layers import LayerTime
 from ampnet_opt.benchmarks.regression import SLOWER, Change
 from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table
-from ampnet_opt.text import count
+from ampnet_opt.core.text import count
 
 LISTED = 20  # layers shown; the file has all
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from ampnet_opt import __version__
-from ampnet_opt.benchmarks.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
 from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_turns
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import SIDE, Face, load_batches
-from ampnet_opt.files import size_on_disk
-from ampnet_opt.labels import label_indices, same_classes, warn_once
-from ampnet_opt.machine import available_cores, processor_name
-from ampnet_opt.runtime.memory import memory_available
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import size_on_disk
+from ampnet_opt.core.labels import label_indices, same_classes, warn_once
+from ampnet_opt.core.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
+from ampnet_opt.core.processor import available_cores, processor_name
+from ampnet_opt.faces.face import SIDE, Face, load_batches
+from ampnet_opt.runtime.tensorrt.host_memory import memory_available
 
 SCORING_BATCH = 16
 FACE_MEMORY = 4 * 3 * SIDE * SIDE  # bytes at least: pixels here, their copy on the way, and the worker's own, twice

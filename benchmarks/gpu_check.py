@@ -22,14 +22,15 @@ from typing import Any
 from ampnet_opt.benchmarks.gpu_check_networks import NETWORKS
 from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, Part
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
-from ampnet_opt.children import last_line, python
-from ampnet_opt.doctor import examine
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import write_json, write_text
-from ampnet_opt.runtime import cuda, trt
+from ampnet_opt.core.children import last_line, python
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import write_json, write_text
+from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.tensorrt import plan as trt
+from ampnet_opt.system.doctor import examine
 
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
-# As `ampnet_opt.children.START`: nothing is imported from the working directory.
+# As `ampnet_opt.core.children.START`: nothing is imported from the working directory.
 PARTS = (
     "import sys; sys.path[:] = sys.argv[4:]; from ampnet_opt.benchmarks.gpu_check_parts import main; main(*sys.argv[1:4])"
 )

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 import ampnet_opt
-from ampnet_opt.checkpoint import Checkpoint, read_checkpoint
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.faces import Face, load_batches, spread
-from ampnet_opt.labels import label_indices
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.labels import label_indices
+from ampnet_opt.faces.face import Face, load_batches, spread
+from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
 from ampnet_opt.shipped import CHECKPOINT
 from ampnet_opt.synthetic.dataset import default_faces
 

@@ -20,7 +20,7 @@ from ampnet_opt.benchmarks.gpu_check_timing import (
     some_faces,
 )
 from ampnet_opt.convert.export import export
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime.golden import relative_error
 
 

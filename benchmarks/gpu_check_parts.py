@@ -30,14 +30,15 @@ from ampnet_opt.benchmarks.gpu_check_timing import (
     row_of,
     some_faces,
 )
-from ampnet_opt.benchmarks.metrics import accuracy, agreement
 from ampnet_opt.convert.build import Backend, Options, Precision, build
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import size_on_disk
-from ampnet_opt.runtime import Engine, cuda, trt
-from ampnet_opt.runtime.device_array import DeviceArray
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import size_on_disk
+from ampnet_opt.core.metrics import accuracy, agreement
+from ampnet_opt.runtime import Engine, cuda
+from ampnet_opt.runtime.cuda.device_array import DeviceArray
 from ampnet_opt.runtime.golden import relative_error
 from ampnet_opt.runtime.sidecar import BatchRange
+from ampnet_opt.runtime.tensorrt import plan as trt
 
 SUBJECTS = ("tensorrt-rtx", "tensorrt", "pytorch", "onnxruntime")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ampnet_opt.benchmarks.gpu_check_networks import Network
-from ampnet_opt.benchmarks.metrics import latency
 from ampnet_opt.benchmarks.workers import time_runs
+from ampnet_opt.core.metrics import latency
 
 BATCHES = (1, 8, 32)
 WARM_UP, RUNS = 30, 200

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 from ampnet_opt.benchmarks.sensors import NoSensor, Reading, Sensor, open_sensor
-from ampnet_opt.board import read_board
-from ampnet_opt.clocks import mode_advice, read_power_mode
+from ampnet_opt.system.board import read_board
+from ampnet_opt.system.clocks import mode_advice, read_power_mode
 
 INTERVAL = 0.05  # seconds between two readings
 SHORTEST = 1.0  # seconds that a section has to last: drivers renew what they tell every 20 to 100 ms

@@ -21,29 +21,29 @@ import onnx
 
 from ampnet_opt import __version__
 from ampnet_opt.benchmarks.compare import Environment, require_positive
-from ampnet_opt.benchmarks.metrics import Latency, agreement, latency, sqnr, wilson
 from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtime, ours
 from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
-from ampnet_opt.checkpoint import Checkpoint, read_checkpoint
-from ampnet_opt.console import console
-from ampnet_opt.convert import cpu
+from ampnet_opt.cli.messages import fail
+from ampnet_opt.cli.terminal import steps
+from ampnet_opt.convert import openvino as cpu
 from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.export import ImageInput
-from ampnet_opt.convert.half import to_half
+from ampnet_opt.convert.float16 import to_half
+from ampnet_opt.convert.references import verify
 from ampnet_opt.convert.source import Source, float_ranges, source_of
-from ampnet_opt.convert.verify import verify
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.faces import Face, load_batches, read_faces, spread
-from ampnet_opt.files import sha256, write_json
-from ampnet_opt.labels import label_indices, parse_classes
-from ampnet_opt.machine import available_cores, processor_name
-from ampnet_opt.messages import fail
-from ampnet_opt.onnx_session import graph_logits
-from ampnet_opt.runtime.plan import build_plan, require_library
+from ampnet_opt.core.console import console
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import sha256, write_json
+from ampnet_opt.core.labels import label_indices, parse_classes
+from ampnet_opt.core.metrics import Latency, agreement, latency, sqnr, wilson
+from ampnet_opt.core.processor import available_cores, processor_name
+from ampnet_opt.faces.face import Face, load_batches, read_faces, spread
+from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
+from ampnet_opt.network.onnx_session import graph_logits
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
+from ampnet_opt.runtime.tensorrt.compile import build_plan, require_library
 from ampnet_opt.shipped import CHECKPOINT
-from ampnet_opt.terminal import steps
 
 IMAGE_INPUT: ImageInput = "float32"  # of uint8, ONNX Runtime would quantise the scaling to [0, 1] as well
 SCORING_BATCH = 16

@@ -20,8 +20,8 @@ from ampnet_opt.benchmarks import quantisers_worker
 from ampnet_opt.calibration.collect import Progress
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.convert.source import Source, calibrate
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.faces import Face
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.faces.face import Face
 from ampnet_opt.runtime.sidecar import INPUTS
 
 # Faces at a time in ONNX Runtime's calibration, which Model Optimizer uses as well; all their activations are in memory. Its

@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Environment
-from ampnet_opt.benchmarks.metrics import Agreement, Estimate, Latency
 from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table, percent
 from ampnet_opt.convert.build import Options
-from ampnet_opt.text import count
+from ampnet_opt.core.metrics import Agreement, Estimate, Latency
+from ampnet_opt.core.text import count
 
 LONGEST_REASON = 10  # characters of a table's cell; the notes give all of it
 LEFT = "quantiser"

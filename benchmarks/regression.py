@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.benchmarks.bench import FORMAT, Bench
 from ampnet_opt.benchmarks.bench_noise import Interval
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.json_files import read_json
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.text import count, describe
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.json_files import read_json
+from ampnet_opt.core.text import count, describe
 
 SLOWER, FASTER, SAME, ELSEWHERE = "slower", "faster", "no difference shown", "another machine: not comparable"
 

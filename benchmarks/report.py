@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Report, Result
-from ampnet_opt.benchmarks.metrics import Estimate
-from ampnet_opt.text import count
+from ampnet_opt.core.metrics import Estimate
+from ampnet_opt.core.text import count
 
 RECALL_COLUMNS = 4  # subjects side by side; more go to a further table
 

@@ -8,7 +8,7 @@ from math import prod
 import onnx
 
 from ampnet_opt.convert.graph import attribute
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from ampnet_opt.board import read_board
-from ampnet_opt.clocks import read_gpu_clock, read_number, read_text
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.system.board import read_board
+from ampnet_opt.system.clocks import read_gpu_clock, read_number, read_text
 
 TEGRASTATS_INTERVAL = 0.1  # seconds
 TEGRASTATS_PATIENCE = 5.0  # seconds until its first line

@@ -1,6 +1,6 @@
 """Every measured subject in a process of its own: its own peak memory, its own threads, and nothing of the others loaded.
 
-A worker is `serve()` in a fresh interpreter (see ampnet_opt.children). The imports here stay lean: an engine's process
+A worker is `serve()` in a fresh interpreter (see ampnet_opt.core.children). The imports here stay lean: an engine's process
 loads the runtime and its backend, and no torch.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
-from ampnet_opt.children import Child, answer_requests
-from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.core.children import Child, answer_requests
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime.engine import SIDE
 
 Kind = Literal["torch", "engine", "onnxruntime"]
@@ -48,7 +48,7 @@ class Subject:
 class Loaded:
     """What a worker found when it loaded its subject.
 
-    versions: of the libraries that run it, by name. assumed: see `ampnet_opt.checkpoint.Checkpoint`.
+    versions: of the libraries that run it, by name. assumed: see `ampnet_opt.network.checkpoint.Checkpoint`.
     """
 
     backend: str
@@ -215,7 +215,7 @@ def time_runs(
 def _load_torch(subject: Subject) -> tuple[Running, Loaded]:
     import torch
 
-    from ampnet_opt.checkpoint import read_checkpoint
+    from ampnet_opt.network.checkpoint import read_checkpoint
 
     torch.set_num_threads(subject.threads)
     checkpoint = read_checkpoint(subject.path, subject.classes, subject.patch_radius)

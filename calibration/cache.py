@@ -15,9 +15,9 @@ import onnxruntime
 from ampnet_opt import __version__
 from ampnet_opt.calibration.collect import Progress, collect
 from ampnet_opt.calibration.histogram import Histogram
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.faces import Face
-from ampnet_opt.files import cache_folder, forget_oldest, new_file
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import cache_folder, forget_oldest, new_file
+from ampnet_opt.faces.face import Face
 
 VERSION = 1  # of what is stored: raise it when the same graph and faces would give other histograms, or another file
 INTERVAL = 32  # faces between two stores, at least

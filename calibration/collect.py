@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from ampnet_opt.calibration.histogram import Histogram
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.onnx_session import onnx_session
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.network.onnx_session import onnx_session
 
 Progress = Callable[[int], None]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import PathLike, write_text
-from ampnet_opt.json_files import read_json
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.text import one_line
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.files import PathLike, write_text
+from ampnet_opt.core.json_files import read_json
+from ampnet_opt.core.text import one_line
 
 FORMAT = "ampnet-opt-calibration/1"
 LARGEST = 127

@@ -15,20 +15,20 @@ import onnx
 
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
-from ampnet_opt.checkpoint import Checkpoint
-from ampnet_opt.convert.check import require_representable
-from ampnet_opt.convert.cpu import cpu_graph
-from ampnet_opt.convert.expected import expected_layers
+from ampnet_opt.convert.expected_layers import expected_layers
 from ampnet_opt.convert.export import ImageInput, random_faces
-from ampnet_opt.convert.half import to_half
+from ampnet_opt.convert.float16 import to_half
+from ampnet_opt.convert.openvino import cpu_graph
 from ampnet_opt.convert.placement import place
+from ampnet_opt.convert.qdq_check import require_representable
+from ampnet_opt.convert.references import float_proof, proof_of
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
-from ampnet_opt.convert.tensorrt import float_weights
-from ampnet_opt.convert.verify import float_proof, proof_of
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import Face, fingerprint, spread
-from ampnet_opt.files import PathLike, require_new
-from ampnet_opt.labels import label_indices
+from ampnet_opt.convert.weakly_typed import float_weights
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import PathLike, require_new
+from ampnet_opt.core.labels import label_indices
+from ampnet_opt.faces.face import Face, fingerprint, spread
+from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.build import (
     TYPED,
     UNSIGNED,
@@ -41,11 +41,11 @@ from ampnet_opt.runtime.build import (
     form_for,
     require_possible,
 )
-from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.golden import Proof
 from ampnet_opt.runtime.sidecar import BatchRange
+from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions
 from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
-from ampnet_opt.sensitivity.mixed import Mixed, choose
+from ampnet_opt.sensitivity.mixed_precision import Mixed, choose
 from ampnet_opt.sensitivity.search import Budget
 
 Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]

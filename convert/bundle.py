@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
-from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert.build import Options, Recipe, Steps, prepared, recipe_of, require_consistent
-from ampnet_opt.files import PathLike, require_new
-from ampnet_opt.onnx_session import graph_logits
+from ampnet_opt.core.files import PathLike, require_new
+from ampnet_opt.network.checkpoint import Checkpoint
+from ampnet_opt.network.onnx_session import graph_logits
 from ampnet_opt.runtime.accuracy import require_close
 from ampnet_opt.runtime.build import TABLE, TYPED
 from ampnet_opt.runtime.bundle import GOLDEN, Part

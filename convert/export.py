@@ -14,11 +14,11 @@ import onnxsim
 import torch
 from torch import Tensor, nn
 
-from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert.graph import constants_to_initializers
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.landmarks import IMAGE_SIDE
-from ampnet_opt.onnx_session import onnx_session
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.network.checkpoint import Checkpoint
+from ampnet_opt.network.onnx_session import onnx_session
+from ampnet_opt.network.patches import IMAGE_SIDE
 from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
 
 # The newest opset that TensorRT 8.5's parser reads (8.6 reads it too); per-channel Q/DQ needs at least 13.

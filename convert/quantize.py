@@ -10,7 +10,7 @@ from onnx import helper
 
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.convert.placement import Placement
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError
 
 SMALLEST_SCALE = 1e-12  # in float32
 SMALLEST_HALF = float(np.finfo(np.float16).tiny)  # normal: below it digits are lost, and in the end all of them

@@ -8,8 +8,8 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.text import count
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.text import count
 
 DRAWN, CALIBRATION = "drawn", "calibration"  # faces that are measured on
 # SQNR in dB. Networks that were calibrated on faces are at 20 or more, on black pictures or noise of the wrong brightness

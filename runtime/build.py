@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ampnet_opt import __version__
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import new_directory, sha256
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import new_directory, sha256
 from ampnet_opt.runtime.accuracy import require_close
-from ampnet_opt.runtime.builder_options import BuilderOptions, require_options
-from ampnet_opt.runtime.cpu import ARITHMETIC, require_precision
 from ampnet_opt.runtime.engine import BACKENDS
 from ampnet_opt.runtime.golden import Proof, require_right
-from ampnet_opt.runtime.inspector import list_layers
-from ampnet_opt.runtime.ir import build_ir
-from ampnet_opt.runtime.plan import DEFAULTS, build_plan, needs_typed_graph, require_library
+from ampnet_opt.runtime.openvino.compile import build_ir
+from ampnet_opt.runtime.openvino.executor import ARITHMETIC, require_precision
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
-from ampnet_opt.runtime.trt import PLAN
-from ampnet_opt.runtime.watch import Progress
+from ampnet_opt.runtime.tensorrt.build_progress import Progress
+from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions, require_options
+from ampnet_opt.runtime.tensorrt.compile import DEFAULTS, build_plan, needs_typed_graph, require_library
+from ampnet_opt.runtime.tensorrt.inspector import list_layers
+from ampnet_opt.runtime.tensorrt.plan import PLAN
 
 TABLE = "calibration.json"
 # Forms of a graph: for OpenVINO with UINT8 where nothing is negative; for TensorRT whose own types say what is computed in

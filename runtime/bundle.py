@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, Iterator, List, Optional
 
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import PathLike
-from ampnet_opt.json_files import parse_json
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.json_files import parse_json
+from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.runtime.accuracy import Accuracy
 from ampnet_opt.runtime.build import TABLE, TYPED, Origin, Prepared
 from ampnet_opt.runtime.engine import BACKENDS
@@ -26,8 +28,6 @@ from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import PRECISIONS
 from ampnet_opt.runtime.tar import BLOCK as HEADER
 from ampnet_opt.runtime.tar import looks_like_tar, members, plain_names
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.text import listed, one_line
 
 NAME = "bundle.json"
 FORMAT = "ampnet-opt-bundle/1"

@@ -12,10 +12,10 @@ from typing import Any, Iterable, Iterator, List, Optional, Tuple, Type
 
 import numpy as np
 
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import PathLike
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import PathLike
 from ampnet_opt.runtime.batches import filled
-from ampnet_opt.runtime.device_array import DeviceArray, device_array, is_on_device
+from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array, is_on_device
 from ampnet_opt.runtime.lifetime import Calls, end_with_process, keep_in_children, native
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
@@ -26,9 +26,9 @@ ROWS = {"uint8": (SIDE, SIDE, 3), "float32": (3, SIDE, SIDE)}  # one image, by w
 # `open_executor(directory, sidecar, threads)`, whose result has `run(images, landmarks) -> logits` and `close()`; where the
 # backend works at several batches at once, also `run_many(batches)`, and `MANY`, the images of such a batch.
 BACKENDS = {
-    "cpu": "ampnet_opt.runtime.cpu",
-    "tensorrt": "ampnet_opt.runtime.trt",
-    "tensorrt-rtx": "ampnet_opt.runtime.trt",
+    "cpu": "ampnet_opt.runtime.openvino.executor",
+    "tensorrt": "ampnet_opt.runtime.tensorrt.plan",
+    "tensorrt-rtx": "ampnet_opt.runtime.tensorrt.plan",
 }
 
 

@@ -11,8 +11,8 @@ from typing import Dict, List, Sequence
 
 import numpy as np
 
-from ampnet_opt.arrays import read_header, read_numbers
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.npy import read_header, read_numbers
 from ampnet_opt.runtime.accuracy import CALIBRATION, DRAWN, Accuracy, measure
 from ampnet_opt.runtime.engine import Engine
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.text import count
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.text import count
 
 CONVOLUTION, PRODUCT, REFORMAT, QUANTISATION, OTHER = "convolution", "matrix product", "reformat", "quantisation", "other"
 WEIGHTED = (CONVOLUTION, PRODUCT)

@@ -10,7 +10,7 @@ import time
 import weakref
 from typing import Any, Callable, Dict, List, Set, TypeVar
 
-from ampnet_opt.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError
 
 Result = TypeVar("Result")
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import PathLike, sha256, write_json
-from ampnet_opt.json_files import read_json
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.files import PathLike, sha256, write_json
+from ampnet_opt.core.json_files import read_json
+from ampnet_opt.core.text import command, one_line
 from ampnet_opt.runtime.accuracy import Accuracy
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.text import command, one_line
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, ContextManager, Dict, Optional, Sequence
 
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import PathLike, new_directory, require_new
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.files import PathLike, new_directory, require_new
 from ampnet_opt.runtime.build import Machine, build_engine, engine_name, form_for, not_runnable, require_possible
-from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
-from ampnet_opt.runtime.plan import DEFAULTS
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
+from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions
+from ampnet_opt.runtime.tensorrt.compile import DEFAULTS
 
 # As of convert.build: `step(what, total)` opens a step, and gives what is called with the units done.
 Steps = Callable[[str, int], ContextManager[Callable[[float], None]]]

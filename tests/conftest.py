@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import CACHE_VARIABLE
-from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.cpu import load_openvino
 from recorded import published_weights
+
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import CACHE_VARIABLE
+from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.openvino.executor import load_openvino
 
 # A test is right or wrong, however long a busy machine takes for it.
 settings.register_profile("patient", deadline=None)

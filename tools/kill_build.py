@@ -22,11 +22,11 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ampnet_opt.checkpoint import init_checkpoint
+from ampnet_opt.network.checkpoint import init_checkpoint
 from ampnet_opt.runtime import Engine
 
 SCRIPT = Path(sys.executable).with_name("ampnet-opt")
-COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-c", "from ampnet_opt.cli import main; main()"]
+COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-c", "from ampnet_opt.cli.main import main; main()"]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NAME = "cpu-fp32"
 

@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import torch
 
-from ampnet_opt.benchmarks.metrics import Estimate, accuracy, confusion_matrix
-from ampnet_opt.checkpoint import read_checkpoint
-from ampnet_opt.faces import load_batches, read_faces
-from ampnet_opt.labels import label_indices
+from ampnet_opt.core.labels import label_indices
+from ampnet_opt.core.metrics import Estimate, accuracy, confusion_matrix
+from ampnet_opt.faces.face import load_batches, read_faces
+from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.training.faces import as_input
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List, Tuple
 
+from ampnet_opt.core.text import command
 from ampnet_opt.runtime.build import TYPED, UNSIGNED, WEAK
-from ampnet_opt.text import command
 
 
 @dataclass(frozen=True)

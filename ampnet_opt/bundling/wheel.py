@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import PathLike
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import PathLike
 
 # Subpackages that lie beside the package in the repository, and in it once installed.
 BESIDE = ("ampnet_opt.benchmarks", "ampnet_opt.calibration", "ampnet_opt.convert", "ampnet_opt.runtime")

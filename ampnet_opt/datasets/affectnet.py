@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ampnet_opt.datasets.disk import pictures_in, refuse_missing, whole_number
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.datasets.labelled_picture import Dataset, Picture
+from ampnet_opt.datasets.listing import pictures_in, refuse_missing, whole_number
 from ampnet_opt.datasets.naming import affectnet_classes
 from ampnet_opt.datasets.npy import load_npy
-from ampnet_opt.datasets.picture import Dataset, Picture
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import FARTHEST
-from ampnet_opt.labels import PRESETS
+from ampnet_opt.faces.face import FARTHEST
 
 CLASSES = PRESETS["affectnet8"]
 SETS = {"train_set": "train", "val_set": "val"}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ampnet_opt.datasets.disk import first_file, read_table, whole_number
-from ampnet_opt.datasets.picture import Dataset, Picture
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.labels import PRESETS
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.datasets.labelled_picture import Dataset, Picture
+from ampnet_opt.datasets.listing import first_file, read_table, whole_number
 
 CLASSES = PRESETS["fer2013"]
 TABLE = "fer2013.csv"

@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import require_file
+from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.datasets import fer2013
-from ampnet_opt.datasets.disk import first_file, read_table, refuse_missing, whole_number
 from ampnet_opt.datasets.folders import split_of
-from ampnet_opt.datasets.picture import Dataset, Picture, Skipped
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import require_file
-from ampnet_opt.labels import PRESETS
+from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
+from ampnet_opt.datasets.listing import first_file, read_table, refuse_missing, whole_number
 
 CLASSES = PRESETS["ferplus"]
 TABLE, LABELS = "fer2013new.csv", "label.csv"

@@ -9,12 +9,12 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
-from ampnet_opt.datasets.disk import folders_in, holds_pictures, pictures_in
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.labels import KNOWN, canonical
+from ampnet_opt.core.text import count, listed
+from ampnet_opt.datasets.labelled_picture import Dataset, Picture
+from ampnet_opt.datasets.listing import folders_in, holds_pictures, pictures_in
 from ampnet_opt.datasets.naming import is_number, name_labels
-from ampnet_opt.datasets.picture import Dataset, Picture
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.labels import KNOWN, canonical
-from ampnet_opt.text import count, listed
 
 SPLITS = {
     "train": "train",

@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.labels import KNOWN, LISTED, PRESETS, canonical, parse_classes
-from ampnet_opt.text import listed
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.labels import KNOWN, LISTED, PRESETS, canonical, parse_classes
+from ampnet_opt.core.text import listed
 
 # The number of the first class, and the classes in order, as published. CK+: Lucey et al., "The Extended Cohn-Kanade
 # Dataset (CK+)", CVPR Workshops 2010; the others: see the module of each.

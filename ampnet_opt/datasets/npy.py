@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ampnet_opt.arrays import read_header, read_numbers
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import require_file
-from ampnet_opt.text import one_line
-from ampnet_opt.unpickle import Machine, Restored
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import require_file
+from ampnet_opt.core.npy import read_header, read_numbers
+from ampnet_opt.core.text import one_line
+from ampnet_opt.core.unpickle import Machine, Restored
 
 LARGEST_PICKLE = 256 << 20  # bytes
 LONGEST_ITEM = 1 << 16  # bytes of one string in an array

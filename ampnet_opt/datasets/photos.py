@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ampnet_opt.datasets.disk import CONVERT, pictures_in
-from ampnet_opt.datasets.picture import Dataset, Picture
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.pictures import OTHER_PICTURES, PICTURES
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.datasets.labelled_picture import Dataset, Picture
+from ampnet_opt.datasets.listing import CONVERT, pictures_in
+from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES
 
 
 def recognises(path: Path) -> bool:

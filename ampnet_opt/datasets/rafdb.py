@@ -15,10 +15,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ampnet_opt.datasets.disk import first_file, read_lines, read_table, refuse_missing, whole_number
-from ampnet_opt.datasets.picture import Dataset, Picture
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.labels import PRESETS
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.datasets.labelled_picture import Dataset, Picture
+from ampnet_opt.datasets.listing import first_file, read_lines, read_table, refuse_missing, whole_number
 
 CLASSES = PRESETS["rafdb"]
 LIST = "list_patition_label.txt"

@@ -10,14 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from ampnet_opt.datasets import affectnet, authors, fer2013, ferplus, folders, own, photos, rafdb
-from ampnet_opt.datasets.disk import CONVERT, HIDDEN, all_pictures
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.text import listed
+from ampnet_opt.datasets import affectnet, authors, fer2013, ferplus, folders, photos, rafdb
+from ampnet_opt.datasets import face_table as own
+from ampnet_opt.datasets.labelled_picture import Dataset, Skipped
+from ampnet_opt.datasets.listing import CONVERT, HIDDEN, all_pictures
 from ampnet_opt.datasets.naming import NUMBERINGS
-from ampnet_opt.datasets.picture import Dataset, Skipped
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.files import PathLike
-from ampnet_opt.pictures import PICTURES
-from ampnet_opt.text import listed
+from ampnet_opt.faces.pictures import PICTURES
 
 
 class Reader(Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ampnet_opt.detector import Detection
-from ampnet_opt.faces import SIDE
-from ampnet_opt.pictures import SMALLEST_SIDE
-from ampnet_opt.plausibility import upright_fault
+from ampnet_opt.faces.detector import Detection
+from ampnet_opt.faces.face import SIDE
+from ampnet_opt.faces.pictures import SMALLEST_SIDE
+from ampnet_opt.faces.plausibility import upright_fault
 
 # The detectors' boxes run from the hairline to the chin, the eyes 0.36 of the longer side apart. A tenth more keeps chin,
 # cheeks and a slightly short box whole, and stays near the tight crops that expression data sets are published as

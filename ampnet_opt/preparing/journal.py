@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ampnet_opt.datasets.disk import IMAGES, JOURNAL, SKIPPED
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import require_new, sha256
-from ampnet_opt.json_files import parse_json
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.tables import NAME as TABLE
-from ampnet_opt.text import listed, printable
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.files import require_new, sha256
+from ampnet_opt.core.json_files import parse_json
+from ampnet_opt.core.tables import NAME as TABLE
+from ampnet_opt.core.text import listed, printable
+from ampnet_opt.datasets.listing import IMAGES, JOURNAL, SKIPPED
 
 PARTIAL = ".partial"  # in images/, so that moving a picture renames it
 SUFFIX = ".jpg"  # of the pictures that are written

@@ -14,20 +14,20 @@ from typing import Any, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
-from ampnet_opt.datasets.disk import IMAGES, SKIPPED
-from ampnet_opt.datasets.picture import Picture, Skipped
-from ampnet_opt.detector import load_detector
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import COLUMNS, ORIGIN, SIZE
-from ampnet_opt.files import PathLike, new_file
-from ampnet_opt.landmark_checks import Given, to_pixels
-from ampnet_opt.landmark_formats import AUTO
-from ampnet_opt.machine import available_cores
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.files import PathLike, new_file
+from ampnet_opt.core.processor import available_cores
+from ampnet_opt.core.tables import NAME as TABLE
+from ampnet_opt.core.text import printable, spreadsheet_cell
+from ampnet_opt.datasets.labelled_picture import Picture, Skipped
+from ampnet_opt.datasets.listing import IMAGES, SKIPPED
+from ampnet_opt.faces.detector import load_detector
+from ampnet_opt.faces.face import COLUMNS, ORIGIN, SIZE
+from ampnet_opt.faces.landmark_checks import Given, to_pixels
+from ampnet_opt.faces.landmark_formats import AUTO
 from ampnet_opt.preparing.crop import MARGIN
 from ampnet_opt.preparing.journal import HASH, PARTIAL, Journal
-from ampnet_opt.preparing.work import Settings, Task, name_files, outcomes
-from ampnet_opt.tables import NAME as TABLE
-from ampnet_opt.text import printable, spreadsheet_cell
+from ampnet_opt.preparing.workers import Settings, Task, name_files, outcomes
 
 HEAD = ["file", "label", "split", "detector_score", *COLUMNS, *SIZE, *ORIGIN, HASH]
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
@@ -55,7 +55,7 @@ def prepare(
     progress: Callable[[int], None] = lambda done: None,
     skipped: Sequence[Skipped] = (),
 ) -> Prepared:
-    """Write faces.csv (which `ampnet_opt.faces.read_faces` reads), images/ and skipped.csv into the folder `output`.
+    """Write faces.csv (which `ampnet_opt.faces.face.read_faces` reads), images/ and skipped.csv into the folder `output`.
 
     detector: YuNet's ONNX file, or the installed detector. crop: cut the face out; otherwise the whole picture is scaled
     to fit, and landmarks that the data set gives are taken, without a detector, from the form that they are in (see

@@ -12,14 +12,14 @@ import onnx
 
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.source import Int8
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.files import PathLike, write_json
-from ampnet_opt.json_files import read_json
-from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.files import PathLike, write_json
+from ampnet_opt.core.json_files import read_json
+from ampnet_opt.core.text import one_line
 from ampnet_opt.sensitivity.effect import Effect, effect
-from ampnet_opt.sensitivity.parts import Network
 from ampnet_opt.sensitivity.units import Kind, units
-from ampnet_opt.text import one_line
+from ampnet_opt.sensitivity.variants import Network
 
 FORMAT = "ampnet-opt-sensitivity/1"
 Mode = Literal["only", "all-but"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ampnet_opt.benchmarks.metrics import sqnr
-from ampnet_opt.runtime.typed import require_types
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.metrics import sqnr
 
 
 @dataclass(frozen=True)

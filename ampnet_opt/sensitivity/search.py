@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
-from ampnet_opt.errors import AmpnetError, MisuseError
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.sensitivity.analysis import Row
 from ampnet_opt.sensitivity.effect import Effect
 

@@ -6,9 +6,9 @@ from rich.console import Group
 from rich.text import Text
 
 from ampnet_opt.benchmarks.report import new_table
+from ampnet_opt.core.text import count
 from ampnet_opt.sensitivity.analysis import Sensitivity
 from ampnet_opt.sensitivity.effect import Effect
-from ampnet_opt.text import count
 
 
 def render(found: Sensitivity, most: int) -> Group:

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ampnet_opt.faces import SIDE
+from ampnet_opt.faces.face import SIDE
 
 GREY = 0.7  # the share of grey pictures
 

@@ -11,17 +11,17 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import COLUMNS, Face, read_faces
-from ampnet_opt.files import PathLike, cache_or_temporary, new_directory, new_file, sha256
-from ampnet_opt.labels import PRESETS
-from ampnet_opt.locks import BusyError
-from ampnet_opt.matching import IMAGES
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.files import PathLike, cache_or_temporary, new_directory, new_file, sha256
+from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.core.locks import BusyError
+from ampnet_opt.core.tables import NAME as TABLE
+from ampnet_opt.faces.face import COLUMNS, Face, read_faces
+from ampnet_opt.faces.matching import IMAGES
 from ampnet_opt.synthetic.camera import photograph
 from ampnet_opt.synthetic.drawing import draw
 from ampnet_opt.synthetic.geometry import landmarks
 from ampnet_opt.synthetic.parameters import require_label, sample_person, sample_pose, sample_units
-from ampnet_opt.tables import NAME as TABLE
 
 VERSION = 2  # of the default data: raise it when a seed gives other bytes, or the counts change
 SPLITS = ("train", "val", "test")

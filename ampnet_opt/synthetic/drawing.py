@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ampnet_opt.faces import SIDE
-from ampnet_opt.synthetic import features, hair, worn
+from ampnet_opt.faces.face import SIDE
+from ampnet_opt.synthetic import accessories as worn
+from ampnet_opt.synthetic import features, hair
 from ampnet_opt.synthetic.geometry import View, outline
 from ampnet_opt.synthetic.parameters import Person, Pose, Units
 from ampnet_opt.synthetic.pen import FINE, pixels

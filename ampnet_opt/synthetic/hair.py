@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ampnet_opt.faces import SIDE
+from ampnet_opt.faces.face import SIDE
 from ampnet_opt.synthetic.geometry import HEAD_Y, View, corner_points, mouth, nose_tip
 from ampnet_opt.synthetic.parameters import Person, Units
 from ampnet_opt.synthetic.pen import FINE, Pixels, mix, pixels

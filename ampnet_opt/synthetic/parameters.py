@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ampnet_opt.errors import MisuseError
+from ampnet_opt.core.errors import MisuseError
 
 Colour = tuple[int, int, int]
 

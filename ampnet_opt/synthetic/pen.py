@@ -7,7 +7,7 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ampnet_opt.faces import SIDE
+from ampnet_opt.faces.face import SIDE
 from ampnet_opt.synthetic.geometry import View
 from ampnet_opt.synthetic.parameters import Colour
 

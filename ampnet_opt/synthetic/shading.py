@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ampnet_opt.faces import SIDE
+from ampnet_opt.faces.face import SIDE
 from ampnet_opt.synthetic.geometry import EYE_Y, HEAD, HEAD_Y, MOUTH_Y, View, corner_points, nose_tip
 from ampnet_opt.synthetic.parameters import Person, Pose, Units
 

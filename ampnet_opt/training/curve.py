@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ampnet_opt.plot import load_figure
+from ampnet_opt.core.plot import load_figure
 
 
 def draw_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:

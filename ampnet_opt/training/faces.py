@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.faces import Face, load_face
-from ampnet_opt.labels import label_indices
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.labels import label_indices
+from ampnet_opt.faces.face import Face, load_face
 
 Sample = tuple[Tensor, Tensor, int]
 

@@ -20,8 +20,8 @@ from ampnet_opt.convert.export import module_path
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.placement import Placement
 from ampnet_opt.convert.quantize import quantize_weight
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.model import AMPNet, ConvNorm
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.network.model import AMPNet, ConvNorm
 
 LOW, HIGH = -128, 127  # where QuantizeLinear saturates
 # The exporter moves the division of a uint8 image by 255 into the stem's weights.

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ampnet_opt.benchmarks.metrics import confusion_matrix, macro_f1
-from ampnet_opt.checkpoint import save_checkpoint
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import Face, fingerprint
-from ampnet_opt.files import cache_or_temporary, new_file
-from ampnet_opt.model import AMPNet
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.files import cache_or_temporary, new_file
+from ampnet_opt.core.metrics import confusion_matrix, macro_f1
+from ampnet_opt.faces.face import Face, fingerprint
+from ampnet_opt.network.checkpoint import save_checkpoint
+from ampnet_opt.network.model import AMPNet
 from ampnet_opt.training.curve import draw_curve
 from ampnet_opt.training.faces import LabelledFaces, as_input, batches
 from ampnet_opt.training.recipe import Recipe, averaging, draw

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ampnet_opt.errors import MisuseError
+from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.training.augment import Augmentation
 
 FASTEST = 10.0  # learning rate; no network of this kind has been trained with one near it

@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.json_files import parse_json
-from ampnet_opt.runtime.typed import require_types
-from ampnet_opt.tensors import read_tensors, write_tensors
-from ampnet_opt.text import describe
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.field_types import require_types
+from ampnet_opt.core.json_files import parse_json
+from ampnet_opt.core.text import describe
+from ampnet_opt.network.tensors import read_tensors, write_tensors
 
 Metrics = dict[str, float]  # of one epoch
 

@@ -9,8 +9,8 @@ from ampnet_opt.benchmarks.page.data import Activation
 from ampnet_opt.calibration.collect import collect
 from ampnet_opt.calibration.table import LARGEST, read_table
 from ampnet_opt.convert.source import Source
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import Face
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.faces.face import Face
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.sensitivity.analysis import Sensitivity
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ampnet_opt.benchmarks.metrics import Estimate
 from ampnet_opt.benchmarks.page.html import Html, element
+from ampnet_opt.core.metrics import Estimate
 
 ROW = 28  # height of a chart in a table's row, pixels
 ABOVE, TALL = 18, 150  # of a histogram: room for the range's name, height of the plot, pixels

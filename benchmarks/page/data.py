@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from ampnet_opt.benchmarks.compare import Report
-from ampnet_opt.benchmarks.metrics import confusion_matrix
 from ampnet_opt.calibration.histogram import Histogram
-from ampnet_opt.errors import MisuseError
-from ampnet_opt.faces import Face, load_batches
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.metrics import confusion_matrix
+from ampnet_opt.core.text import printable
+from ampnet_opt.faces.face import Face, load_batches
 from ampnet_opt.sensitivity.analysis import Sensitivity
-from ampnet_opt.text import printable
 
 MOST_FACES = 24  # on a page, shared by its INT8 engines
 PICTURE = 96  # pixels a side

@@ -9,9 +9,9 @@ from ampnet_opt.benchmarks.compare import REFERENCE
 from ampnet_opt.benchmarks.page.charts import bar, histogram
 from ampnet_opt.benchmarks.page.data import Activation, Answer, Moved, Page
 from ampnet_opt.benchmarks.page.html import Html, element, join, row, signed, table
+from ampnet_opt.core.text import count
 from ampnet_opt.sensitivity.analysis import Row, Sensitivity
 from ampnet_opt.sensitivity.effect import Effect
-from ampnet_opt.text import count
 
 FIRST = 20  # rows of the ranking before the rest is folded away
 EXPLAINED = {

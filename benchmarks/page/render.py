@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.page.details import activations, moved, sensitivity
 from ampnet_opt.benchmarks.page.html import Html, element, join
 from ampnet_opt.benchmarks.page.scores import accuracy, confusions, speed
 from ampnet_opt.benchmarks.report import megabytes
-from ampnet_opt.text import count
+from ampnet_opt.core.text import count
 
 # Should something foreign ever get in, the browser still fetches and runs nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

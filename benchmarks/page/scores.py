@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ampnet_opt.benchmarks.compare import REFERENCE, Report, Result
-from ampnet_opt.benchmarks.metrics import Estimate
 from ampnet_opt.benchmarks.page.charts import WHOLE, Axis, axis_over, bar, interval, scale
 from ampnet_opt.benchmarks.page.data import Page
 from ampnet_opt.benchmarks.page.html import Html, element, join, row, signed, table
 from ampnet_opt.benchmarks.report import megabytes, milliseconds, percent, ratio
-from ampnet_opt.text import count
+from ampnet_opt.core.metrics import Estimate
+from ampnet_opt.core.text import count
 
 
 def accuracy(page: Page) -> Html:

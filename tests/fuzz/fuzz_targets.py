@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ampnet_opt.faces import COLUMNS
-from ampnet_opt.files import sha256
-from ampnet_opt.labels import PRESETS
+from ampnet_opt.core.files import sha256
+from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.faces.face import COLUMNS
 from ampnet_opt.runtime.sidecar import FORMAT as ENGINE_FORMAT
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 
@@ -84,8 +84,8 @@ def _engine(folder: Path | None = None) -> bytes:
 
 
 def _read_engine(path: Path) -> None:
-    from ampnet_opt.cli_engines import inspect, say_engine
-    from ampnet_opt.errors import AmpnetError
+    from ampnet_opt.cli.engines import inspect, say_engine
+    from ampnet_opt.core.errors import AmpnetError
     from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar, rebuild_command
 
     engine = path.parent
@@ -130,7 +130,7 @@ def _sensitivity() -> bytes:
 
 
 def _read_sensitivity(path: Path) -> None:
-    from ampnet_opt.console import console
+    from ampnet_opt.core.console import console
     from ampnet_opt.sensitivity.analysis import ranked, read_sensitivity
     from ampnet_opt.sensitivity.table import render
 
@@ -144,7 +144,7 @@ def _bench() -> Any:
     from ampnet_opt.benchmarks.bench_many import ManyTiming
     from ampnet_opt.benchmarks.bench_noise import Interval
     from ampnet_opt.benchmarks.compare import Environment
-    from ampnet_opt.benchmarks.metrics import Latency
+    from ampnet_opt.core.metrics import Latency
 
     place = Environment("a CPU", 2, "Linux", {"python": "3.11", "openvino": "2026.4"}, "2026-11-24T12:00:00+00:00")
     timing = Timing(1, Latency(2.0, 2.2, 2.5, 500.0, 100), Interval(1.9, 2.1), False, 0.5, 1 << 28)
@@ -156,7 +156,7 @@ def _bench() -> Any:
 def _read_benchmark(path: Path) -> None:
     from ampnet_opt.benchmarks.bench_report import render_changes
     from ampnet_opt.benchmarks.regression import changes, read_benchmark
-    from ampnet_opt.console import console
+    from ampnet_opt.core.console import console
 
     console(file=io.StringIO()).print(render_changes(*changes(read_benchmark(path), _bench()), str(path)))
 
@@ -252,7 +252,7 @@ def _read_bundle_contents(path: Path) -> None:
 
 
 def _read_golden(path: Path) -> None:
-    from ampnet_opt.errors import AmpnetError
+    from ampnet_opt.core.errors import AmpnetError
     from ampnet_opt.runtime.golden import Golden
 
     try:
@@ -281,7 +281,7 @@ def _saved(legacy: bool) -> bytes:
 def _safetensors() -> bytes:
     from safetensors.numpy import save
 
-    from ampnet_opt.checkpoint import FORMAT
+    from ampnet_opt.network.checkpoint import FORMAT
 
     config = {"num_classes": 2, "width": 0.125, "patch_radius": 5, "beta": 0.5}
     about = {"format": FORMAT, "classes": '["a", "b"]', "config": json.dumps(config), "trained": "true"}
@@ -289,7 +289,7 @@ def _safetensors() -> bytes:
 
 
 def _read_checkpoint(path: Path) -> None:
-    from ampnet_opt.checkpoint import read_checkpoint
+    from ampnet_opt.network.checkpoint import read_checkpoint
 
     read_checkpoint(path)
 
@@ -307,9 +307,9 @@ def _table_pictures(folder: Path) -> None:
 
 
 def _read_table(path: Path) -> None:
-    from ampnet_opt.datasets.own import read
-    from ampnet_opt.errors import AmpnetError
-    from ampnet_opt.faces import read_faces, read_landmarks
+    from ampnet_opt.core.errors import AmpnetError
+    from ampnet_opt.datasets.face_table import read
+    from ampnet_opt.faces.face import read_faces, read_landmarks
 
     for reader in (read_faces, partial(read_landmarks, pictures=[path.with_name("0.png")]), read):
         try:
@@ -356,7 +356,7 @@ def _picture(kind: str) -> bytes:
 
 
 def _read_picture(path: Path) -> None:
-    from ampnet_opt.pictures import read_image
+    from ampnet_opt.faces.pictures import read_image
 
     image = read_image(path)
     assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8

@@ -19,9 +19,9 @@ from typing import Any
 
 from fuzz_targets import TARGETS, Target
 
-from ampnet_opt.errors import AmpnetError
-from ampnet_opt.messages import fail
-from ampnet_opt.text import LONGEST
+from ampnet_opt.cli.messages import fail
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.text import LONGEST
 
 SECONDS = 2.0  # of processor time for one file
 PATIENCE = 60.0  # seconds by the clock, on a machine that has other work

@@ -1,0 +1,88 @@
+"""The group of commands, and what all have in common: stopping, numbers within bounds, help and errors as written."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager, suppress
+from typing import Any, Iterator, List, Sequence
+
+import typer
+import typer.core
+
+from ampnet_opt.cli.messages import VERBOSE, message, remark
+from ampnet_opt.core.stopping import signals_stop
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
+LARGEST = 1 << 53  # whole numbers that a float64 holds exactly; no option means more
+
+
+class Commands(typer.core.TyperGroup):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for command in [self, *self.commands.values()]:
+            _harden(command)
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _usage_errors_as_messages():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Ctrl-C, SIGTERM and SIGHUP are answered here: further out, typer ends the program in silence."""
+        with signals_stop() as stopped:
+            try:
+                with _usage_errors_as_messages():
+                    return super().invoke(ctx)
+            except KeyboardInterrupt as stop:
+                with suppress(OSError):  # the terminal may be what went away
+                    remark(str(stop) or "stopped; nothing was left half-written")
+                raise typer.Exit(stopped.exit_code) from None
+
+
+def verbose_first(arguments: Sequence[str]) -> List[str]:
+    """Command-line arguments with a `--verbose` behind the command, but before any "--", moved to where it is an option."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    others = [word for word in arguments[:end] if word != VERBOSE]
+    return [*([VERBOSE] if len(others) < end else []), *others, *arguments[end:]]
+
+
+@contextmanager
+def _usage_errors_as_messages() -> Iterator[None]:
+    """What click says of a wrong option repeats its value, whatever it holds."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        error.message = message(error.message)
+        raise
+
+
+def _harden(command: Any) -> None:
+    """Show the command's help as it is written, and let its numbers be numbers."""
+    # Only typer with rich takes what stands in square brackets for markup.
+    if getattr(typer.core, "HAS_RICH", True) and command.rich_markup_mode == "rich":
+        command.help = _literal(command.help)
+        command.short_help = _literal(command.short_help)
+        for parameter in command.params:
+            parameter.help = _literal(getattr(parameter, "help", None))
+    for parameter in command.params:
+        parameter.process_value = _bounded(parameter, parameter.process_value)
+
+
+def _literal(help_text: Any) -> Any:
+    """The markup that rich shows as `help_text`; None stays None."""
+    from rich.markup import escape
+
+    return None if help_text is None else escape(help_text)
+
+
+def _bounded(parameter: Any, process_value: Any) -> Any:
+    """`process_value` of a parameter, which also refuses NaN, infinity and whole numbers beyond `LARGEST`."""
+
+    def bounded(ctx: Any, value: Any) -> Any:
+        number = process_value(ctx, value)
+        if isinstance(number, float) and not math.isfinite(number):
+            raise typer.BadParameter(f"{value!r} is not a finite number.", ctx, parameter)
+        if isinstance(number, int) and abs(number) > LARGEST:
+            raise typer.BadParameter(f"{value!r} is too large.", ctx, parameter)
+        return number
+
+    return bounded

@@ -1,0 +1,351 @@
+"""Files that are either whole or not there, and their fingerprints. Standard library only."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Tuple, Union
+
+from ampnet_opt.core import exchange, locks
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.text import command, printable
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "AMPNET_OPT_CACHE"
+NEW, OLD = ".new", ".old"  # ends of the hidden names of directories: in the making, and moved aside
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def sha256(path: PathLike) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def size_on_disk(path: PathLike) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    top = Path(path)
+    return sum(file.stat().st_size for file in (top.rglob("*") if top.is_dir() else [top]) if file.is_file())
+
+
+def require_file(path: PathLike, what: str) -> Path:
+    """`path` as a Path, or a MisuseError that says which `what` is missing."""
+    found = Path(path)
+    if not found.is_file():
+        reason = "is a directory" if found.is_dir() else "is no regular file" if found.exists() else "does not exist"
+        raise MisuseError(f"{what} {found} {reason}")
+    return found
+
+
+def require_new(path: PathLike, force: bool) -> Path:
+    """`path` as a Path whose place is free, or may be overwritten because `force` was given."""
+    target = Path(path)
+    if target.exists() and not force:
+        raise MisuseError(f"{target} exists already; pass --force to replace it")
+    return target
+
+
+def require_new_file(path: PathLike, force: bool) -> Path:
+    """As `require_new`, for a file: a MisuseError as well where none can be, before work is done for it."""
+    target = require_new(path, force)
+    _require_kind(target, directory=False)
+    return target
+
+
+def _require_kind(target: Path, directory: bool) -> None:
+    """MisuseError when something of another kind than a file, or a directory, stands in the way of `target`."""
+    for parent in reversed(target.parents):
+        if parent.exists() and not parent.is_dir():
+            raise MisuseError(f"cannot write {target}: {parent} is a file, not a directory")
+    if target.exists() and directory and not target.is_dir():
+        raise MisuseError(f"cannot write {target}: it is a file, not a directory")
+    if target.exists() and not directory and not target.is_file():
+        raise MisuseError(f"cannot write {target}: it is {'a directory' if target.is_dir() else 'no regular file'}")
+
+
+@contextlib.contextmanager
+def _place(target: Path, directory: bool) -> Iterator[None]:
+    """Make the parents of `target` for the time of the block, and for good when it ends well.
+
+    Raises MisuseError when something of another kind stands in the way, AmpnetError for what the system refuses.
+    """
+    made = []
+    try:
+        _require_kind(target, directory)
+        made = [parent for parent in target.parents if not parent.exists()]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        for parent in made:
+            with contextlib.suppress(OSError):  # another process may have put a file there
+                parent.rmdir()
+        if isinstance(error, OSError):
+            own = str(error.filename or target).startswith((str(target), str(target.parent / f".{target.name}.")))
+            cause = f"{error.strerror or error}{'' if own else f' ({error.filename})'}"
+            raise AmpnetError(f"cannot write {target}: {cause}; nothing was changed there") from error
+        raise
+
+
+@contextlib.contextmanager
+def new_file(path: PathLike, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    durable: once it is there, a power cut does not take it back, and what killed processes left beside it is removed. That
+    costs a flush to the disk and a listing of the folder: too much for files by the thousand, needless for a cache.
+    Raises MisuseError when `path` is no place for a file, AmpnetError when it cannot be written (full disk, permission).
+    """
+    target = Path(path)
+    with _place(target, directory=False):
+        if durable:
+            _remove_abandoned_files(target)
+        temporary, handle = _create_beside(target)
+        try:
+            yield temporary
+            if durable:
+                flush(temporary)
+            os.replace(temporary, target)
+            if durable:
+                _flush_names(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            if handle is not None:
+                os.close(handle)  # and with it its lock
+
+
+def _create_beside(target: Path) -> Tuple[Path, Optional[int]]:
+    """An empty file, with the permissions that the umask leaves, and a handle whose lock tells that it is in use."""
+    while True:
+        temporary = _temporary(target, target.suffix)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        if not locks.AVAILABLE:
+            os.close(handle)  # Windows renames no open file
+            return temporary, None
+        if locks.acquire(handle) is not False and locks.is_at(handle, temporary):
+            return temporary, handle
+        os.close(handle)  # another process took it for abandoned before it was locked
+
+
+def _temporary(target: Path, suffix: str) -> Path:
+    """A new hidden name beside `target`, which no shell's * matches."""
+    return target.with_name(f".{target.name}.{os.urandom(4).hex()}{suffix}")
+
+
+def _left_beside(target: Path, suffix: str) -> List[Path]:
+    """What `_temporary` has named, oldest first."""
+    pattern = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(suffix))
+    try:
+        names = os.listdir(target.parent)
+    except PermissionError:  # a folder that may be written but not read
+        return []
+    found = [target.with_name(name) for name in names if pattern.fullmatch(name)]
+    return sorted(found, key=lambda path: path.lstat().st_mtime)
+
+
+def _remove_abandoned_files(target: Path) -> None:
+    with contextlib.suppress(OSError):  # of another user, or just gone
+        for left in _left_beside(target, target.suffix):
+            handle = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if locks.acquire(handle):
+                    left.unlink()
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def new_directory(path: PathLike, replace: bool = True, durable: bool = True) -> Iterator[Path]:
+    """A temporary directory that takes the place of `path`, with all it holds, when the block ends well.
+
+    On Linux the old one and the new one change places in one step: whoever opens `path` finds one of them, whole. Where
+    the system or the file system cannot do that, `path` is missing for a moment; what a kill leaves there comes back when
+    the next directory is made. replace: what is there, or appears before the block has ended. durable: as of `new_file`.
+
+    Raises MisuseError when `path` is no place for a directory, or exists and may not be replaced; locks.BusyError when
+    another process is writing it; AmpnetError when it cannot be written.
+    """
+    target = Path(path)
+    if os.path.islink(target):  # false, and no error, where this user may not look
+        target = target.resolve()  # the directory itself is replaced where it lies
+    with _place(target, directory=True), scratch_directory(target) as temporary:
+        require_new(target, replace)  # also of one that came back, or appeared since the caller looked
+        yield temporary
+        if durable:
+            for entry in temporary.rglob("*"):
+                flush(entry)
+            flush(temporary)
+        _move_directory(temporary, target, replace)
+        if durable:
+            _flush_names(target.parent)
+
+
+@contextlib.contextmanager
+def scratch_directory(target: Path) -> Iterator[Path]:
+    """An empty directory beside `target`, which goes when the block ends; meanwhile no other process has one for it.
+
+    What killed processes left beside `target` is removed, or put back where it was moved aside. Raises locks.BusyError.
+    """
+    with locks.hold(target.with_name(f".{target.name}.lock"), f"another process is writing {target}; wait for it") as held:
+        if held:
+            _recover(target)
+        temporary = _temporary(target, NEW)
+        try:
+            temporary.mkdir()
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _recover(target: Path) -> None:
+    for old in reversed(_left_beside(target, OLD)):
+        if not target.exists():
+            os.replace(old, target)
+    for left in [*_left_beside(target, OLD), *_left_beside(target, NEW)]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _move_directory(new: Path, target: Path, replace: bool) -> None:
+    """Rename `new` to `target`; an old one is afterwards at `new`, or gone. It comes back if that fails."""
+    if not os.path.lexists(target):
+        if not exchange.rename(new, target, exchange.NOREPLACE):
+            os.rename(new, target)
+        return
+    require_new(target, replace)
+    if exchange.rename(new, target, exchange.EXCHANGE):
+        return
+    # A directory cannot be renamed onto a full one: the old one steps aside until the new one stands.
+    aside = _temporary(target, OLD)
+    try:
+        os.replace(target, aside)
+        os.replace(new, target)
+    except BaseException:
+        if not target.exists():
+            os.replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Makes a rename last; what fails here does not undo it."""
+    with contextlib.suppress(OSError):
+        flush(folder)
+
+
+def flush(path: PathLike) -> None:
+    """Have the system write a file, or the names in a directory, to the disk. Does nothing on Windows."""
+    if os.name == "nt":  # knows no flush of what is open for reading
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without such a thing
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+class UnsafeCache(AmpnetError):
+    """A cache that others may write to: what they put there would be taken for our own."""
+
+
+def cache_folder(name: str) -> Path:
+    """Where what can be made again is kept: `name` in $AMPNET_OPT_CACHE, or in ampnet-opt of $XDG_CACHE_HOME or ~/.cache.
+
+    It is made, for this user alone, where it can be. In the latter two, a folder of this user that others may write to, as
+    older versions made with a umask of 002, is emptied and closed to them: they may have changed what is there. Raises
+    AmpnetError when none is known, UnsafeCache when another user owns it or the folder it is in, or others may write there.
+    """
+    own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    try:
+        parent = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "ampnet-opt"
+    except RuntimeError as error:
+        raise AmpnetError(f"there is no home directory for a cache: set {CACHE_VARIABLE} to a folder") from error
+    folder = parent / name
+    for place in (*reversed(parent.parents), parent, folder):
+        with contextlib.suppress(OSError):  # it is there, or cannot be: whoever writes to it will be told
+            place.mkdir(mode=0o700)
+        if place not in (parent, folder):
+            continue
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if not is_private(place.stat()) and not (not own and _take_back(place)):
+                raise UnsafeCache(
+                    f"the cache folder {printable(place)} belongs to another user or may be written to by others: run "
+                    f"{command('chmod', 'go-w', place)}, or set {CACHE_VARIABLE} to a folder of your own"
+                )
+    return folder
+
+
+def _take_back(folder: Path) -> bool:
+    """Close a folder of this user to others and empty it; False when it is not this user's to close, or is a link."""
+    if folder.is_symlink() or folder.lstat().st_uid != os.geteuid():
+        return False
+    try:
+        folder.chmod(0o700)
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise UnsafeCache(
+            f"others could write to the cache folder {printable(folder)}, which cannot be emptied: {error.strerror or error}"
+        ) from error
+    log.warning("others could write to the cache folder %s: it was emptied, and is now yours alone", printable(folder))
+    return True
+
+
+def cache_or_temporary(name: str) -> Path:
+    """`cache_folder(name)`; where that is unsafe, a folder for this process, removed at its end, which a warning says."""
+    try:
+        return cache_folder(name)
+    except UnsafeCache as error:
+        return _temporary_cache(name, str(error))
+
+
+@lru_cache(maxsize=None)
+def _temporary_cache(name: str, reason: str) -> Path:
+    log.warning("%s is made for this command alone: %s", name, reason)
+    folder = Path(tempfile.mkdtemp(prefix="ampnet-opt-"))
+    atexit.register(_remove_in, os.getpid(), folder)
+    return folder
+
+
+def _remove_in(process: int, folder: Path) -> None:
+    """Remove a folder if this is that process, and no forked child of it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_private(about: os.stat_result) -> bool:
+    """Whether a file or folder is this user's, and nobody else may write to it."""
+    return not hasattr(os, "geteuid") or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
+
+
+def forget_oldest(folder: Path, pattern: str, kept: int) -> None:
+    """Delete all but the newest `kept` files of a cache; another process may be at that too."""
+    with contextlib.suppress(OSError):
+        for old in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-kept]:
+            old.unlink()

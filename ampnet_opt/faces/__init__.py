@@ -1,0 +1,1 @@
+"""Pictures of faces, their five landmarks and their labels."""

@@ -1,0 +1,1 @@
+"""AMP-Net in PyTorch, and the files that hold its weights."""

@@ -1,0 +1,287 @@
+"""Checkpoints in and out: the authors' pickled layout, and our own safetensors file. No pickle is ever executed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.files import PathLike, require_file, sha256
+from ampnet_opt.core.json_files import parse_json
+from ampnet_opt.core.labels import assumption, class_names, warn_once
+from ampnet_opt.core.text import listed, one_line
+from ampnet_opt.core.unpickle import Inert
+from ampnet_opt.network.file_kinds import kind_of
+from ampnet_opt.network.model import AMPNet, Config
+from ampnet_opt.network.pickles import SAVE_WEIGHTS, Pickled, StoredTensor, Tensors, pickled
+from ampnet_opt.network.published import DEAD, HEADS, published_key
+from ampnet_opt.network.tensors import read_tensors, write_tensors
+from ampnet_opt.network.wrapped import Network, Table, UnwrapError, choose, profile_counter, tables_in
+
+log = logging.getLogger(__name__)
+
+FORMAT = "ampnet-opt/1"
+STATISTICS_COUNTER = "num_batches_tracked"
+MOST_CLASSES = 1000
+NAMED = 3  # keys that a sentence names; the others are counted
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in eval mode and where it came from.
+
+    classes: names in the order of the outputs. trained: False for seeded weights. dropped: keys of the file that the
+    network has no use for. sha256: of the file. assumed: what was assumed about it for want of better, a sentence, or "".
+    """
+
+    model: AMPNet
+    classes: tuple[str, ...]
+    trained: bool
+    dropped: tuple[str, ...]
+    sha256: str
+    assumed: str = ""
+
+
+def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> AMPNet:
+    """The network alone; see `read_checkpoint`."""
+    return read_checkpoint(path, classes, patch_radius).model
+
+
+def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> Checkpoint:
+    """Read the authors' layout, however it is wrapped (see `wrapped.choose`), or our safetensors file.
+
+    classes: names of the outputs, for the authors' files, which carry none: by default RAF-DB's seven, with a warning. A
+    file of ours has its own, and others are refused. patch_radius: of the authors' files; None is the published 5. Raises
+    MisuseError when there is no such file, or the classes or radius do not fit, AmpnetError when it is no AMP-Net
+    checkpoint; its `whole` names every missing or misshapen key.
+    """
+    file = require_file(path, "checkpoint")
+    try:
+        if file.stat().st_size == 0:
+            raise AmpnetError(f"checkpoint {file} is empty")
+        own = _read_own(file)
+        if own is not None:
+            tensors, config, stored, trained = own
+            if patch_radius not in (None, config.patch_radius):
+                raise MisuseError(f"{file} was made with patch radius {config.patch_radius}; it cannot be {patch_radius}")
+            names, assumed = class_names(file, config.num_classes, stored, classes), ""
+            model, dropped = _fill(file, config, _Weights(tensors, _as_float(tensors)), lambda key: key)
+        else:
+            with _published(file) as published:
+                config = _published_config(file, published, 5 if patch_radius is None else patch_radius)
+                names, trained = class_names(file, config.num_classes, None, classes), True
+                model, dropped = _fill(file, config, published, published_key)
+            assumed = assumption(file) if classes is None else ""
+        if assumed:
+            warn_once(assumed)
+        return Checkpoint(model.eval(), names, trained, tuple(dropped), sha256(file), assumed)
+    except OSError as error:
+        raise AmpnetError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Tensors of a file by name, with what is known of them before they are read.
+
+    read(name): the tensor as float32; it may be a view of numbers that stand for several. other: further keys of the file.
+    """
+
+    found: Mapping[str, Tensor | StoredTensor]
+    read: Callable[[str], Tensor]
+    other: Sequence[str] = ()
+
+
+def _as_float(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
+    return lambda key: tensors[key].float()
+
+
+@contextmanager
+def _published(file: Path) -> Iterator[_Weights]:
+    """The tensors of a file of the authors' keys, without the prefixes that training code put before them."""
+    try:
+        tensors, _ = read_tensors(file)
+    except SafetensorError:
+        with pickled(file) as content:
+            network = _choose(file, tables_in(content.content, StoredTensor), content)
+            weights = Tensors(content, network.tensors)
+            yield _Weights(network.tensors, lambda key: weights.read(key, torch.float32), network.other)
+    else:
+        network = _choose(file, [Table((), tensors)])
+        yield _Weights(network.tensors, _as_float(network.tensors), network.other)
+
+
+def _choose(file: Path, tables: list[Table], content: Pickled | None = None) -> Network:
+    """The network among the tables of a file; a moving average beside it is spoken of."""
+    try:
+        network, averages = choose(tables)
+    except UnwrapError as error:
+        whole = None if content is None or any(table.path == () for table in tables) else _whole_object(content)
+        if whole is not None:
+            raise AmpnetError(
+                f"{file} holds a whole pickled object ({one_line(whole, 60)}), which only its own code can load: where it "
+                f"was trained, {SAVE_WEIGHTS}"
+            ) from error
+        raise AmpnetError(f"{file} {error}") from error
+    if averages:
+        log.warning(
+            "%s: %s is taken; the moving average in %s is not (to use it, save it alone with torch.save)",
+            file,
+            network.name,
+            listed(average.name for average in averages),
+        )
+    elif network.average:
+        log.warning("%s: it holds a moving average of the weights alone, which is taken: %s", file, network.name)
+    return network
+
+
+def _whole_object(content: Pickled) -> str | None:
+    """The class of an object, of no library's kind, that is all of a file or lies at its top; None when there is none."""
+    top = content.content
+    values = list(top.values()) if isinstance(top, dict) else [top]
+    return next((value.kind for value in values if isinstance(value, Inert) and value.kind in content.kinds), None)
+
+
+def _published_config(file: Path, tensors: _Weights, patch_radius: int) -> Config:
+    """The configuration of a file of the authors' layout: as many classes as either head has outputs."""
+    for head in HEADS:
+        if head in tensors.found and len(tensors.found[head].shape) == 2:
+            outputs = tensors.found[head].shape[0]
+            if outputs > MOST_CLASSES:
+                raise AmpnetError(f"{file} is not an AMP-Net checkpoint: {head} has {outputs} outputs")
+            try:
+                return Config(outputs, patch_radius=patch_radius)
+            except ValueError as error:
+                raise MisuseError(f"{file} cannot be loaded: {error}") from error
+    raise AmpnetError(f"{file} is not an AMP-Net checkpoint: {' and '.join(HEADS)} are no matrices")
+
+
+def save_checkpoint(
+    path: PathLike,
+    model: AMPNet,
+    classes: Sequence[str],
+    trained: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write our safetensors file: the weights as `dtype`, with classes, configuration and `trained` as metadata.
+
+    What `dtype` cannot hold raises AmpnetError: a weight may be rounded, not lost.
+    """
+    metadata = {
+        "format": FORMAT,
+        "classes": json.dumps(list(classes)),
+        "config": json.dumps(asdict(model.config)),
+        "trained": json.dumps(trained),
+    }
+    state = {k: v.to(dtype) for k, v in model.state_dict().items() if not k.endswith(STATISTICS_COUNTER)}
+    lost = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if lost:
+        raise AmpnetError(f"{dtype} cannot hold {', '.join(lost)}")
+    write_tensors(path, state, metadata)
+
+
+def _fill(file: Path, config: Config, weights: _Weights, name_of: Callable[[str], str]) -> tuple[AMPNet, list[str]]:
+    """The network of `config` with its weights, found under `name_of(our key)`; keys left over are returned as dropped."""
+    with torch.device("meta"):  # shapes alone: no memory, and no draw from the global random generator
+        model = AMPNet(**asdict(config))
+    state: dict[str, Tensor] = {}
+    missing, misshapen, used = [], [], set()
+    for key, expected in model.state_dict().items():
+        name = name_of(key)
+        used.add(name)
+        if key.endswith(STATISTICS_COUNTER):
+            state[key] = torch.zeros((), dtype=torch.int64)  # counts training steps; has no part in inference
+            continue
+        found = weights.found.get(name)
+        if found is None:
+            missing.append(name)
+        elif tuple(found.shape) != tuple(expected.shape):
+            misshapen.append(f"{name} is {list(found.shape)}, expected {list(expected.shape)}")
+        elif not found.dtype.is_floating_point:
+            misshapen.append(f"{name} is {str(found.dtype).removeprefix('torch.')}, expected floating point")
+        else:
+            tensor = weights.read(name)
+            if not torch.isfinite(tensor).all():  # after the conversion, which may overflow
+                misshapen.append(f"{name} holds NaN or infinity")
+            # A view of fewer numbers than it shows, or of more, stays one: it takes no more memory than the file.
+            elif tensor.ndim < 2 or tensor.untyped_storage().nbytes() == tensor.nbytes:
+                tensor = tensor.contiguous()
+            state[key] = tensor
+    if missing or misshapen:
+        few, all_of_them = (
+            "; ".join([f"missing: {listed(missing, most)}"] * bool(missing) + [listed(misshapen, most)] * bool(misshapen))
+            for most in (NAMED, len(missing) + len(misshapen))
+        )
+        raise AmpnetError(f"{file} does not fit AMP-Net: {few}", f"{file} does not fit AMP-Net: {all_of_them}")
+    model.load_state_dict(state, assign=True)
+    left = sorted({*weights.found, *weights.other} - used)
+    unknown = [key for key in left if not DEAD.match(key) and not profile_counter(key)]
+    if left:
+        log.info("%s: dropped %d keys the network does not use: %s", file, len(left), listed(map(_short, left)))
+    if unknown:
+        names = listed(map(_short, unknown))
+        log.warning("%s: %d keys are not of AMP-Net and were ignored: %s", file, len(unknown), names)
+    return model, left
+
+
+def _short(key: str) -> str:
+    return one_line(key, 60)
+
+
+def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], bool] | None:
+    """Contents of our safetensors file, or None when `file` is not a safetensors file at all."""
+    try:
+        tensors, metadata = read_tensors(file)
+    except SafetensorError as error:
+        if file.suffix == ".safetensors":
+            with open(file, "rb") as stream:
+                kind = kind_of(stream.read(4096))
+            reason = kind or f"is not a readable safetensors file: {one_line(error, 120)}"
+            raise AmpnetError(f"{file} {reason}") from error
+        return None
+    named = metadata.get("format", "")
+    if named.startswith(FORMAT.partition("/")[0] + "/") and named != FORMAT:
+        raise AmpnetError(f"{file} was written by another version of ampnet-opt ({one_line(named, 40)})")
+    if named != FORMAT:
+        return None
+    try:
+        raw, classes, trained = (parse_json(metadata[key]) for key in ("config", "classes", "trained"))
+        whole = {field.name: field.type == "int" for field in fields(Config)}
+        if set(raw) != set(whole) or not all(isinstance(raw[k], int if whole[k] else (int, float)) for k in raw):
+            raise ValueError(f"config is {metadata['config']}")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"classes are {metadata['classes']}")
+        if len(classes) != raw["num_classes"] or not isinstance(trained, bool):
+            raise ValueError(f"{len(classes)} classes are named for {raw['num_classes']} outputs")
+        config = Config(**raw)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AmpnetError(f"{file} has damaged metadata: {error}") from error
+    return tensors, config, tuple(classes), trained
+
+
+def init_checkpoint(path: PathLike, seed: int, width: float, classes: Sequence[str]) -> AMPNet:
+    """Write a seeded, untrained network, so that every command can be tried without a checkpoint of one's own.
+
+    Equal arguments give equal weights. Raises MisuseError for a width outside (0, 4], fewer than 2 classes or a seed that
+    torch has no room for.
+    """
+    model = seeded(seed, width, len(classes)).eval()
+    save_checkpoint(path, model, classes, trained=False)
+    return model
+
+
+def seeded(seed: int, width: float, num_classes: int) -> AMPNet:
+    """An untrained network; equal arguments give equal weights. Raises MisuseError as `init_checkpoint` does."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators as well
+            return AMPNet(num_classes, width)
+    except (ValueError, RuntimeError) as error:
+        raise MisuseError(f"no network can be made of seed {seed}, width {width}: {error}") from error

@@ -1,0 +1,54 @@
+"""Tensors and their metadata in a safetensors file that is whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ampnet_opt.core.files import PathLike, new_file
+
+LARGEST_HEADER = 4 << 20  # bytes; that of the network's checkpoint has 0.2 million
+MOST_TENSORS = 20_000
+
+
+def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Raises MisuseError or AmpnetError as `new_file` does."""
+    with new_file(path) as temporary:
+        try:
+            safetensors.torch.save_file(
+                {key: value.cpu().contiguous() for key, value in tensors.items()}, temporary, metadata
+            )
+        except safetensors.SafetensorError as error:  # how its writer reports a full disk
+            raise OSError(str(error)) from error
+
+
+def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata; the tensors' numbers are read when they are used.
+
+    Raises safetensors.SafetensorError for a file that is none of its kind, or damaged.
+    """
+    _require_header(path)
+    with safetensors.safe_open(path, "pt") as stream:
+        names = stream.keys()
+        if len(names) > MOST_TENSORS:
+            raise safetensors.SafetensorError(f"it has {len(names)} tensors")
+        try:
+            return {key: stream.get_tensor(key) for key in names}, stream.metadata() or {}
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:  # a kind of number torch lacks
+            raise safetensors.SafetensorError(str(error)) from error
+
+
+def _require_header(path: PathLike) -> None:
+    """SafetensorError when the header, which is parsed whole, cannot be one: its length, 8 bytes, and JSON follow."""
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        raw = stream.read(9)
+    length = int.from_bytes(raw[:8], "little")
+    if len(raw) < 9 or raw[8:] != b"{" or length > size - 8:
+        raise safetensors.SafetensorError("its header is damaged, or it is cut off")
+    if length > LARGEST_HEADER:
+        raise safetensors.SafetensorError(f"its header has over {LARGEST_HEADER >> 20} MB")

@@ -1,0 +1,110 @@
+"""Pictures and a CSV of landmarks in, an expression for each out; a picture that fails does not stop the others."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.processor import available_cores
+from ampnet_opt.faces.face import Face, load_face, read_landmarks
+from ampnet_opt.faces.landmark_formats import AUTO
+from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture
+
+AHEAD = 16  # pictures that each reading thread may be ahead of the engine
+
+
+@dataclass(frozen=True)
+class Classified:
+    """file as it was given; label: the likeliest class; probabilities of all (softmax of the logits); or error."""
+
+    file: Path
+    label: str = ""
+    probabilities: Dict[str, float] = field(default_factory=dict)
+    error: Optional[AmpnetError] = None
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {"file": str(self.file), "label": self.label, "probabilities": self.probabilities}
+
+
+def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List[Face]:
+    """The pictures in `paths` (files, or folders of them) with their landmarks, as `read_landmarks` reads them.
+
+    Raises MisuseError that names what is missing: a path, or a picture's row in the table.
+    """
+    pictures: List[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if is_picture(file))
+            if not inside:
+                raise MisuseError(f"folder {path} holds no pictures ({', '.join(sorted(PICTURES))})")
+            pictures += inside
+        elif path.exists():
+            pictures.append(path)
+        else:
+            raise MisuseError(f"image {path} does not exist")
+    return read_landmarks(landmarks, pictures, form)
+
+
+def left_out(paths: Sequence[Path]) -> List[Path]:
+    """Pictures in the folders among `paths` that are of a format that is not read here."""
+    folders = [path for path in paths if path.is_dir()]
+    return sorted(file for folder in folders for file in folder.iterdir() if is_picture(file, OTHER_PICTURES))
+
+
+def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) -> Iterator[Classified]:
+    """Results in the order of `faces`; `threads` (by default one per core) read pictures ahead while the engine computes."""
+    waiting: Deque[Tuple[Face, Optional[AmpnetError]]] = deque()  # given to the engine, or failed, without a result yet
+
+    def readable(pool: Executor) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        for face, loaded in zip(faces, _ahead(pool, _load, faces, AHEAD * readers)):
+            failed = isinstance(loaded, AmpnetError)
+            waiting.append((face, loaded if failed else None))
+            if not failed:
+                yield loaded
+
+    def failures() -> Iterator[Classified]:
+        while waiting and waiting[0][1] is not None:
+            face, error = waiting.popleft()
+            yield Classified(face.file, error=error)
+
+    readers = threads or available_cores()
+    with ThreadPoolExecutor(readers) as pool:
+        for logits in engine.infer_each(readable(pool)):
+            yield from failures()
+            yield _result(waiting.popleft()[0], logits, engine)
+    yield from failures()
+
+
+def _ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
+    """`work` of each item, in order, with no more than `count` of them begun and not yet taken."""
+    begun: Deque[Future[Any]] = deque()
+    try:
+        for item in items:
+            if len(begun) == count:
+                yield begun.popleft().result()
+            begun.append(pool.submit(work, item))
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
+
+
+def _load(face: Face) -> Tuple[np.ndarray, np.ndarray] | AmpnetError:
+    try:
+        return load_face(face)
+    except AmpnetError as error:
+        return error
+
+
+def _result(face: Face, logits: np.ndarray, engine: Any) -> Classified:
+    shares = np.exp(logits - logits.max())
+    shares = shares / shares.sum()
+    probabilities = {name: round(float(share), 6) for name, share in zip(engine.classes, shares)}
+    return Classified(face.file, engine.classes[int(logits.argmax())], probabilities)

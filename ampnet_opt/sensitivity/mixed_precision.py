@@ -1,0 +1,92 @@
+"""An INT8 network whose worst layers stay in floating point, chosen on one set of faces and proved on another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from ampnet_opt.convert import openvino as cpu
+from ampnet_opt.convert.placement import place
+from ampnet_opt.convert.source import Int8
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.network.onnx_session import graph_logits
+from ampnet_opt.runtime.openvino.executor import MODEL, Executor
+from ampnet_opt.sensitivity.analysis import Batches, Sensitivity
+from ampnet_opt.sensitivity.effect import Effect, effect
+from ampnet_opt.sensitivity.search import Budget, search
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """layers: names of the graph's nodes that stay in floating point. record: why, and what was measured, for a sidecar."""
+
+    layers: tuple[str, ...]
+    record: dict[str, Any]
+
+
+def choose(
+    graph: onnx.ModelProto,
+    int8: Int8,
+    ranking: Sensitivity,
+    backend: str,
+    batches: Batches,
+    labels: np.ndarray,
+    budget: Budget,
+    progress: Callable[[int], None] = lambda judged: None,
+) -> Mixed:
+    """The fewest layers of a float graph that have to stay in floating point for the INT8 network to hold `budget`.
+
+    batches: (image, landmarks) of held-out faces as the graph takes them; labels: int64 [N]. The cpu backend is judged by
+    its own engine, others by their Q/DQ graph in ONNX Runtime. progress: called with the number of networks judged. Raises
+    MisuseError when the ranking is of another graph or calibration, AmpnetError when the budget cannot be held.
+    """
+    table = int8.table
+    if (ranking.graph_sha256, ranking.method, ranking.mode) != (table.graph_sha256, table.method, "only"):
+        raise MisuseError(
+            f"the sensitivity analysis is of another graph, calibration ({ranking.method}) or mode ({ranking.mode}); "
+            f"needed is one of this checkpoint, its --input, {table.method} and the mode only: run ampnet-opt sensitivity"
+        )
+    if ranking.data_fingerprint != table.data_fingerprint:
+        raise MisuseError(
+            f"the sensitivity analysis is of a calibration on other faces ({ranking.faces}; here {table.faces}): run "
+            "ampnet-opt sensitivity with this --data, --split and --faces"
+        )
+    reference = graph_logits(graph, batches)
+    judged = 0
+
+    def judge(kept: Collection[str]) -> Effect:
+        nonlocal judged
+        model = int8.quantize(graph, place(graph, kept))
+        logits = _in_openvino(model, batches) if backend == "cpu" else graph_logits(model, batches)
+        judged += 1
+        progress(judged)
+        return effect(logits, reference, labels)
+
+    reference_top1 = float((reference.argmax(1) == labels).mean())
+    choice = search(ranking.rows, judge, reference_top1, budget)
+    record = {
+        **{name: value for name, value in asdict(budget).items() if value is not None},
+        "held_out_faces": len(labels),
+        "judged_in": "OpenVINO" if backend == "cpu" else f"ONNX Runtime {onnxruntime.__version__}",
+        "float_top1": reference_top1,
+        **choice.measured.record(),
+        "float_layers": [{"name": row.name, "alone_in_int8": row.effect.record()} for row in choice.kept],
+    }
+    return Mixed(tuple(layer for row in choice.kept for layer in row.layers), record)
+
+
+def _in_openvino(model: onnx.ModelProto, batches: Batches) -> np.ndarray:
+    with TemporaryDirectory() as folder:
+        cpu.build(model, "int8", Path(folder))
+        executor = Executor(Path(folder) / MODEL, "int8", None, {len(batches[0][0])})
+        try:
+            return np.concatenate([executor.run(images, landmarks) for images, landmarks in batches])
+        finally:
+            executor.close()

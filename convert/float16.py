@@ -1,0 +1,143 @@
+"""FP16 where it is safe: the graph's types say which part computes in which precision, for strongly typed builders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper, version_converter
+
+from ampnet_opt.convert.graph import GraphIndex, replace_nodes
+from ampnet_opt.convert.qdq_check import is_half_scale
+from ampnet_opt.runtime.sidecar import INPUTS
+
+# A quarter of the largest float16: other faces may exceed what was measured on some.
+LARGEST = float(np.finfo(np.float16).max) / 4
+# Relative error (root of the squared errors over root of the squares) at which a constant no longer fits: float16
+# rounds by 2**-12 on average, more only where values are so small that they lose digits.
+CONSTANT_ERROR = 1e-3
+# The first opset whose Q/DQ scales may be float16.
+QUANTIZED_OPSET = 19
+
+
+def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy of a float or Q/DQ graph that computes in float16, and the names of the nodes that stay in float32.
+
+    ranges: largest magnitude of the graph's float tensors; a node that reads or makes one over a quarter of float16's
+    largest stays, as do those that compute on landmarks alone (a box would move), and those whose constants float16
+    does not hold. Inputs and outputs keep their types. Casts stand where the precision changes. Raises nothing of its
+    own; the result is checked by onnx.
+    """
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        converted = version_converter.convert_version(model, QUANTIZED_OPSET)
+    else:
+        converted = onnx.ModelProto()
+        converted.CopyFrom(model)
+    converted = onnx.shape_inference.infer_shapes(converted)
+    graph = converted.graph
+    floats = {v.name for v in [*graph.value_info, *graph.input, *graph.output] if _is_float(v.type.tensor_type.elem_type)}
+    floats |= {tensor.name for tensor in graph.initializer if _is_float(tensor.data_type)}
+    single = _float32_nodes(graph, floats, ranges)
+    _rewrite(graph, floats, single)
+    onnx.checker.check_model(converted, full_check=True)
+    return converted, [node for node in single if not node.endswith(("_Q", "_DQ"))]
+
+
+def _is_float(element: int) -> bool:
+    return element == TensorProto.FLOAT
+
+
+def _float32_nodes(graph: onnx.GraphProto, floats: set[str], ranges: Mapping[str, float]) -> list[str]:
+    """Names of the nodes that are to stay in float32, in the order of the graph."""
+    index = GraphIndex(graph)
+    kept: list[str] = []
+    from_image = _reachable(graph, INPUTS[0])
+    from_landmarks = _reachable(graph, INPUTS[1])
+    for node in graph.node:
+        touched = [name for name in [*node.input, *node.output] if name in floats]
+        on_landmarks = node.output[0] in from_landmarks and node.output[0] not in from_image
+        too_large = any(ranges.get(name, 0.0) > LARGEST for name in touched)
+        fits = is_half_scale if node.op_type in {"QuantizeLinear", "DequantizeLinear"} else _fits
+        unfit = any(name in index.constants and not fits(index.array(name)) for name in touched)
+        if on_landmarks or too_large or unfit:
+            kept.append(node.name)
+    # A weight is dequantised in the precision of the layer that reads it, and the layer in that of its weight's scale.
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in index.constants:
+            layer = index.readers(node.output[0])[0]
+            if layer.name in kept or node.name in kept:
+                kept += [name for name in (node.name, layer.name) if name not in kept]
+    return kept
+
+
+def _reachable(graph: onnx.GraphProto, start: str) -> set[str]:
+    found = {start}
+    for node in graph.node:
+        if found.intersection(node.input):
+            found.update(node.output)
+    return found
+
+
+def _fits(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16).astype(np.float32)
+    return bool(np.isfinite(half).all() and np.linalg.norm(half - values) <= CONSTANT_ERROR * np.linalg.norm(values))
+
+
+def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str]) -> None:
+    """Give every node its precision, casting what it reads where that was made in the other."""
+    kept = set(single)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    outputs = {output.name for output in graph.output}
+    halves: set[str] = set()  # activations that are now float16
+    available: dict[tuple[str, bool], str] = {}
+    nodes: list[onnx.NodeProto] = []
+    dequantized = {node.output[0]: list(node.input) for node in graph.node if node.op_type == "DequantizeLinear"}
+
+    def version(name: str, half: bool) -> str:
+        """The tensor that holds `name` in the wanted precision, made on first use."""
+        if name in constants:
+            if not half:
+                return name
+            if (name, True) not in available:
+                copy = numpy_helper.from_array(numpy_helper.to_array(constants[name]).astype(np.float16), f"{name}_half")
+                graph.initializer.append(copy)
+                available[name, True] = copy.name
+        elif (name in halves) == half:
+            return name
+        elif (name, half) not in available and name in dequantized:
+            # A cast behind a DQ would keep builders from fusing it with its reader: it is dequantised twice instead.
+            again = f"{name}_{'half' if half else 'single'}"
+            stored, scale, *zero_point = dequantized[name]
+            node = helper.make_node(
+                "DequantizeLinear", [stored, version(scale, half), *zero_point], [again], name=f"{again}_DQ"
+            )
+            nodes.append(node)
+            available[name, half] = again
+        elif (name, half) not in available:
+            cast = f"{name}_to_{'half' if half else 'single'}"
+            kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+            nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=kind))
+            available[name, half] = cast
+        return available[name, half]
+
+    for node in graph.node:
+        half = node.name not in kept
+        for i, name in enumerate(node.input):
+            if name in floats:
+                node.input[i] = version(name, half)
+        if half and node.op_type == "Cast" and node.output[0] in floats:
+            node.attribute[0].i = TensorProto.FLOAT16
+        nodes.append(node)
+        for i, name in enumerate(node.output):
+            if half and name in floats:
+                if name in outputs:  # the graph's output stays float32, under its own name
+                    node.output[i] = f"{name}_half"
+                    nodes.append(
+                        helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
+                    )
+                else:
+                    halves.add(name)
+    replace_nodes(graph, nodes)
+    del graph.value_info[:]  # names the types from before

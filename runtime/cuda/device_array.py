@@ -1,0 +1,77 @@
+"""Tensors that are on the GPU already, of any library with `__cuda_array_interface__`: CuPy, PyTorch, Numba, say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ampnet_opt.core.errors import MisuseError
+
+ALIGNMENT = 256  # bytes, of what cudaMalloc gives: kernels read several numbers at once
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """A C-contiguous tensor at `address` in GPU memory, ready once all that is on `stream` so far is done.
+
+    stream: None: it is ready now; 1 and 2: CUDA's legacy and per-thread default streams; else a stream's address.
+    owner: keeps the memory alive.
+    """
+
+    address: int
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+    stream: Optional[int]
+    owner: Any
+
+    @property
+    def aligned(self) -> bool:
+        """Whether TensorRT may read it where it is; a slice may begin anywhere."""
+        return self.address % ALIGNMENT == 0
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> DeviceArray:
+        """Some of the rows, without a copy."""
+        start, stop, _ = rows.indices(len(self))
+        size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return replace(self, address=self.address + start * size, shape=(max(0, stop - start), *self.shape[1:]))
+
+
+def is_on_device(array: Any) -> bool:
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def device_array(array: Any, name: str, dtype: str, row: Tuple[int, ...]) -> DeviceArray:
+    """`array` as the engine reads it in place: C-contiguous `dtype` [N, *row], or MisuseError that says what it is instead.
+
+    name: of the tensor, for messages. The protocol is Numba's "CUDA Array Interface", versions 2 and 3.
+    """
+    about = array.__cuda_array_interface__
+    shape, kind = tuple(about["shape"]), np.dtype(about["typestr"])
+    if kind != np.dtype(dtype) or shape[1:] != row or not shape:
+        raise MisuseError(
+            f"{name} on the GPU must be {dtype} [N, {', '.join(map(str, row))}], as this engine reads it in place, "
+            f"got {kind} {list(shape)}"
+        )
+    if about.get("mask") is not None:
+        raise MisuseError(f"{name} on the GPU must not have a mask")
+    if not _contiguous(about.get("strides"), shape, kind.itemsize):
+        raise MisuseError(f"{name} on the GPU must be C-contiguous; make it so with .contiguous() or ascontiguousarray")
+    stream = about.get("stream")
+    if stream == 0:
+        raise MisuseError(f"{name} on the GPU names stream 0, which the CUDA array interface forbids: 1 or 2 is meant")
+    return DeviceArray(about["data"][0], shape, kind, stream, array)
+
+
+def _contiguous(strides: Optional[Sequence[int]], shape: Tuple[int, ...], itemsize: int) -> bool:
+    """Whether rows follow each other without gaps; strides in bytes, None for that very order."""
+    expected = itemsize
+    for stride, length in zip(reversed(strides or ()), reversed(shape)):
+        if length > 1 and stride != expected:  # where there is one element, the stride means nothing
+            return False
+        expected *= length
+    return True

@@ -1,0 +1,342 @@
+"""The cpu backend: OpenVINO, on whatever instructions this processor has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime.batches import filled
+from ampnet_opt.runtime.hashed_files import read_unchanged
+from ampnet_opt.runtime.lifetime import free, keep_in_children
+from ampnet_opt.runtime.openvino.model_cache import load_or_compile
+from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
+
+MODEL = "engine.xml"
+REASON = 300  # characters of what OpenVINO says
+# Arithmetic of the float part, and the capability that OpenVINO must report for the engine's precision.
+ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+CAPABILITY = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+
+
+def load_openvino() -> Any:
+    """The openvino module, or AmpnetError that says how to get it."""
+    try:
+        with _without_telemetry():
+            import openvino
+    except ImportError as error:
+        raise AmpnetError(
+            f"the cpu backend needs OpenVINO ({error}); install it with: pip install 'ampnet-opt[cpu]'"
+        ) from error
+    return openvino
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Hides a module that OpenVINO can do without: with it, importing OpenVINO reports to a web service, without being
+    asked, from a process forked beside running threads, which may hang for ever.
+    """
+    modules: Dict[str, Any] = sys.modules
+    hidden = "openvino_telemetry" not in modules
+    if hidden:
+        modules["openvino_telemetry"] = None  # an import of it fails
+    try:
+        yield
+    finally:
+        if hidden:
+            modules.pop("openvino_telemetry", None)
+
+
+class _Core:
+    """OpenVINO's Core, and the process in which it began to compute, with threads that a fork does not copy."""
+
+    def __init__(self) -> None:
+        self.native = load_openvino().Core()
+        self.computes_in: Optional[int] = None
+        keep_in_children(self)
+
+
+@lru_cache(maxsize=None)
+def _core() -> _Core:
+    """One, until the process ends: after two were freed, the next signal ends the process (2026.4)."""
+    return _Core()
+
+
+def core(computes: bool = False) -> Any:
+    """OpenVINO's Core. computes: what it is asked for starts threads.
+
+    Raises AmpnetError in a forked child where it computed in the parent: it then works as long as no other thread was in
+    OpenVINO at the fork, and hangs else (seen in 2 of 25 children).
+    """
+    own = _core()
+    if own.computes_in not in (None, os.getpid()):
+        raise AmpnetError(
+            "OpenVINO was in use before this process was forked, and may hang here: start processes with multiprocessing's "
+            "spawn method, or load engines in the children alone"
+        )
+    if computes:
+        own.computes_in = os.getpid()
+    return own.native
+
+
+def capabilities() -> List[str]:
+    """What this processor computes at speed, in OpenVINO's words: FP32, FP16, BF16, INT8."""
+    return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def precisions() -> List[str]:
+    """The engine precisions that this processor computes in."""
+    able = capabilities()
+    return [name for name, capability in CAPABILITY.items() if capability in able]
+
+
+def require_precision(precision: str) -> None:
+    """AmpnetError when this processor does not compute in `precision`: nothing is done in another one instead."""
+    able = precisions()
+    if precision not in able:
+        raise AmpnetError(f"this processor does not compute in {precision}; the cpu backend here can run {', '.join(able)}")
+
+
+def said(error: Exception) -> str:
+    """What OpenVINO says in an exception, on one line; it can be pages."""
+    return " ".join(str(error).split())[:REASON]
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "2026.4.1-21984-abc" -> (2026, 4, 1)."""
+    return tuple(int(part) for part in version.split("-")[0].split(".") if part.isdigit())
+
+
+def check(sidecar: Sidecar) -> None:
+    """AmpnetError when this machine's OpenVINO is older than the engine's, or lacks its precision."""
+    version = load_openvino().__version__
+    if release(version) < release(sidecar.backend_version):
+        raise AmpnetError(
+            f"the engine was built with OpenVINO {sidecar.backend_version}, but {version} is installed, which is older: "
+            f"install openvino>={'.'.join(map(str, release(sidecar.backend_version)))}, or build the engine again here"
+        )
+    require_precision(sidecar.precision)
+
+
+def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
+    return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, sidecar.files)
+
+
+class _Request:
+    """An infer request, used by one thread at a time.
+
+    memory: what its compiled model reads, if that is mapped: it must outlive the request, whoever frees what first.
+    """
+
+    def __init__(self, compiled: _Compiled) -> None:
+        self._native = compiled.native.create_infer_request()
+        self._memory = compiled.memory
+        self._inputs: Optional[Tuple[np.ndarray, ...]] = None  # of the inference that runs, which reads them
+
+    def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        try:
+            self.start(images, landmarks)
+            return self.logits()
+        finally:
+            self.wait()
+
+    def start(self, images: np.ndarray, landmarks: np.ndarray) -> None:
+        """Begin an inference; the arrays are read in place until `logits` or `wait` returns."""
+        self.wait()  # for one that Ctrl-C left running
+        # Tensors over our own memory, and one copy out: the request's convenience call costs a tenth of a millisecond.
+        self._inputs = tuple(map(_writable, (images, landmarks)))
+        for name, value in zip(INPUTS, self._inputs):
+            self._native.set_tensor(name, load_openvino().Tensor(value, shared_memory=True))
+        self._native.start_async()
+
+    def logits(self) -> np.ndarray:
+        try:
+            self._native.wait()
+        except RuntimeError as error:
+            raise AmpnetError(f"OpenVINO failed to compute: {said(error)}") from error
+        self._inputs = None
+        return self._native.get_output_tensor(0).data.copy()
+
+    def wait(self) -> None:
+        """Until nothing reads the inputs."""
+        if self._inputs is not None:
+            with contextlib.suppress(RuntimeError):
+                self._native.wait()
+            self._inputs = None
+
+    def profile(self) -> List[Any]:
+        """OpenVINO's counters of the last inference, layer by layer."""
+        return list(self._native.profiling_info)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_native"):
+            free(self.__dict__, "_native", self.wait)  # before the memory
+
+
+def _writable(values: np.ndarray) -> np.ndarray:
+    """The same memory, as an array that says it may be written to: OpenVINO takes no other, but only reads its inputs."""
+    return values if values.flags.writeable else np.asarray(_SameMemory(values))
+
+
+class _SameMemory:
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values  # kept alive
+        about = values.__array_interface__
+        self.__array_interface__ = {**about, "data": (about["data"][0], False)}
+
+
+class _Compiled:
+    """A compiled model, and the memory that it reads, which is freed after it."""
+
+    def __init__(self, native: Any, memory: Any) -> None:
+        self.native, self.memory = native, memory
+
+    def __del__(self) -> None:
+        if hasattr(self, "native"):
+            free(self.__dict__, "native", lambda: None)
+
+
+def _read_weights(path: Path, files: Optional[Mapping[str, str]]) -> Any:
+    """A file as `read_unchanged`, in a Tensor of OpenVINO's own, which is freed with the last constant that needs it."""
+    openvino, tensors = load_openvino(), []
+
+    def allocate(size: int) -> np.ndarray:
+        tensors.append(openvino.Tensor(openvino.Type.u8, openvino.Shape([size])))
+        return tensors[-1].data
+
+    read_unchanged(path, files, allocate)
+    return tensors[0]
+
+
+class _Lazy:
+    """What is made when it is first needed, and `lock`, which is held for making and using it."""
+
+    def __init__(self) -> None:
+        self.lock, self.made = threading.Lock(), None  # type: Any, Any
+
+
+class Executor:
+    """Compiles the graph when it is first used: with fixed shapes for some batches, with a dynamic batch for all others.
+
+    Fixed shapes save a tenth of the latency of a full-size network and a third of a small one's; another compiled graph
+    needs as much memory again, so only what is used is made. fixed: these batches. files: hashes of the engine's files, by
+    which what was compiled is kept for the next process; without them it is not.
+    """
+
+    # Images of one request of `run_many`. With a stream to itself, a core does as much with 4 as with 16, in less memory.
+    MANY = 4
+
+    def __init__(
+        self,
+        path: Path,
+        precision: str,
+        threads: Optional[int],
+        fixed: Collection[int] = (1,),
+        files: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        self._path, self._fixed, self._files = path, fixed, files
+        self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": ARITHMETIC[precision]}
+        if threads is not None:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+        # By batch. Dictionaries give all threads the same _Lazy (setdefault), whose lock makes the rest safe.
+        self._requests: Dict[int, _Lazy] = {}
+        self._parallel: Dict[int, _Lazy] = {}
+        keep_in_children(self)
+
+    def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Logits of a batch; of several threads with batches of one compiled graph, one computes, on all cores."""
+        shape = self._shape(len(images))
+        request = self._requests.setdefault(shape, _Lazy())
+        with request.lock:
+            if request.made is None:
+                request.made = _Request(self._load(shape, PERFORMANCE_HINT="LATENCY"))
+            return request.made.run(images, landmarks)
+
+    def run_many(self, batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Logits of each batch of images and landmarks, in their order; each core works at a batch of its own.
+
+        All batches but the last are of one size. They are taken ahead: two for each of OpenVINO's streams, so that none
+        waits for its next. Each call has requests of its own, on one compiled graph.
+        """
+        waiting = iter(batches)
+        first = next(waiting, None)
+        if first is None:
+            return
+        size = len(first[0])
+        parallel = self._parallel.setdefault(size, _Lazy())
+        with parallel.lock:
+            if parallel.made is None:
+                parallel.made = self._load(size, PERFORMANCE_HINT="THROUGHPUT")
+            compiled = parallel.made
+        requests = 2 * compiled.native.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        idle = [_Request(compiled) for _ in range(requests)]
+        busy: Deque[Tuple[_Request, int]] = deque()  # and how many faces each has
+        for images, landmarks in chain([first], waiting):
+            if not idle:
+                request, count = busy[0]
+                yield request.logits()[:count]
+                idle.append(busy.popleft()[0])
+            request = idle.pop()
+            busy.append((request, len(images)))
+            request.start(filled(images, size), filled(landmarks, size))
+        while busy:
+            request, count = busy[0]
+            yield request.logits()[:count]
+            busy.popleft()
+
+    def profile(self, images: np.ndarray, landmarks: np.ndarray, runs: int) -> List[Tuple[str, str, float]]:
+        """What `runs` inferences of these faces cost in each layer: (name, kernel, seconds of one run), as executed.
+
+        Compiled anew, with OpenVINO's own counters.
+        """
+        shape = self._shape(len(images))
+        compiled = self._compile(shape, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True)
+        request = _Request(_Compiled(compiled, None))
+        seconds: Dict[Tuple[str, str], float] = {}
+        for timed in range(-1, runs):  # one untimed run first
+            request.run(images, landmarks)
+            for layer in request.profile() if timed >= 0 else ():
+                key = (layer.node_name, f"{layer.node_type} {layer.exec_type}")
+                seconds[key] = seconds.get(key, 0.0) + layer.real_time.total_seconds() / runs
+        return [(name, kernel, took) for (name, kernel), took in seconds.items()]
+
+    def compiled(self, batch: int) -> Any:
+        """OpenVINO's compiled model for `batch` images; not from the cache."""
+        return self._compile(self._shape(batch), PERFORMANCE_HINT="LATENCY")
+
+    def _shape(self, batch: int) -> int:
+        """The batch to compile for; -1, a dynamic one."""
+        return batch if batch in self._fixed else -1
+
+    def _load(self, batch: int, **config: Any) -> _Compiled:
+        if self._files is None:
+            return _Compiled(self._compile(batch, **config), None)
+        identity = {"files": dict(self._files), "batch": batch}
+        make = partial(self._compile, batch, **config)
+        return _Compiled(*load_or_compile(load_openvino(), core(computes=True), identity, {**self._config, **config}, make))
+
+    def _compile(self, batch: int, **config: Any) -> Any:
+        model_xml = bytes(read_unchanged(self._path, self._files))
+        weights = _read_weights(self._path.with_suffix(".bin"), self._files)
+        try:
+            model = core(computes=True).read_model(model_xml, weights)
+            model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
+            return core(computes=True).compile_model(model, "CPU", {**self._config, **config})
+        except RuntimeError as error:  # of a file that was taken as trusted, or a processor that lacks what it needs
+            raise AmpnetError(
+                f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {said(error)}; build the engine again"
+            ) from error
+
+    def close(self) -> None:
+        """Free all; not while `run` or an iterator of `run_many` is in use, which `Engine` sees to."""
+        self._requests.clear()
+        self._parallel.clear()

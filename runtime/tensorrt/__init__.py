@@ -1,0 +1,1 @@
+"""The tensorrt and tensorrt-rtx backends."""

@@ -1,0 +1,178 @@
+"""Runs a plan on the GPU: one execution context, with a stream, buffers and a CUDA graph of its own."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Union
+
+import numpy as np
+
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.cuda.device_array import DeviceArray
+from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
+
+if TYPE_CHECKING:
+    from ampnet_opt.runtime.tensorrt.plan import Plan
+
+log = logging.getLogger(__name__)
+
+Tensor = Union[np.ndarray, DeviceArray]
+
+
+class Key(NamedTuple):
+    """What a context is set up for, and a CUDA graph of it holds for: rows of the inputs, and where they are read."""
+
+    rows: int
+    images: int
+    landmarks: int
+
+
+class Step(Enum):
+    """What comes before the network runs."""
+
+    BIND = "set shapes and addresses"
+    RECORD = "record a CUDA graph"
+    NOTHING = "nothing"
+
+
+def next_step(key: Key, bound: Optional[Key], recorded: bool, records: bool) -> Step:
+    """bound: the last run's key. recorded: whether there is a graph of it; records: whether there is to be one.
+
+    TensorRT wants a plain run with new shapes before it is recorded, and no change to a context that a graph is of: so a
+    key is recorded when it comes the second time in a row, and another key ends the graph.
+    """
+    if key != bound:
+        return Step.BIND
+    return Step.RECORD if records and not recorded else Step.NOTHING
+
+
+class Executor:
+    """Used by one thread at a time; the buffers are for the profile's largest batch.
+
+    cuda_graph: launch the network as one CUDA graph: recorded by TensorRT-RTX itself, else here, where the CUDA binding can.
+    """
+
+    def __init__(self, plan: Plan, cuda_graph: bool) -> None:
+        self._plan = plan
+        self._context: Any = None
+        self._buffers: Dict[str, cuda.Buffer] = {}
+        self._bound: Optional[Key] = None
+        self._graph: Any = None  # of what is bound
+        self._queue = cuda.open_queue()
+        self._records = cuda_graph and plan.sidecar.backend == "tensorrt" and self._queue.can_record
+        try:
+            with self._queue.current():
+                self._context = plan.create_context(cuda_graph)
+                self._allocate()
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(self) -> None:
+        trt, engine, sidecar = self._plan.library, self._plan.engine, self._plan.sidecar
+        dtypes = {INPUTS[0]: sidecar.image_input, INPUTS[1]: "float32", OUTPUT: "float32"}
+        kinds = {"uint8": "UINT8", "float32": "FLOAT"}
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        if set(names) != set(dtypes):
+            raise AmpnetError(f"the plan's tensors are {', '.join(names)}, expected {', '.join(dtypes)}; build it again")
+        for name, dtype in dtypes.items():
+            if engine.get_tensor_dtype(name) != getattr(trt.DataType, kinds[dtype]):
+                raise AmpnetError(f"the plan's {name} is not {dtype}, as its sidecar says; build it again")
+            shape = (sidecar.batch.max, *tuple(engine.get_tensor_shape(name))[1:])
+            self._buffers[name] = self._queue.buffer(shape, dtype)
+        self._context.set_tensor_address(OUTPUT, self._buffers[OUTPUT].address)
+
+    def run(self, images: Tensor, landmarks: Tensor) -> np.ndarray:
+        """Logits float32 [n, classes]; images and landmarks as the plan takes them, n within its profile."""
+        with self._queue.current():
+            try:
+                self._upload(images, landmarks)
+                self._enqueue(self._key(images, landmarks))
+                self._queue.download(self._buffers[OUTPUT], len(images))
+            finally:  # also by Ctrl-C: inputs on the GPU are read in place, and their owner may free them
+                self._queue.synchronize()
+            return self._buffers[OUTPUT].host[: len(images)].copy()
+
+    def gpu_seconds(self, images: Tensor, landmarks: Tensor, runs: int) -> List[float]:
+        """What the GPU takes for each of `runs` inferences of these faces, by CUDA events; without copies."""
+        with self._queue.current():
+            self._upload(images, landmarks)
+            key = self._key(images, landmarks)
+            return [self._queue.timed(lambda: self._enqueue(key)) for _ in range(runs)]
+
+    def report_to(self, profiler: Any) -> None:
+        """Have the library tell `profiler`, an IProfiler, what every layer takes from now on."""
+        with self._queue.current():
+            self._context.profiler = profiler
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether the last run was the launch of a CUDA graph that was recorded here."""
+        return self._graph is not None
+
+    def _upload(self, images: Tensor, landmarks: Tensor) -> None:
+        """Queue what brings the inputs to where the GPU reads them; nothing, for those that are there."""
+        for name, value in zip(INPUTS, (images, landmarks)):
+            buffer, count = self._buffers[name], len(value)
+            if count > len(buffer.host):
+                raise AmpnetError(f"the engine takes batches of up to {len(buffer.host)}, got {count}")
+            if not isinstance(value, DeviceArray):
+                np.copyto(buffer.host[:count], value, casting="no")
+                self._queue.upload(buffer, count)
+                continue
+            if value.stream is not None:
+                self._queue.wait_for(value.stream)
+            if not value.aligned:
+                self._queue.take(buffer, count, value.address)
+
+    def _key(self, images: Tensor, landmarks: Tensor) -> Key:
+        def address(name: str, value: Tensor) -> int:
+            return value.address if isinstance(value, DeviceArray) and value.aligned else self._buffers[name].address
+
+        return Key(len(images), address(INPUTS[0], images), address(INPUTS[1], landmarks))
+
+    def _enqueue(self, key: Key) -> None:
+        step = next_step(key, self._bound, self._graph is not None, self._records)
+        if step is Step.BIND:
+            self._bind(key)
+        elif step is Step.RECORD:
+            try:
+                self._graph = self._queue.record(self._execute)
+            except AmpnetError as error:
+                self._records = False
+                log.warning("%s runs without a CUDA graph: recording one failed (%s)", self._plan.path, error)
+        if self._graph is None:
+            self._execute()
+        else:
+            self._queue.launch(self._graph)
+
+    def _bind(self, key: Key) -> None:
+        self._forget_graph()
+        self._bound = None
+        for name, address in zip(INPUTS, (key.images, key.landmarks)):
+            shape = (key.rows, *self._buffers[name].host.shape[1:])
+            if not self._context.set_input_shape(name, shape):
+                reason = self._plan.logger.reason()
+                raise AmpnetError(f"the engine does not take {name} of {list(shape)}: {reason}")
+            self._context.set_tensor_address(name, address)
+        self._bound = key
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._queue.handle):
+            raise AmpnetError(f"the engine failed: {self._plan.logger.reason()}")
+
+    def _forget_graph(self) -> None:
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            self._queue.forget(graph)
+
+    def close(self) -> None:
+        """Free graph, context and buffers, and with the last executor the plan; in that order, which TensorRT asks for."""
+        with self._queue.current():
+            self._forget_graph()
+            self._context = None
+            del self._plan
+            self._buffers.clear()
+            self._queue.close()

@@ -1,0 +1,81 @@
+"""Data without splits is used whole, and that is said; nothing both calibrates and proves."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_points import drawn_points
+from PIL import Image
+from typer.testing import CliRunner
+
+from ampnet_opt.cli.main import app
+from ampnet_opt.cli.terminal import apart, faces_of
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.faces.face import COLUMNS, read_faces
+
+LABELS = ["fear", "anger", "neutral"]
+
+
+def table(folder: Path, splits: list[str] | None, labels: list[str] | None = None, separator: str = ",") -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    count = 12 if splits is None else len(splits)
+    points = drawn_points(count)
+    with open(folder / "faces.csv", "w", newline="") as stream:
+        rows = csv.writer(stream, delimiter=separator)
+        rows.writerow(["file", "label", *(["split"] if splits is not None else []), *COLUMNS])
+        for number in range(count):
+            Image.new("RGB", (224, 224), (number, 0, 0)).save(folder / "images" / f"{number}.png")
+            label = LABELS[number % 3] if labels is None else labels[number]
+            split = [] if splits is None else [splits[number]]
+            rows.writerow([f"{number}.png", label, *split, *np.round(points[number], 2).ravel()])
+    return folder / "faces.csv"
+
+
+@pytest.mark.parametrize("splits", [None, [""] * 12])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_data_without_splits_is_taken_whole_and_that_is_said(
+    splits: list[str] | None, separator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(tmp_path, splits, separator=separator)
+    for given in (path, path.parent):
+        assert len(faces_of(given, "train")) == 12
+        assert "has no splits; all 12 faces are taken" in capsys.readouterr().err
+    assert len(faces_of(path, "all")) == 12
+    assert capsys.readouterr().err == ""
+
+
+def test_all_is_every_row_and_a_split_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = table(tmp_path, ["train"] * 4 + ["val"] * 3 + [""])
+    assert [len(faces_of(path, split)) for split in ("all", "train", "val")] == [8, 4, 3]
+    assert "1 row without a split left out" in caplog.text
+    with pytest.raises(MisuseError, match="no rows of split 'test'; it has train, val"):
+        faces_of(path, "test")
+
+
+def test_what_calibrates_does_not_prove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = read_faces(table(tmp_path, None), "all", whole=True)
+    calibrating, proving = apart(whole, whole)
+    assert {face.file for face in calibrating}.isdisjoint(face.file for face in proving)
+    assert sorted(face.label for face in calibrating) == sorted(face.label for face in proving) == sorted(LABELS * 2)
+    assert "6 of the faces calibrate, the 6 others prove it" in capsys.readouterr().err
+    path = table(tmp_path, ["train"] * 6 + ["val"] * 6)
+    train, val = read_faces(path, "train"), read_faces(path, "val")
+    assert apart(train, val) == (train, val)
+    with pytest.raises(MisuseError, match="6 faces would both calibrate and prove"):
+        apart(read_faces(path, "all"), val)
+    with pytest.raises(MisuseError, match="no class has two faces"):
+        apart(whole[:3], whole[:3])
+
+
+def test_training_without_splits_is_refused_in_words(tmp_path: Path) -> None:
+    for splits, words in ((None, "no column split"), ([""] * 12, "no row of it has a split")):
+        result = CliRunner().invoke(app, ["train", "--data", str(table(tmp_path, splits)), "-o", str(tmp_path / "x.pth")])
+        assert isinstance(result.exception, AmpnetError) and words in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["build", "bundle", "compare", "sensitivity", "report", "train", "prepare", "run"])
+def test_every_command_that_takes_landmarks_takes_their_format(command: str) -> None:
+    assert "--landmarks-format" in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
