@@ -144,7 +144,7 @@ def benchmark(
             engine_found.timings.append(timing)
     if many:
         found = [replace(engine, many=timing) for engine, timing in zip(found, time_many(subjects, seconds, progress))]
-    gpu = cuda.gpu().name if any(engine.backend != "cpu" for engine in found) else None
+    gpu = cuda.gpu().name if any(device_of(engine.backend) == "gpu" for engine in found) else None
     return Bench(threads, list(batches), place, gpu, found, _verdicts(found), _notes(found))
 
 

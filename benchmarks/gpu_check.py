@@ -26,7 +26,7 @@ from ampnet_opt.core.children import last_line, python
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import write_json, write_text
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.tensorrt import plan as trt
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library
 from ampnet_opt.system.doctor import examine
 
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
@@ -63,9 +63,9 @@ def _version(package: str) -> str | None:
 
 def loads(subject: str) -> str:
     """Why a subject cannot be tried here, or nothing."""
-    if subject in trt.MODULES:
+    if subject in FAMILIES:
         try:
-            trt.load_library(subject)
+            load_library(subject)
         except AmpnetError as error:
             return str(error)
     return ""

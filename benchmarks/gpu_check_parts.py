@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -30,15 +30,17 @@ from ampnet_opt.benchmarks.gpu_check_timing import (
     row_of,
     some_faces,
 )
-from ampnet_opt.convert.build import Backend, Options, Precision, build
+from ampnet_opt.convert.build import Options, Precision, build
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import size_on_disk
 from ampnet_opt.core.metrics import accuracy, agreement
 from ampnet_opt.runtime import Engine, cuda
+from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.cuda.device_array import DeviceArray
 from ampnet_opt.runtime.golden import relative_error
 from ampnet_opt.runtime.sidecar import BatchRange
-from ampnet_opt.runtime.tensorrt import plan as trt
+from ampnet_opt.runtime.tensorrt.plan import open_pool
 
 SUBJECTS = ("tensorrt-rtx", "tensorrt", "pytorch", "onnxruntime")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -65,9 +67,9 @@ def parts(subject: str, net: Network, folder: Path) -> Iterator[Work]:
     else:
         for precision in PRECISIONS:
             engine = folder / f"{subject}-{precision}"
-            yield f"{precision}: build", partial(_build, cast(Backend, subject), precision, net, folder)
+            yield f"{precision}: build", partial(_build, subject, precision, net, folder)
             yield f"{precision}: right answers", partial(_answers, engine, precision, net)
-            if subject != "cpu":
+            if find_backend(subject).device == "gpu":
                 yield f"{precision}: inputs on the GPU", partial(_on_the_gpu, engine, net)
                 yield f"{precision}: four threads, two contexts", partial(_threads, engine, net)
                 yield f"{precision}: latency with CUDA graph", partial(_engine_latency, engine, net, True)
@@ -91,9 +93,9 @@ def _quiet(name: str, total: int) -> Iterator[Callable[[float], None]]:
     yield lambda done: None
 
 
-def _build(backend: Backend, precision: Precision, net: Network, folder: Path) -> Figures:
+def _build(backend: str, precision: Precision, net: Network, folder: Path) -> Figures:
     started = time.monotonic()
-    options = Options(backend, [precision], batch=BatchRange(1, 8, max(BATCHES)), faces=net.calibration)
+    options = Options(backend, [precision], faces=net.calibration, compiling=CompileOptions(BatchRange(1, 8, max(BATCHES))))
     (engine,) = build(net.checkpoint, options, folder, _quiet)
     return {"seconds": round(time.monotonic() - started, 1), "megabytes": round(size_on_disk(engine) / 1e6, 1)}
 
@@ -179,7 +181,7 @@ def _engine_latency(engine: Path, net: Network, cuda_graph: bool) -> Figures:
     with Engine.load(engine) as loaded:  # only to check that it may be loaded here
         sidecar = loaded.sidecar
     rows = []
-    with Engine(engine, sidecar, pool := trt.open_executor(engine, sidecar, None, cuda_graph=cuda_graph)) as loaded:
+    with Engine(engine, sidecar, pool := open_pool(engine, sidecar, cuda_graph=cuda_graph)) as loaded:
         for batch in BATCHES:
             images, landmarks = some_faces(net, batch)
             whole = end_to_end(loaded.infer, images, landmarks)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 from ampnet_opt.benchmarks.sensors import NoSensor, Reading, Sensor, open_sensor
+from ampnet_opt.runtime.backends import REGISTERED, find_backend
 from ampnet_opt.system.board import read_board
 from ampnet_opt.system.clocks import mode_advice, read_power_mode
 
@@ -160,11 +161,6 @@ def measure_power(
     return sampler.result(count * images)
 
 
-def device_of(backend: str) -> str:
-    """What a backend computes on, "gpu" or "cpu"."""
-    return "gpu" if backend.startswith("tensorrt") else "cpu"
-
-
 def power_notes(subjects: Sequence[Tuple[str, Optional[Power]]]) -> List[str]:
     """What a reader must know of the power of (name, power): why there is none, what costs speed, what the numbers are."""
     notes: List[str] = []
@@ -193,3 +189,8 @@ def mean_power(readings: Sequence[Tuple[float, Reading]]) -> float:
         assert left.watts is not None and right.watts is not None  # a sensor that does not count tells its power
         joules += (after - before) * (left.watts + right.watts) / 2
     return joules / span
+
+
+def device_of(backend: str) -> str:
+    """What a subject computes on, "gpu" or "cpu". backend: of an engine, or the library of another subject, on the CPU."""
+    return find_backend(backend).device if backend in REGISTERED else "cpu"

@@ -41,6 +41,7 @@ from ampnet_opt.core.processor import available_cores, processor_name
 from ampnet_opt.faces.face import Face, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
 from ampnet_opt.network.onnx_session import graph_logits
+from ampnet_opt.runtime.backend import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.tensorrt.compile import build_plan, require_library
 from ampnet_opt.shipped import CHECKPOINT
@@ -152,7 +153,7 @@ def _plan_size(model: onnx.ModelProto, precision: str, ranges: Mapping[str, floa
     try:
         require_library("tensorrt-rtx")
         half, _ = to_half(model, ranges)
-        return len(build_plan("tensorrt-rtx", half.SerializeToString(), precision, BatchRange()).data)
+        return len(build_plan("tensorrt-rtx", half.SerializeToString(), precision, CompileOptions()).data)
     except Exception as error:  # other quantisers' graphs meet our passes with every kind of exception
         return _reason(error)
 

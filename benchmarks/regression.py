@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.benchmarks.bench import FORMAT, Bench
 from ampnet_opt.benchmarks.bench_noise import Interval
+from ampnet_opt.benchmarks.power import device_of
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.field_types import require_types
 from ampnet_opt.core.json_files import read_json
@@ -93,7 +94,7 @@ def changes(before: Dict[str, Any], after: Bench) -> Tuple[List[Change], List[st
     found, absent = [], []
     threads = int(before.get("threads", 0))
     for engine in after.engines:
-        if engine.backend == "cpu" and threads != after.threads:
+        if device_of(engine.backend) == "cpu" and threads != after.threads:
             notes.append(f"{engine.name} had {count(threads, 'thread')}, and has {after.threads} now: not compared")
             continue
         medians: List[Tuple[Optional[int], float, Interval]]

@@ -233,13 +233,13 @@ def _load_torch(subject: Subject) -> tuple[Running, Loaded]:
 
 def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
     from ampnet_opt.runtime import Engine
+    from ampnet_opt.runtime.backends import find_backend
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
-    # Threads are the cpu backend's alone; the others refuse a number.
-    engine = Engine.load(subject.path, subject.threads if parse_sidecar(subject.path).backend == "cpu" else None)
+    backend = find_backend(parse_sidecar(subject.path).backend)
+    engine = Engine.load(subject.path, subject.threads if backend.device == "cpu" else None)  # a GPU takes no number
     made = engine.sidecar
-    library = {"cpu": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[made.backend]
-    versions = {library: str(sys.modules[library].__version__)}
+    versions = {backend.library: str(sys.modules[backend.library].__version__)}
     return Running(engine.infer, engine.infer_each), Loaded(
         made.backend, made.precision, tuple(made.classes), made.trained, made.checkpoint_sha256, versions
     )

@@ -29,26 +29,14 @@ from ampnet_opt.core.files import PathLike, require_new
 from ampnet_opt.core.labels import label_indices
 from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.build import (
-    TYPED,
-    UNSIGNED,
-    WEAK,
-    Machine,
-    Origin,
-    Prepared,
-    build_engine,
-    engine_name,
-    form_for,
-    require_possible,
-)
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
+from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.golden import Proof
-from ampnet_opt.runtime.sidecar import BatchRange
-from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions
 from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
 from ampnet_opt.sensitivity.mixed_precision import Mixed, choose
 from ampnet_opt.sensitivity.search import Budget
 
-Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 BATCH = 16
 RANGING_FACES = 8
@@ -75,20 +63,17 @@ class Options:
     """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration.
 
     table: scales to take as they are, instead of a calibration. search: for int8; without it every layer is INT8.
-    compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
-    builder: what else is asked of tensorrt and tensorrt-rtx.
+    compiling: how the backend compiles the graphs.
     """
 
-    backend: Backend
+    backend: str
     precisions: Sequence[Precision]
     image_input: ImageInput = "uint8"
-    batch: BatchRange = field(default_factory=BatchRange)
     faces: Sequence[Face] = ()
     method: str = DEFAULT
     table: CalibrationTable | None = None
     search: Search | None = None
-    compute_capabilities: Sequence[str] = ()
-    builder: BuilderOptions = field(default_factory=BuilderOptions)
+    compiling: CompileOptions = field(default_factory=CompileOptions)
 
 
 @dataclass(frozen=True)
@@ -162,10 +147,10 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
     require_consistent(options)
-    require_possible(options.backend, options.precisions, options.builder, options.batch)
-    started, form = time.monotonic(), form_for(options.backend, options.builder)
+    backend = find_backend(options.backend)
+    backend.require_possible(options.compiling, options.precisions)
+    started, form = time.monotonic(), backend.graph_form(options.compiling.builder)
     recipe = recipe_of(checkpoint, options, [form], step)
-    machine = Machine(options.backend, options.batch, options.compute_capabilities, options.builder)
     shared_seconds = time.monotonic() - started
 
     built = {}
@@ -176,7 +161,8 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
             proof = proof_of(recipe.proof, model, precision)
             ready = prepared(recipe, model, precision, form)
             seconds = shared_seconds + time.monotonic() - started
-            built[target] = build_engine(target, machine, recipe.origin, ready, proof, progress, seconds, force)
+            request = EngineRequest(backend, options.compiling, recipe.origin, ready, proof, seconds)
+            built[target] = build_engine(request, target, progress, force)
     return built
 
 
@@ -184,8 +170,7 @@ def require_consistent(options: Options) -> None:
     """What cannot be right on any machine is said before minutes of work."""
     if "int8" in options.precisions and not options.faces and options.table is None:
         raise MisuseError("int8 needs faces to calibrate on")
-    if "bf16" in options.precisions and options.backend != "cpu":
-        raise MisuseError(f"bf16 is for the cpu backend; for {options.backend} take fp16")
+    find_backend(options.backend).require_precisions(options.precisions)
 
 
 def _int8(source: Source, options: Options, step: Steps) -> Int8:

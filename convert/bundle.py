@@ -13,7 +13,8 @@ from ampnet_opt.core.files import PathLike, require_new
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.onnx_session import graph_logits
 from ampnet_opt.runtime.accuracy import require_close
-from ampnet_opt.runtime.build import TABLE, TYPED
+from ampnet_opt.runtime.backend import TYPED
+from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import GOLDEN, Part
 
 

@@ -21,8 +21,9 @@ from ampnet_opt.core.files import PathLike
 from ampnet_opt.core.json_files import parse_json
 from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.runtime.accuracy import Accuracy
-from ampnet_opt.runtime.build import TABLE, TYPED, Origin, Prepared
-from ampnet_opt.runtime.engine import BACKENDS
+from ampnet_opt.runtime.backend import TYPED
+from ampnet_opt.runtime.backends import REGISTERED
+from ampnet_opt.runtime.build import TABLE, Origin, Prepared
 from ampnet_opt.runtime.golden import Golden, Proof
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import PRECISIONS
@@ -259,7 +260,7 @@ def _parse(path: Path, text: bytes) -> Contents:
     if contents.parts is None and contents.engine_files is None:
         raise ValueError("it has neither graphs nor an engine")
     precisions = {contents.engine_precision} if contents.parts is None else {part.precision for part in contents.parts}
-    if contents.backend not in BACKENDS or not precisions <= {*PRECISIONS}:  # both become names of directories
+    if contents.backend not in REGISTERED or not precisions <= {*PRECISIONS}:  # both become names of directories
         raise ValueError(f"it is for {contents.backend}, {', '.join(map(str, precisions))}")
     if (contents.origin is None) != (contents.parts is None):
         raise ValueError("it says nothing of its checkpoint" if contents.origin is None else "it has no graphs")

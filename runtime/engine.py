@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,8 @@ import numpy as np
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike
+from ampnet_opt.runtime.backend import Executor, LoadOptions
+from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array, is_on_device
 from ampnet_opt.runtime.lifetime import Calls, end_with_process, keep_in_children, native
@@ -21,15 +22,6 @@ from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
 SIDE = 224
 ROWS = {"uint8": (SIDE, SIDE, 3), "float32": (3, SIDE, SIDE)}  # one image, by what the graph takes
-
-# Each module has `check(sidecar)`, which raises AmpnetError when this machine cannot run the engine, and
-# `open_executor(directory, sidecar, threads)`, whose result has `run(images, landmarks) -> logits` and `close()`; where the
-# backend works at several batches at once, also `run_many(batches)`, and `MANY`, the images of such a batch.
-BACKENDS = {
-    "cpu": "ampnet_opt.runtime.openvino.executor",
-    "tensorrt": "ampnet_opt.runtime.tensorrt.plan",
-    "tensorrt-rtx": "ampnet_opt.runtime.tensorrt.plan",
-}
 
 
 class Engine:
@@ -44,7 +36,7 @@ class Engine:
     included, leaves the engine usable.
     """
 
-    def __init__(self, directory: Path, sidecar: Sidecar, executor: Any) -> None:
+    def __init__(self, directory: Path, sidecar: Sidecar, executor: Executor) -> None:
         self.directory = directory
         self.sidecar = sidecar
         self._executor = executor
@@ -72,16 +64,14 @@ class Engine:
         when there is no engine there, AmpnetError when it is damaged or made for another machine or version.
         """
         sidecar = read_sidecar(directory, trusted)
-        backend = import_module(BACKENDS[sidecar.backend])
+        backend = find_backend(sidecar.backend)
         if contexts < 1:
             raise MisuseError(f"contexts must be at least 1, got {contexts}")
-        options = {} if sidecar.backend == "cpu" else {"contexts": contexts, "cuda_graph": cuda_graph}
-        if contexts > 1 and not options:
-            raise MisuseError("contexts are for engines on a GPU; the cpu backend runs one inference at a time")
+        options = LoadOptions(threads, contexts, cuda_graph)
 
         def load() -> Engine:
             backend.check(sidecar)
-            return cls(Path(directory), sidecar, backend.open_executor(Path(directory), sidecar, threads, **options))
+            return cls(Path(directory), sidecar, backend.open(Path(directory), sidecar, options))
 
         return native(load)
 
@@ -132,14 +122,13 @@ class Engine:
         return results
 
     def _infer_each(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
-        batch, backend = self.sidecar.batch, self._executor
-        parallel = hasattr(backend, "run_many")
-        size = max(batch.min, min(batch.max, backend.MANY)) if parallel else batch.max
+        batch, executor = self.sidecar.batch, self._executor
+        size = max(batch.min, min(batch.max, executor.many or batch.max))
         batches = self._batches(iter(faces), size)
         first = list(islice(batches, 2))
         everything = chain(first, batches)
-        if parallel and len(first) == 2:
-            results = backend.run_many(everything)
+        if executor.many and len(first) == 2:
+            results = executor.run_many(everything)
         else:
             results = (self._run(images, landmarks) for images, landmarks in everything)
         for logits in results:
@@ -154,8 +143,10 @@ class Engine:
         """MisuseError for what is on the GPU, where this engine cannot take it from there."""
         if not any(isinstance(value, DeviceArray) for value in inputs):
             return
-        if self.sidecar.backend == "cpu":
-            raise MisuseError("an engine of the cpu backend takes images and landmarks in host memory, not on the GPU")
+        if find_backend(self.sidecar.backend).device == "cpu":
+            raise MisuseError(
+                f"an engine of the {self.sidecar.backend} backend takes images and landmarks in host memory, not on the GPU"
+            )
         count, least = len(inputs[0]), self.sidecar.batch.min
         if 0 < count % self.sidecar.batch.max < least:
             raise MisuseError(f"the engine takes batches of at least {least} images: {count} on the GPU cannot be filled up")

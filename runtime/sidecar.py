@@ -14,6 +14,7 @@ from ampnet_opt.core.files import PathLike, sha256, write_json
 from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.text import command, one_line
 from ampnet_opt.runtime.accuracy import Accuracy
+from ampnet_opt.runtime.backends import REGISTERED, find_backend
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,6 @@ LISTED = {
 }
 INPUTS = ("image", "landmarks")
 OUTPUT = "logits"
-# What an engine cannot do without: its sidecar has to give the hash of each.
-ESSENTIAL = {"cpu": ("engine.xml", "engine.bin"), "tensorrt": ("engine.plan",), "tensorrt-rtx": ("engine.plan",)}
 # Options of a build that its target records under these names (`builder_options`).
 OPTIONS = {
     "optimization_level": "--optimization-level",
@@ -175,7 +174,7 @@ def parse_sidecar(directory: PathLike) -> Sidecar:
     for name in sidecar.files:
         if Path(name).name != name or name in {"", ".."} or not name.isprintable():
             raise AmpnetError(f"{path} names a file outside the engine: {name!r}")
-    missing = [name for name in ESSENTIAL[sidecar.backend] if name not in sidecar.files]
+    missing = [name for name in find_backend(sidecar.backend).files if name not in sidecar.files]
     if missing:
         raise AmpnetError(f"{path} is damaged (it has no hash of {missing[0]}); build the engine again")
     return sidecar
@@ -200,9 +199,8 @@ def rebuild_command(sidecar: Sidecar) -> str:
             words += [f"--{name}-batch", getattr(batch, name)]
     if sidecar.image_input != "uint8":
         words += ["--input", sidecar.image_input]
-    if sidecar.backend == "tensorrt-rtx":
-        for name in sidecar.target.get("compute_capabilities", []):
-            words += ["--compute-capability", name]
+    for name in sidecar.target.get("compute_capabilities", []):  # of tensorrt-rtx alone
+        words += ["--compute-capability", name]
     for name, flag in OPTIONS.items():
         if name in sidecar.target:
             words += [flag] if sidecar.target[name] is True else [flag, sidecar.target[name]]
@@ -236,7 +234,7 @@ def _parse(path: Path) -> Sidecar:
 def _require_known(sidecar: Sidecar) -> None:
     """ValueError for words and numbers that mean nothing to this version."""
     for name, value, allowed in (
-        ("backend", sidecar.backend, tuple(ESSENTIAL)),
+        ("backend", sidecar.backend, tuple(REGISTERED)),
         ("precision", sidecar.precision, PRECISIONS),
         ("image_input", sidecar.image_input, IMAGE_INPUTS),
     ):

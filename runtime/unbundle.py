@@ -7,11 +7,11 @@ from typing import Callable, ContextManager, Dict, Optional, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_directory, require_new
-from ampnet_opt.runtime.build import Machine, build_engine, engine_name, form_for, not_runnable, require_possible
+from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.build import EngineRequest, build_engine, engine_name
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
-from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
-from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions
-from ampnet_opt.runtime.tensorrt.compile import DEFAULTS
+from ampnet_opt.runtime.sidecar import read_sidecar
 
 # As of convert.build: `step(what, total)` opens a step, and gives what is called with the units done.
 Steps = Callable[[str, int], ContextManager[Callable[[float], None]]]
@@ -21,11 +21,10 @@ def build_bundle(
     path: PathLike,
     output: PathLike,
     step: Steps,
+    *,
     precisions: Sequence[str] = (),
     backend: Optional[str] = None,
-    batch: BatchRange = BatchRange(),  # noqa: B008 (frozen)
-    compute_capabilities: Sequence[str] = (),
-    options: BuilderOptions = DEFAULTS,
+    options: CompileOptions = CompileOptions(),  # noqa: B008 (frozen)
     force: bool = False,
 ) -> Dict[Path, str]:
     """Build the engines of a bundle in `output`; returns, for each, why it was not run here, or "".
@@ -39,8 +38,9 @@ def build_bundle(
         contents = bundle.contents
         if backend not in {None, contents.backend}:
             raise MisuseError(f"bundle {path} is for the backend {contents.backend}, not {backend}")
-        if compute_capabilities and (contents.backend != "tensorrt-rtx" or contents.engine_precision is not None):
+        if options.compute_capabilities and contents.parts is None:
             raise MisuseError(f"--compute-capability is for graphs of the backend tensorrt-rtx; bundle {path} holds none")
+        maker = find_backend(contents.backend)
         held = [contents.engine_precision] if contents.parts is None else [part.precision for part in contents.parts]
         missing = [name for name in precisions if name not in held]
         if missing:
@@ -51,17 +51,18 @@ def build_bundle(
         targets = {name: require_new(Path(output) / engine_name(contents.backend, name), force) for name in chosen}
         if contents.parts is None:
             return {target: _unpack(bundle, target, step, force) for target in targets.values()}
-        require_possible(contents.backend, chosen, options, batch)
+        maker.require_possible(options, chosen)
         parts = {part.precision: part for part in contents.parts}
-        machine = Machine(contents.backend, batch, compute_capabilities, options)
-        return {target: _build(bundle, parts[name], target, machine, step, force) for name, target in targets.items()}
+        return {target: _build(bundle, parts[name], target, options, step, force) for name, target in targets.items()}
 
 
-def _build(bundle: Bundle, part: Part, target: Path, machine: Machine, step: Steps, force: bool) -> str:
+def _build(bundle: Bundle, part: Part, target: Path, options: CompileOptions, step: Steps, force: bool) -> str:
     assert bundle.contents.origin is not None  # as of a bundle with parts
     with step(f"building {target.name}", 1) as progress:
-        prepared = bundle.prepared(part, form_for(machine.backend, machine.options))
-        return build_engine(target, machine, bundle.contents.origin, prepared, bundle.proof(part), progress, force=force)
+        backend = find_backend(bundle.contents.backend)
+        prepared = bundle.prepared(part, backend.graph_form(options.builder))
+        request = EngineRequest(backend, options, bundle.contents.origin, prepared, bundle.proof(part))
+        return build_engine(request, target, progress, force)
 
 
 def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:
@@ -74,4 +75,4 @@ def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:
             raise AmpnetError(
                 f"bundle {bundle.path} is damaged (its engine is {name}, not {target.name}); copy it again, or make another"
             )
-        return not_runnable(sidecar)
+        return find_backend(sidecar.backend).why_not_run(sidecar)

@@ -15,6 +15,7 @@ from ampnet_opt.bundling.targets import TARGETS, Target, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, new_file, require_new, scratch_directory, sha256
+from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import Origin, engine_name
 from ampnet_opt.runtime.bundle import FORMAT, NAME, Contents, Part
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
@@ -87,7 +88,7 @@ def bundle_engine(engine: PathLike, target: Target, output: PathLike, force: boo
     """
     path, folder = require_new(output, force), Path(engine)
     sidecar = read_sidecar(folder)
-    if sidecar.backend == "tensorrt":
+    if not find_backend(sidecar.backend).portable:
         raise MisuseError(
             f"engine {folder} runs only on the GPU, and with the TensorRT, that it was built with, and holds no graph: "
             f"bundle its checkpoint instead: ampnet-opt bundle CKPT --{sidecar.precision} --target {target.name}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 from ampnet_opt.core.text import command
-from ampnet_opt.runtime.build import TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def benchmark(
         profiles: Dict[str, Any] = {}
         for number, (engine, measured) in enumerate(zip(engines, found.engines if layers else [])):
             progress("profiling", number, len(engines))
-            profiles[measured.name] = layer_times(engine, batches[0], threads if measured.backend == "cpu" else None)
+            profiles[measured.name] = layer_times(engine, batches[0], threads)
     found = replace(found, accuracy=scores, layers=profiles)
     terminal = console()
     terminal.print(render(found))

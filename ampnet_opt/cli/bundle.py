@@ -163,7 +163,7 @@ def conversion(
         ranked = None if ranking is None else read_sensitivity(ranking)
         search = Search(Budget(max_drop, min_agreement / 100, min_sqnr), proof, ranked)
     options = Options(
-        backend,  # type: ignore[arg-type]
+        backend,
         precisions,  # type: ignore[arg-type]
         image_input,  # type: ignore[arg-type]
         faces=chosen,
@@ -180,10 +180,10 @@ def build_from(
     output: Path,
     precisions: Sequence[str],
     backend: Optional[str],
+    compiling: Any,
     force: bool,
-    **machine: Any,
 ) -> None:
-    """`build` of a bundle. context: of that command. machine: what else `build_bundle` takes."""
+    """`build` of a bundle. context: of that command. compiling: `runtime.backend.CompileOptions`."""
     late = given(context) & DECIDED
     if late:
         raise MisuseError(f"a bundle is calibrated and exported already: {_flags(context, late)} is for ampnet-opt bundle")
@@ -197,7 +197,7 @@ def build_from(
         raise MisuseError(f"bundle {path} holds a finished engine: {_flags(context, late)} is for bundles of a checkpoint")
 
     with steps() as step:
-        engines = build_bundle(path, output, step, precisions, backend, force=force, **machine)
+        engines = build_bundle(path, output, step, precisions=precisions, backend=backend, options=compiling, force=force)
     for engine, not_run in engines.items():
         say_engine(engine, not_run)
 

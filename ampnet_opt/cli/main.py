@@ -172,20 +172,21 @@ def build(
     force: bool = FORCE,
 ) -> None:
     """Build engines from a checkpoint or a bundle: one directory for each precision that is asked for."""
+    from ampnet_opt.runtime.backend import CompileOptions
+    from ampnet_opt.runtime.builder_options import BuilderOptions
     from ampnet_opt.runtime.bundle import is_bundle
     from ampnet_opt.runtime.sidecar import BatchRange
-    from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions, require_options
 
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     precisions = [name for name, wanted in asked.items() if wanted]
     batch, gpus = BatchRange(min_batch, opt_batch, max_batch), tuple(capabilities or ())
     kept = (version_compatible, hardware_compatible, dla, log)
     builder = BuilderOptions(workspace, timing_cache, optimization_level, *kept)
+    compiling = CompileOptions(batch, gpus, builder)
     if checkpoint is not None and is_bundle(checkpoint):
-        machine = {"batch": batch, "compute_capabilities": gpus, "options": builder}
-        build_from(context, checkpoint, output, precisions, backend, force, **machine)
+        build_from(context, checkpoint, output, precisions, backend, compiling, force)
         return
-    from ampnet_opt.runtime.engine import BACKENDS
+    from ampnet_opt.runtime.backends import REGISTERED, find_backend
     from ampnet_opt.system.doctor import default_backend
 
     if not precisions:
@@ -193,16 +194,14 @@ def build(
     if backend is None:
         backend = default_backend()
         remark(f"backend: {backend} (this machine's default; --backend takes another)")
-    one_of("--backend", backend, tuple(BACKENDS))
-    if gpus and backend != "tensorrt-rtx":
-        raise MisuseError("--compute-capability is for the backend tensorrt-rtx; others build for this machine")
-    require_options(backend, builder, precisions, batch)
+    one_of("--backend", backend, tuple(REGISTERED))
+    find_backend(backend).require_options(compiling, precisions)
     kept_float = (max_drop, min_sqnr, min_agreement, held_out, ranking)
     recipe = (image_input, data, form, split, faces, method, scales, *kept_float, classes, patch_radius)
     loaded, options = conversion(context, checkpoint, backend, precisions, *recipe)
     from ampnet_opt.convert.build import build as build_engines
 
-    options = replace(options, batch=batch, compute_capabilities=gpus, builder=builder)
+    options = replace(options, compiling=compiling)
     with steps() as step:
         engines = build_engines(loaded, options, output, step, force)
     for engine, not_run in engines.items():

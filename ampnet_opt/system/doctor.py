@@ -13,14 +13,15 @@ from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.processor import available_cores, processor_name
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.openvino import executor as cpu
-from ampnet_opt.runtime.tensorrt import plan as trt
+from ampnet_opt.runtime.backend import Availability, Backend
+from ampnet_opt.runtime.backends import REGISTERED, find_backend
 from ampnet_opt.system.board import Board, cuda_version, driver_version, missing_tensorrt, read_board, system_tensorrt
 
 
 def default_backend(root: Path = Path("/")) -> str:
-    """tensorrt where its module and a GPU are, else cpu."""
-    return "tensorrt" if _tensorrt("tensorrt", root)["runs"] else "cpu"
+    """Of the backends that run here the one of the highest rank; cpu where none does."""
+    able = [backend for backend in map(find_backend, REGISTERED) if backend.rank and _availability(backend, root).runs]
+    return max(able, key=lambda backend: backend.rank).name if able else "cpu"
 
 
 def examine(root: Path = Path("/")) -> Dict[str, Any]:
@@ -43,7 +44,7 @@ def examine(root: Path = Path("/")) -> Dict[str, Any]:
         "driver": driver_version(root),
         "tensorrt": {"found": _folder("tensorrt"), "system": None if module is None else asdict(module)},
         "convert": _convert(),
-        "backends": {"cpu": _cpu(), **{name: _tensorrt(name, root) for name in trt.MODULES}},
+        "backends": {name: _told(_availability(find_backend(name), root)) for name in REGISTERED},
         "default_backend": default_backend(root),
     }
 
@@ -76,38 +77,27 @@ def _convert() -> Dict[str, Any]:
     return {"works": True, "versions": versions}
 
 
-def _cpu() -> Dict[str, Any]:
-    try:
-        version = cpu.load_openvino().__version__
-        precisions = cpu.precisions()
-    except AmpnetError as error:
-        return {"builds": False, "runs": False, "problem": str(error)}
-    return {"builds": True, "runs": True, "version": version, "precisions": precisions}
-
-
-def _tensorrt(backend: str, root: Path) -> Dict[str, Any]:
+def _availability(backend: Backend, root: Path) -> Availability:
     board = read_board(root)
-    if board is not None:
+    if board is not None and backend.device == "gpu":
         problem = _jetson_problem(backend, board, root)
         if problem is not None:
-            return {"builds": False, "runs": False, "problem": problem}
-    try:
-        version = trt.load_library(backend).__version__
-    except AmpnetError as error:
-        return {"builds": False, "runs": False, "problem": str(error)}
-    try:
-        cuda.gpu()
-    except AmpnetError as error:
-        # RTX compiles ahead of time for GPUs that are not there; TensorRT times kernels on the one that is.
-        return {"builds": backend == "tensorrt-rtx", "runs": False, "version": version, "problem": str(error)}
-    return {"builds": True, "runs": True, "version": version}
+            return Availability(False, False, problem=problem)
+    return backend.availability()
 
 
-def _jetson_problem(backend: str, board: Board, root: Path) -> Optional[str]:
+def _told(found: Availability) -> Dict[str, Any]:
+    """Without what is empty."""
+    told = {"builds": found.builds, "runs": found.runs, "version": found.version, "problem": found.problem}
+    told["precisions"] = list(found.precisions)
+    return {name: value for name, value in told.items() if isinstance(value, bool) or value}
+
+
+def _jetson_problem(backend: Backend, board: Board, root: Path) -> Optional[str]:
     """Why the backend cannot work on this Jetson, and the fix; None when nothing is known against it."""
     if board.refusal is not None:
         return board.refusal
-    if backend == "tensorrt-rtx":
+    if backend.name == "tensorrt-rtx":
         return "TensorRT-RTX is for the GPUs of desktop machines; on a Jetson use --backend tensorrt"
     if find_spec("tensorrt") is None:
         python = "{}.{}".format(*sys.version_info[:2])

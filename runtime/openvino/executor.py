@@ -15,6 +15,7 @@ from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mappi
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.hashed_files import read_unchanged
 from ampnet_opt.runtime.lifetime import free, keep_in_children
@@ -224,7 +225,7 @@ class _Lazy:
         self.lock, self.made = threading.Lock(), None  # type: Any, Any
 
 
-class Executor:
+class Executor(backend.Executor):
     """Compiles the graph when it is first used: with fixed shapes for some batches, with a dynamic batch for all others.
 
     Fixed shapes save a tenth of the latency of a full-size network and a third of a small one's; another compiled graph
@@ -233,7 +234,7 @@ class Executor:
     """
 
     # Images of one request of `run_many`. With a stream to itself, a core does as much with 4 as with 16, in less memory.
-    MANY = 4
+    many = 4
 
     def __init__(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
-Progress = Callable[[float], None]
+from ampnet_opt.runtime.backend import Progress
 
 
 class Watch:

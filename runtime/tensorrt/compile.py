@@ -14,12 +14,14 @@ from typing import Any, Dict, List, Optional, Sequence
 from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.backend import CompileOptions, Progress
+from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
 from ampnet_opt.runtime.sidecar import INPUTS, BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import messages_to
-from ampnet_opt.runtime.tensorrt.build_progress import Progress, watched_build
-from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions, apply_options, new_builder, require_options
+from ampnet_opt.runtime.tensorrt.build_progress import watched_build
 from ampnet_opt.runtime.tensorrt.host_memory import warn_of_memory
-from ampnet_opt.runtime.tensorrt.plan import load_library, new_logger, one_line, this_platform
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger, one_line, this_platform
+from ampnet_opt.runtime.tensorrt.options import apply_options, new_builder, require_options
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,6 @@ log = logging.getLogger(__name__)
 FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("FP16", "INT8")}
 PLATFORM_CHECKS = {"FP16": "platform_has_fast_fp16", "INT8": "platform_has_fast_int8"}
 QUOTED = 5  # parser errors that a message quotes
-DEFAULTS = BuilderOptions()
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Plan:
 def require_library(backend: str) -> None:
     """AmpnetError when the backend's module, or the GPU that it needs to build, is missing."""
     load_library(backend)
-    if backend == "tensorrt":
+    if not FAMILIES[backend].ahead:
         cuda.gpu()
 
 
@@ -59,28 +60,26 @@ def build_plan(
     backend: str,
     graph: bytes,
     precision: str,
-    batch: BatchRange,
+    asked: CompileOptions,
     progress: Optional[Progress] = None,
-    compute_capabilities: Sequence[str] = (),
-    options: BuilderOptions = DEFAULTS,
 ) -> Plan:
-    """Compile `graph`, a serialised ONNX model with inputs `image` and `landmarks` of a dynamic first dimension,
-    for batches in `batch`.
+    """Compile `graph`, a serialised ONNX model with inputs `image` and `landmarks` of a dynamic first dimension.
 
     backend: tensorrt or tensorrt-rtx. precision: fp32, fp16, bf16 or int8; where `needs_typed_graph`, the graph has to be
     of that precision already, else it is float32, for int8 with Q/DQ pairs. progress: called with the part done, 0 to 1,
     never with less than before; from another thread where the library reports it (from 10 on), and with 1 at the end. What
-    it raises stops the build and is raised here, as is Ctrl-C. compute_capabilities: of the GPUs that an RTX plan is for,
-    by default all from 8.0 on that the library knows. options: those that shape the plan are in its `target` too.
+    it raises stops the build and is raised here, as is Ctrl-C. asked: its options that shape the plan are in the plan's
+    `target` too.
 
     Warns, by logging, of a build that may not fit into memory. Raises AmpnetError when the module, the GPU or a feature
     that it needs is missing, or the library refuses the graph; MisuseError for options that do not go together.
     """
+    batch, options = asked.batch, asked.builder
     require_options(backend, options, [precision], batch)
     trt = load_library(backend)
     gpu: Optional[cuda.Gpu] = None
-    if backend == "tensorrt":
-        if compute_capabilities:
+    if not FAMILIES[backend].ahead:
+        if asked.compute_capabilities:
             raise MisuseError("a tensorrt engine is built for the GPU of this machine; only tensorrt-rtx takes others")
         gpu = cuda.gpu()  # asked first: without a GPU the library fails in ways that explain nothing
     shared = gpu is not None and gpu.integrated  # then kernels compute in the memory that the build itself takes
@@ -103,7 +102,7 @@ def build_plan(
             target.update(gpu=gpu.name, compute_capability=gpu.compute_capability, platform=this_platform())
             timings = TimingCache(config, logger, options.timing_cache, default_path(gpu, trt.__version__))
         if hasattr(config, "num_compute_capabilities"):
-            target.update(compute_capabilities=_set_capabilities(trt, config, compute_capabilities))
+            target.update(compute_capabilities=_set_capabilities(trt, config, asked.compute_capabilities))
 
         network = _made(builder.create_network(_network_flags(trt, options)), "network", logger)
         parser = trt.OnnxParser(network, logger.native)

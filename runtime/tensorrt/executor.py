@@ -12,6 +12,7 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.cuda.device_array import DeviceArray
 from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
+from ampnet_opt.runtime.tensorrt.library import FAMILIES
 
 if TYPE_CHECKING:
     from ampnet_opt.runtime.tensorrt.plan import Plan
@@ -61,7 +62,7 @@ class Executor:
         self._bound: Optional[Key] = None
         self._graph: Any = None  # of what is bound
         self._queue = cuda.open_queue()
-        self._records = cuda_graph and plan.sidecar.backend == "tensorrt" and self._queue.can_record
+        self._records = cuda_graph and not FAMILIES[plan.sidecar.backend].ahead and self._queue.can_record
         try:
             with self._queue.current():
                 self._context = plan.create_context(cuda_graph)

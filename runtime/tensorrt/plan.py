@@ -1,114 +1,19 @@
-"""The tensorrt and tensorrt-rtx backends: a plan, run through the tensor API that both have from TensorRT 8.5 on."""
+"""A plan on the GPU, and whether this machine can run it."""
 
 from __future__ import annotations
 
-import platform
-import threading
-import weakref
-from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, List
 
-from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.hashed_files import read_unchanged
 from ampnet_opt.runtime.sidecar import Sidecar, rebuild_command
 from ampnet_opt.runtime.tensorrt.executor import Executor
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, diagnostics, load_runtime, new_logger, numbers, this_platform
 from ampnet_opt.runtime.tensorrt.pool import Pool
 
 PLAN = "engine.plan"
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-INSTALL = {
-    "tensorrt": "pip install 'ampnet-opt[tensorrt]' (on a Jetson it belongs to the system's Python: work in a virtual "
-    "environment made with --system-site-packages)",
-    "tensorrt-rtx": "pip install 'ampnet-opt[rtx]'",
-}
-QUOTED = 3  # errors of the library that a message quotes
-_ADDING = threading.Lock()
-
-
-def load_library(backend: str) -> Any:
-    """The backend's Python module, or AmpnetError that says how to get it."""
-    try:
-        return import_module(MODULES[backend])
-    except ImportError as error:
-        raise AmpnetError(
-            f"the {backend} backend needs the module {MODULES[backend]} ({error}); install it with: {INSTALL[backend]}"
-        ) from error
-
-
-def load_runtime(sidecar: Sidecar) -> Any:
-    """The module that runs an engine: its backend's own; without that, tensorrt_lean for one built version-compatible."""
-    if sidecar.target.get("version_compatible") and sidecar.backend == "tensorrt":
-        try:
-            import_module("tensorrt")
-        except ImportError:
-            try:
-                return import_module("tensorrt_lean")
-            except ImportError:
-                pass  # the message below names the backend's own
-    return load_library(sidecar.backend)
-
-
-class Messages:
-    """What the library says from now on: lists `errors` and `warnings`, and `reason()`. native: the ILogger to give it."""
-
-    def __init__(self, native: Any, sink: Optional[Callable[[str, str], None]]) -> None:
-        self.native, self._sink = native, sink
-        self.errors: List[str] = []
-        self.warnings: List[str] = []
-
-    def add(self, severity: str, message: str) -> None:
-        if self._sink is not None:
-            self._sink(severity, message)
-        if severity in ("INTERNAL_ERROR", "ERROR"):
-            self.errors.append(one_line(message))
-        elif severity == "WARNING":
-            self.warnings.append(one_line(message))
-
-    def reason(self) -> str:
-        """The last errors, as the end of a sentence."""
-        return "; ".join(list(dict.fromkeys(self.errors))[-QUOTED:]) or "the library gave no reason"
-
-
-def new_logger(trt: Any, sink: Optional[Callable[[str, str], None]] = None) -> Messages:
-    """A listener to the library, which prints nothing; with several engines at once, each hears of all.
-
-    sink: called with each message's severity (VERBOSE, INFO, ...) and text; it must not raise.
-    """
-    native = _native_logger(trt.ILogger)
-    messages = Messages(native, sink)
-    with _ADDING:
-        native.listeners = (*(x for x in native.listeners if x() is not None), weakref.ref(messages))
-    return messages
-
-
-@lru_cache(maxsize=None)
-def _native_logger(base: Any) -> Any:
-    """The library's one ILogger, never freed: it keeps a pointer to the first that it is given for as long as any builder or
-    runtime is left, be it another's than that logger's, and warns of a second one."""
-
-    class Logger(base):
-        def __init__(self) -> None:
-            base.__init__(self)
-            self.listeners: Tuple[Any, ...] = ()  # weak references
-
-        def log(self, severity: Any, message: str) -> None:
-            for reference in self.listeners:
-                listener = reference()
-                if listener is not None:
-                    listener.add(severity.name, message)
-
-    return Logger()
-
-
-def one_line(message: str) -> str:
-    return " ".join(message.split())
-
-
-def this_platform() -> str:
-    return f"{platform.system().lower()}-{platform.machine()}"
 
 
 def check(sidecar: Sidecar) -> None:
@@ -124,7 +29,7 @@ def check(sidecar: Sidecar) -> None:
     gpu = cuda.gpu()
     capabilities = target.get("compute_capabilities") or [target.get("compute_capability")]
     if target.get("hardware_compatible") == "ampere+":
-        able, capabilities = _numbers(gpu.compute_capability) >= (8, 0), ["8.0 and later"]
+        able, capabilities = numbers(gpu.compute_capability) >= (8, 0), ["8.0 and later"]
     else:
         able = gpu.compute_capability in capabilities
     if not able:
@@ -137,24 +42,16 @@ def check(sidecar: Sidecar) -> None:
 def _compatible(sidecar: Sidecar, version: str) -> bool:
     """Whether `version` of the library runs an engine: RTX plans outlive a patch release, TensorRT's none, unless they were
     built to run in later versions too; those cross to the next major version (8 to 10, 10 to 11), and no further."""
-    built, installed = _numbers(sidecar.backend_version), _numbers(version)
-    if sidecar.backend == "tensorrt-rtx":
+    built, installed = numbers(sidecar.backend_version), numbers(version)
+    if FAMILIES[sidecar.backend].ahead:
         return built[:2] == installed[:2]
     if sidecar.target.get("version_compatible"):
         return built <= installed and (built[:1] == installed[:1] or (built[0], installed[0]) in {(8, 10), (10, 11)})
     return sidecar.backend_version == version
 
 
-def _numbers(version: str) -> Tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def open_executor(
-    directory: Path, sidecar: Sidecar, threads: Optional[int], contexts: int = 1, cuda_graph: bool = True
-) -> Pool:
+def open_pool(directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: bool = True) -> Pool:
     """The plan, loaded once where its contexts may share it, and `contexts` executors on it; see `Engine.load`."""
-    if threads is not None:
-        raise MisuseError(f"threads are for the cpu backend; an engine for {sidecar.backend} runs on the GPU")
     queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
     with queue.current():
         try:
@@ -174,7 +71,7 @@ def open_executor(
 def shares_profile(sidecar: Sidecar) -> bool:
     """Whether several contexts may use the one optimisation profile of a plan at a time: not in TensorRT 8.5, by a flag of
     the build in 8.6 (PreviewFeature.PROFILE_SHARING_0806), and always from 10 on and in TensorRT-RTX."""
-    return sidecar.backend != "tensorrt" or _numbers(sidecar.backend_version) >= (8, 6)
+    return FAMILIES[sidecar.backend].ahead or numbers(sidecar.backend_version) >= (8, 6)
 
 
 class Plan:
@@ -210,10 +107,3 @@ class Plan:
         if context is None:
             raise AmpnetError(f"engine {self.path} cannot be run: {self.logger.reason()}")
         return context
-
-
-def diagnostics(trt: Any, why: Any) -> str:
-    """Names of the bits that get_engine_validity has set."""
-    members = trt.EngineInvalidityDiagnostics.__members__.items()
-    found = [name.lower().replace("_", " ") for name, member in members if int(why) & int(member)]
-    return ", ".join(found) or "no reason given"

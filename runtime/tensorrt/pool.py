@@ -9,12 +9,13 @@ from typing import Any, Iterator, List, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime.backend import Executor
 from ampnet_opt.runtime.lifetime import CLOSED, keep_in_children
 
 LOST = 0.1  # seconds, after which a thread looks for itself: the one that was to wake it may have died of Ctrl-C
 
 
-class Pool:
+class Pool(Executor):
     """Runs each call on an executor that no other thread uses, waiting for one where all are in use.
 
     executors: with `run(images, landmarks) -> logits` and `close()`; they belong to the pool from here on. Who uses one

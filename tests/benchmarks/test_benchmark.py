@@ -35,6 +35,7 @@ from ampnet_opt.benchmarks.workers import TURN
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.metrics import Estimate, Latency, latency
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
+from ampnet_opt.runtime.tensorrt.profiler import new_profiler
 
 pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
 HERE = Environment("a processor", 2, "a system", {"openvino": "1"}, "2026-01-01T00:00:00+00:00")
@@ -270,7 +271,7 @@ def test_layers_are_those_of_the_engine_the_slowest_first(engines: list[Path]) -
 def test_tensorrt_reports_to_the_profiler() -> None:
     library = pytest.importorskip("tensorrt_rtx", reason="the profiler is TensorRT's")
     assert {"profiler", "enqueue_emits_profile"} <= set(dir(library.IExecutionContext))
-    profiler = bench_layers.new_profiler(library)
+    profiler = new_profiler(library)
     assert isinstance(profiler, library.IProfiler)
     for name, took in (("a", 1.0), ("b", 0.5), ("a", 2.0)):
         profiler.report_layer_time(name, took)

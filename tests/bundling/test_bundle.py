@@ -37,7 +37,8 @@ from ampnet_opt.convert.build import build
 from ampnet_opt.convert.bundle import bundle_checkpoint, bundle_recipe
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.build import TABLE, TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
+from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, Part, is_bundle, open_bundle
 from ampnet_opt.runtime.golden import Golden, require_right
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar, read_sidecar
@@ -60,7 +61,9 @@ def orin_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(cpu_bundle: Path) -> Path:
     pytest.importorskip("openvino")
-    engines = build_bundle(cpu_bundle, cpu_bundle.parent / "engines", quiet, ["int8"], batch=BatchRange(1, 1, 4))
+    engines = build_bundle(
+        cpu_bundle, cpu_bundle.parent / "engines", quiet, precisions=["int8"], options=CompileOptions(BatchRange(1, 1, 4))
+    )
     ((engine, reason),) = engines.items()
     assert engine == cpu_bundle.parent / "engines" / "cpu-int8" and reason == ""
     return engine
@@ -181,7 +184,9 @@ def test_the_faces_in_a_bundle_are_drawn_and_none_of_the_users(cpu_bundle: Path)
 
 @pytest.mark.slow
 def test_an_engine_from_a_bundle_is_that_of_a_direct_build(built: Path, tmp_path: Path) -> None:
-    (direct,) = build(checkpoint(), replace(options("cpu", ["int8"]), batch=BatchRange(1, 1, 4)), tmp_path, quiet)
+    (direct,) = build(
+        checkpoint(), replace(options("cpu", ["int8"]), compiling=CompileOptions(BatchRange(1, 1, 4))), tmp_path, quiet
+    )
     first, second = (asdict(read_sidecar(path)) for path in (direct, built))
     for told in (first, second):
         del told["built"], told["build_seconds"]

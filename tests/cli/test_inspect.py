@@ -20,9 +20,8 @@ from ampnet_opt.convert import openvino as convert_cpu
 from ampnet_opt.convert.expected_layers import expected_layers
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256
-from ampnet_opt.runtime.layers import CONVOLUTION, Layer, summarise
+from ampnet_opt.runtime.layers import CONVOLUTION, Layer, list_layers, summarise
 from ampnet_opt.runtime.sidecar import NAME, rebuild_command
-from ampnet_opt.runtime.tensorrt.inspector import list_layers
 
 # Everything but the base install: numpy, typer, rich and pillow are left.
 ABSENT = [

@@ -18,6 +18,7 @@ from ampnet_opt.convert.qdq_check import require_representable
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime.backend import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.compile import build_plan
 
@@ -97,4 +98,4 @@ def test_a_scale_that_float16_does_not_hold_is_refused_before_a_board_sees_it(sc
 def test_a_real_builder_takes_the_typed_graph() -> None:
     pytest.importorskip("tensorrt_rtx")
     graph = to_half(int8(), {})[0].SerializeToString()
-    assert build_plan("tensorrt-rtx", graph, "int8", BatchRange(1, 1, 1), None, ["8.9"]).data
+    assert build_plan("tensorrt-rtx", graph, "int8", CompileOptions(BatchRange(1, 1, 1), ["8.9"])).data

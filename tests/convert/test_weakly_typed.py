@@ -3,6 +3,7 @@ from __future__ import annotations
 import operator
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,14 +22,15 @@ from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
+from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt import compile as plans
 from ampnet_opt.runtime.tensorrt.build_progress import Watch
-from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions
 from ampnet_opt.runtime.tensorrt.compile import build_plan, needs_typed_graph
 from ampnet_opt.runtime.tensorrt.plan import new_logger
 
-BATCH = BatchRange(1, 2, 8)
+BATCH = CompileOptions(BatchRange(1, 2, 8))
 
 # What the code uses, or asks for, of the library: class -> attributes.
 ATTRIBUTES = {
@@ -137,7 +139,9 @@ def test_fp32_plan_is_built_in_silence_without_a_gpu(
 
 def test_int8_plan_is_built(quantized_graph: onnx.ModelProto) -> None:
     pytest.importorskip("tensorrt_rtx")
-    plan = build_plan("tensorrt-rtx", quantized_graph.SerializeToString(), "int8", BATCH, compute_capabilities=["8.9"])
+    plan = build_plan(
+        "tensorrt-rtx", quantized_graph.SerializeToString(), "int8", replace(BATCH, compute_capabilities=["8.9"])
+    )
     assert plan.data
     assert plan.target == {"compute_capabilities": ["8.9"]}
 
@@ -145,7 +149,9 @@ def test_int8_plan_is_built(quantized_graph: onnx.ModelProto) -> None:
 def test_gpu_the_library_does_not_know_is_misuse(camera_graph: onnx.ModelProto) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(MisuseError, match=r"does not build for compute capability 3\.5; it does for .*8\.6"):
-        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, compute_capabilities=["8.6", "3.5"])
+        build_plan(
+            "tensorrt-rtx", camera_graph.SerializeToString(), "fp32", replace(BATCH, compute_capabilities=["8.6", "3.5"])
+        )
 
 
 def test_profile_holds_the_batches_asked_for(camera_graph: onnx.ModelProto) -> None:
@@ -201,7 +207,7 @@ def test_graph_that_does_not_build_quotes_the_library(camera_graph: onnx.ModelPr
     if not hasattr(trt.ComputeCapability, "SM75"):
         pytest.skip("this TensorRT-RTX does not build for Turing, whose missing FP32 products this test relies on")
     with pytest.raises(AmpnetError, match=r"could not build the engine: .*Turing") as caught:
-        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", BATCH, compute_capabilities=["7.5"])
+        build_plan("tensorrt-rtx", camera_graph.SerializeToString(), "fp32", replace(BATCH, compute_capabilities=["7.5"]))
     assert "\n" not in str(caught.value)
 
 

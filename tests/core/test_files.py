@@ -460,7 +460,7 @@ def test_what_was_hidden_by_a_killed_build_is_no_engine(tmp_path: Path, monkeypa
 KILLED_AT_RANDOM = """
 import os, random, signal, sys, time
 from pathlib import Path
-from ampnet_opt import exchange
+from ampnet_opt.core import exchange
 from ampnet_opt.core.files import new_directory
 
 target, points = Path(sys.argv[1]), int(sys.argv[2])

@@ -21,7 +21,7 @@ COMMAND = """
 import signal, sys, time
 from pathlib import Path
 import typer
-from ampnet_opt import cli
+from ampnet_opt.cli import main as cli
 from ampnet_opt.core.files import new_directory
 
 @cli.app.command()

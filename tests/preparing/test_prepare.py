@@ -195,7 +195,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, uninterrupted: Path, how: signal.
     journal = out / "faces.partial.jsonl"
     process = subprocess.Popen(
         [sys.executable, str(script), str(out)],
-        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(SUPPORT), str(Path(__file__).parent)))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -31,7 +31,9 @@ from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.runtime import accuracy
 from ampnet_opt.runtime.accuracy import CALIBRATION, DOUBTED, DRAWN, REFUSED, Accuracy, require_close, spread_sqnr
-from ampnet_opt.runtime.build import TYPED, UNSIGNED, Machine, build_engine
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, CompileOptions
+from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.build import EngineRequest, build_engine
 from ampnet_opt.runtime.golden import Proof
 from ampnet_opt.runtime.sidecar import BatchRange, parse_sidecar, read_sidecar
 from ampnet_opt.shipped import CHECKPOINT
@@ -229,10 +231,10 @@ def test_an_engine_of_another_graph_is_refused_wherever_it_can_run(tmp_path: Pat
     form = UNSIGNED if backend == "cpu" else TYPED
     wrong = prepared(good, other, "int8", form)
     proof = proof_of(good.proof, good.model("int8"), "int8")
-    machine = Machine(backend, BatchRange(1, 1, 4), ("8.9",) if backend == "tensorrt-rtx" else ())
+    compiling = CompileOptions(BatchRange(1, 1, 4), ("8.9",) if backend == "tensorrt-rtx" else ())
     target = tmp_path / "engine"
     try:
-        reason = build_engine(target, machine, good.origin, wrong, proof)
+        reason = build_engine(EngineRequest(find_backend(backend), compiling, good.origin, wrong, proof), target)
     except AmpnetError as error:
         assert "computes this graph wrongly" in str(error) or backend == "tensorrt"
         assert not target.exists()
@@ -246,6 +248,7 @@ def test_a_good_engine_is_measured_itself(tmp_path: Path) -> None:
     good = recipe()
     ready = prepared(good, good.model("int8"), "int8", UNSIGNED)
     proof = proof_of(good.proof, good.model("int8"), "int8")
-    assert build_engine(tmp_path / "engine", Machine("cpu"), good.origin, ready, proof) == ""
+    request = EngineRequest(find_backend("cpu"), CompileOptions(), good.origin, ready, proof)
+    assert build_engine(request, tmp_path / "engine") == ""
     (row,) = read_sidecar(tmp_path / "engine").accuracy or []
     assert (row["on"], row["faces"], row["engine"]) == (DRAWN, 7, True)

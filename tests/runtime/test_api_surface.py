@@ -18,21 +18,22 @@ from pathlib import Path
 import pytest
 from places import SUPPORT
 
-from ampnet_opt.runtime import sidecar
-from ampnet_opt.runtime.tensorrt.builder_options import FEATURES, HARDWARE
+from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.builder_options import HARDWARE
+from ampnet_opt.runtime.tensorrt import library
 from ampnet_opt.runtime.tensorrt.compile import FLAGS, PLATFORM_CHECKS
+from ampnet_opt.runtime.tensorrt.options import FEATURES
 
-SOURCES = Path(sidecar.__file__).parent
+SOURCES = Path(library.__file__).parent
 RECORDED = SUPPORT / "api"
 VERSIONS = sorted(path.stem for path in RECORDED.glob("*.txt"))
 # tensorrt_lean runs plans, and has nothing else.
-RUNNING = {"trt.py", "trt_executor.py"}
+RUNNING = {"executor.py", "library.py", "plan.py"}
 
 # What variables and attributes are of which class, by file. `library` and `trt` are the module itself.
 OBJECTS = {
-    "builder_options.py": {"builder": "Builder", "config": "IBuilderConfig"},
-    "inspector.py": {"engine": "ICudaEngine", "context": "IExecutionContext", "inspector": "EngineInspector"},
-    "plan.py": {
+    "build_progress.py": {"builder": "Builder", "config": "IBuilderConfig"},
+    "compile.py": {
         "builder": "Builder",
         "config": "IBuilderConfig",
         "network": "INetworkDefinition",
@@ -42,15 +43,18 @@ OBJECTS = {
         "tensor": "ITensor",
         "error": "ParserError",
     },
-    "timing_cache.py": {"config": "IBuilderConfig", "_config": "IBuilderConfig", "cache": "ITimingCache"},
-    "trt.py": {
+    "executor.py": {"engine": "ICudaEngine", "_context": "IExecutionContext"},
+    "layers.py": {"engine": "ICudaEngine", "context": "IExecutionContext", "inspector": "EngineInspector"},
+    "library.py": {},
+    "options.py": {"builder": "Builder", "config": "IBuilderConfig"},
+    "plan.py": {
         "engine": "ICudaEngine",
         "context": "IExecutionContext",
         "_runtime": "Runtime",
         "config": "IRuntimeConfig",
     },
-    "trt_executor.py": {"engine": "ICudaEngine", "_context": "IExecutionContext"},
-    "watch.py": {"builder": "Builder", "config": "IBuilderConfig"},
+    "profiler.py": {},
+    "timing_cache.py": {"config": "IBuilderConfig", "_config": "IBuilderConfig", "cache": "ITimingCache"},
 }
 
 # What is used only where something else is there: name -> what the code asks for first, itself by `hasattr` mostly.
@@ -177,14 +181,14 @@ def test_recorded_names_are_those_of_the_installed_library() -> None:
 
 def test_every_name_of_cuda_python_is_there() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
-    tree = ast.parse((SOURCES / "cuda_python.py").read_text(encoding="utf-8"))
+    tree = ast.parse((Path(cuda.__file__).parent / "cuda_python.py").read_text(encoding="utf-8"))
     chains = {".".join(chain_of(node, {"runtime"})[1:]) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} - {""}
     assert {"cudaStreamBeginCapture", "cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal"} <= chains
     for chain in chains:
         attrgetter(chain)(runtime)
 
 
-TYPED = ("builder_options.py", "plan.py", "trt.py", "trt_executor.py", "watch.py")
+TYPED = ("build_progress.py", "compile.py", "executor.py", "library.py", "options.py", "plan.py")
 # What the signatures of the binding do not say: Dims are given and taken as tuples, counts arrive as int.
 IMPRECISE = re.compile(r'"Dims"|"SupportsInt"|"rest"')
 STUBGEN = "from mypy.stubgen import main; main()"
@@ -235,9 +239,9 @@ def test_calls_fit_the_signatures_of_the_installed_library(tmp_path: Path) -> No
     for name in TYPED:
         (tmp_path / name).write_text(with_types(name), encoding="utf-8")
     assert mypy_complaints(tmp_path) == []
-    wrong = with_types("plan.py") + (
+    wrong = with_types("compile.py") + (
         '\n\ndef wrong(config: "trt.IBuilderConfig") -> None:\n    config.clear_flag(1, 2)\n    config.clear_fla(1)\n'
     )
-    (tmp_path / "plan.py").write_text(wrong, encoding="utf-8")
+    (tmp_path / "compile.py").write_text(wrong, encoding="utf-8")
     found = " ".join(mypy_complaints(tmp_path))
     assert "Too many arguments" in found and '"clear_fla"' in found, "mypy sees no mistakes"

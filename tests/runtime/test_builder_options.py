@@ -17,19 +17,14 @@ from typer.testing import CliRunner
 from ampnet_opt.cli.main import app
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.network.checkpoint import init_checkpoint
+from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.builder_options import FLAGS, BuilderOptions
 from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.runtime.tensorrt import host_memory as memory
-from ampnet_opt.runtime.tensorrt.builder_options import (
-    FLAGS,
-    NOT_FOR_RTX,
-    BuilderOptions,
-    apply_options,
-    new_builder,
-    require_features,
-    require_options,
-)
 from ampnet_opt.runtime.tensorrt.compile import _network_flags, _strongly_typed, build_plan
+from ampnet_opt.runtime.tensorrt.options import NOT_FOR_RTX, apply_options, new_builder, require_features, require_options
 from ampnet_opt.runtime.tensorrt.plan import new_logger
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
 
@@ -120,16 +115,16 @@ def test_value_that_no_library_takes_is_misuse(values: dict[str, Any], words: st
 
 @pytest.mark.parametrize("name", list(SET))
 def test_cpu_takes_none_of_them(name: str) -> None:
-    require_options("cpu", BuilderOptions(), ["fp32"], ONE)
+    find_backend("cpu").require_options(CompileOptions(ONE), ["fp32"])
     with pytest.raises(MisuseError, match=f"{FLAGS[name]}: for tensorrt and tensorrt-rtx, not for cpu"):
-        require_options("cpu", BuilderOptions(**{name: SET[name]}), ["fp32"], ONE)
+        find_backend("cpu").require_options(CompileOptions(ONE, builder=BuilderOptions(**{name: SET[name]})), ["fp32"])
 
 
 @pytest.mark.parametrize("name", list(NOT_FOR_RTX))
 def test_rtx_refuses_what_it_would_ignore(name: str, graph: bytes) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(MisuseError, match=f"{FLAGS[name]} is not for tensorrt-rtx: ") as caught:
-        build_plan("tensorrt-rtx", graph, "fp32", ONE, options=BuilderOptions(**{name: SET[name]}))
+        build_plan("tensorrt-rtx", graph, "fp32", CompileOptions(ONE, builder=BuilderOptions(**{name: SET[name]})))
     assert "\n" not in str(caught.value)
 
 
@@ -273,7 +268,7 @@ def test_plan_is_built_as_asked_and_every_word_is_in_the_log(
     trt = pytest.importorskip("tensorrt_rtx")
     path = tmp_path / "logs" / "build.log"
     options = BuilderOptions(workspace=64, optimization_level=0, log=path)
-    plan = build_plan("tensorrt-rtx", graph, "fp32", BatchRange(1, 2, 8), None, ["8.9"], options)
+    plan = build_plan("tensorrt-rtx", graph, "fp32", CompileOptions(BatchRange(1, 2, 8), ["8.9"], options))
     assert plan.target == {"workspace_mib": 64, "optimization_level": 0, "compute_capabilities": ["8.9"]}
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("[BUILD] ampnet-opt ") and trt.__version__ in lines[0]
@@ -289,7 +284,7 @@ def test_log_is_appended_to_and_keeps_what_a_failed_build_said(tmp_path: Path) -
     path = tmp_path / "build.log"
     for _ in range(2):
         with pytest.raises(AmpnetError, match="cannot read the graph"):
-            build_plan("tensorrt-rtx", b"no graph", "fp32", ONE, options=BuilderOptions(log=path))
+            build_plan("tensorrt-rtx", b"no graph", "fp32", CompileOptions(ONE, builder=BuilderOptions(log=path)))
     said = path.read_text(encoding="utf-8")
     assert said.count("[BUILD] ") == 2 and said.count("[ERROR] ") >= 2
 
@@ -309,7 +304,7 @@ def test_disk_that_is_full_of_log_costs_no_engine(graph: bytes, tmp_path: Path, 
     pytest.importorskip("tensorrt_rtx")
     path = tmp_path / "build.log"
     with no_file_beyond(2000):
-        plan = build_plan("tensorrt-rtx", graph, "fp32", ONE, None, ["8.9"], BuilderOptions(log=path))
+        plan = build_plan("tensorrt-rtx", graph, "fp32", CompileOptions(ONE, ["8.9"], BuilderOptions(log=path)))
     assert plan.data
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
         f"the log {path} is incomplete: File too large"
@@ -324,7 +319,7 @@ def test_build_beyond_the_memory_warns_with_both_numbers(
     table.write_text("MemTotal:  4000000 kB\nMemAvailable:  102400 kB\n", encoding="ascii")
     monkeypatch.setattr(memory, "MEMORY", table)
     with pytest.raises(AmpnetError, match="cannot read the graph"):  # the warning is there before anything is built
-        build_plan("tensorrt-rtx", b"\xff" * (10 << 20), "fp32", ONE)
+        build_plan("tensorrt-rtx", b"\xff" * (10 << 20), "fp32", CompileOptions(ONE))
     assert [r.getMessage() for r in caplog.records] == [
         "this build may take 252 MiB of memory, and 100 MiB are free: if it is killed, close other programs, add swap"
     ]

@@ -23,6 +23,7 @@ from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
+from ampnet_opt.runtime.backend import CompileOptions
 from ampnet_opt.runtime.engine import SIDE
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
@@ -74,7 +75,7 @@ def engines(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
         Image.fromarray(image).save(folder / f"{number}.png")
         faces.append(Face(folder / f"{number}.png", landmarks))
     precisions: list[Any] = ["fp32", "int8", *sorted({"bf16", "fp16"} & {*cpu.precisions()})]
-    options = Options("cpu", precisions, batch=BatchRange(1, 1, 4), faces=faces, method="minmax")
+    options = Options("cpu", precisions, faces=faces, method="minmax", compiling=CompileOptions(BatchRange(1, 1, 4)))
     return dict(zip(precisions, build(checkpoint, options, folder, quiet), strict=True))
 
 

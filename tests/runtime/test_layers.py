@@ -30,14 +30,14 @@ from ampnet_opt.runtime.layers import (
     REFORMAT,
     Layer,
     downgraded,
+    list_layers,
     sentence,
     summarise,
-    trt_layers,
     untold,
 )
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.sidecar import BatchRange
-from ampnet_opt.runtime.tensorrt.inspector import list_layers
+from ampnet_opt.runtime.tensorrt.layers import layers_of as trt_layers
 
 
 def record_of(model: onnx.ModelProto, precision: str, expected: dict[str, list[str]]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from ampnet_opt.core.files import sha256
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.runtime import Engine, cuda
+from ampnet_opt.runtime.backend import CompileOptions, LoadOptions
+from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
@@ -74,12 +76,12 @@ def test_missing_tensorrt_is_one_sentence() -> None:
 
 def test_threads_are_misuse(tmp_path: Path) -> None:
     with pytest.raises(MisuseError, match="cpu backend"):
-        trt.open_executor(tmp_path, SIDECAR, threads=2)
+        find_backend(SIDECAR.backend).open(tmp_path, SIDECAR, LoadOptions(threads=2))
 
 
 def test_without_a_gpu_loading_says_so(no_gpu: None, tmp_path: Path) -> None:
     sidecar = installed()
-    for attempt in (lambda: trt.check(sidecar), lambda: trt.open_executor(tmp_path, sidecar, None), cuda.gpu):
+    for attempt in (lambda: trt.check(sidecar), lambda: trt.open_pool(tmp_path, sidecar), cuda.gpu):
         with pytest.raises(AmpnetError, match=r"CUDA") as caught:
             attempt()
         assert "\n" not in str(caught.value)
@@ -339,7 +341,7 @@ def test_plan_runs_on_the_gpu_and_agrees_with_onnx_runtime(gpu: cuda.Gpu, tmp_pa
     pytest.importorskip("tensorrt_rtx")
     init_checkpoint(tmp_path / "small.safetensors", seed=3, width=0.125, classes=PRESETS["ferplus"])
     graph = export(read_checkpoint(tmp_path / "small.safetensors"), image_input)
-    plan = build_plan("tensorrt-rtx", graph.SerializeToString(), "fp32", SIDECAR.batch)
+    plan = build_plan("tensorrt-rtx", graph.SerializeToString(), "fp32", CompileOptions(SIDECAR.batch))
     (tmp_path / trt.PLAN).write_bytes(plan.data)
     files = {trt.PLAN: sha256(tmp_path / trt.PLAN)}
     sidecar = replace(installed(), image_input=image_input, target=plan.target, files=files)
@@ -350,7 +352,7 @@ def test_plan_runs_on_the_gpu_and_agrees_with_onnx_runtime(gpu: cuda.Gpu, tmp_pa
     trt.check(sidecar)
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     rng = np.random.default_rng(0)
-    with closing(trt.open_executor(tmp_path, sidecar, None, contexts=2)) as executor:
+    with closing(trt.open_pool(tmp_path, sidecar, contexts=2)) as executor:
         for count in (1, 4, 2, 2, 2):
             images = rng.integers(0, 256, (count, 224, 224, 3), np.uint8)
             if image_input == "float32":

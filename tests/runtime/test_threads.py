@@ -453,7 +453,7 @@ def test_a_reader_of_directories_that_are_exchanged_sees_one_or_the_other(own: P
             own.rename(aside)
             spare.rename(own)
             aside.rename(spare)
-            time.sleep(0.01)  # more than a tick of the file system's clock
+            time.sleep(0.05)  # more than a tick of the file system's clock, and time for a reader on a busy machine
 
     thread = threading.Thread(target=exchange)
     thread.start()

@@ -15,7 +15,7 @@ from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.convert.build import Options, Recipe, recipe_of
 from ampnet_opt.convert.bundle import bundle_recipe
 from ampnet_opt.network.checkpoint import Checkpoint, init_checkpoint, read_checkpoint
-from ampnet_opt.runtime.build import TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def test_virtual_environment_that_does_not_see_the_systems_packages(orin_of_this
 @no_tensorrt
 def test_systems_module_that_is_seen(orin_of_this_python: Path) -> None:
     folder = orin_of_this_python / f"usr/lib/python{PYTHON}/dist-packages"
-    code = "import json, sys; from pathlib import Path; from ampnet_opt import doctor; "
+    code = "import json, sys; from pathlib import Path; from ampnet_opt.system import doctor; "
     code += "print(json.dumps(doctor.examine(Path(sys.argv[1]))))"
     command = [sys.executable, "-c", code, str(orin_of_this_python)]
     done = run(command, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True)

@@ -1,37 +1,30 @@
-"""What may be asked of TensorRT's builder beside precision and batch, and whether the installed library has it."""
+"""Whether the installed library has what is asked of its builder, and how it is told."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import count
+from ampnet_opt.runtime.builder_options import FLAGS, HARDWARE, BuilderOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import LogFile
-from ampnet_opt.runtime.tensorrt.plan import load_library, new_logger
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger
 
-HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
-LEVELS = range(6)
-LARGEST_WORKSPACE = 1 << 24  # MiB, 16 TiB: more than any GPU has, and still a size that the library can be told
-
-# option -> (its name on the command line, the class of the library that has it, the attribute, what has that class's).
+# Option -> (the class of the library that has it, the attribute, which versions have that).
 # {hardware} is the level that was asked for.
 FEATURES = {
-    "optimization_level": ("--optimization-level", "IBuilderConfig", "builder_optimization_level", "TensorRT 8.6 and later"),
-    "version_compatible": ("--version-compatible", "BuilderFlag", "VERSION_COMPATIBLE", "TensorRT 8.6 and later"),
+    "optimization_level": ("IBuilderConfig", "builder_optimization_level", "TensorRT 8.6 and later"),
+    "version_compatible": ("BuilderFlag", "VERSION_COMPATIBLE", "TensorRT 8.6 and later"),
     "hardware_compatible": (
-        "--hardware-compatible",
         "HardwareCompatibilityLevel",
         "{hardware}",
         "TensorRT 8.6 and later for ampere+, 10.13 and later for same-compute-capability",
     ),
-    "workspace": ("--workspace", "MemoryPoolType", "WORKSPACE", "TensorRT 8.5 and later"),
-    "timing_cache": ("--timing-cache", "IBuilderConfig", "create_timing_cache", "TensorRT 8.5 and later"),
-    "dla_core": ("--dla", "Builder", "num_DLA_cores", "the versions for Jetsons"),
+    "workspace": ("MemoryPoolType", "WORKSPACE", "TensorRT 8.5 and later"),
+    "timing_cache": ("IBuilderConfig", "create_timing_cache", "TensorRT 8.5 and later"),
+    "dla_core": ("Builder", "num_DLA_cores", "the versions for Jetsons"),
 }
-FLAGS = {**{option: feature[0] for option, feature in FEATURES.items()}, "log": "--log"}
 # TensorRT-RTX has all of the attributes, but warns that it does nothing, misses a library, or counts no core.
 NOT_FOR_RTX = {
     "timing_cache": "it times nothing before an engine's first run, and would ask for a GPU only to open the file",
@@ -42,49 +35,6 @@ NOT_FOR_RTX = {
 HAVE_DLA = "Jetson Xavier NX, AGX Xavier, Orin NX and AGX Orin with TensorRT up to 10.7, and AGX Orin from 11.4.1 on"
 
 
-@dataclass(frozen=True)
-class BuilderOptions:
-    """What is asked of the builder; the defaults leave everything to the library.
-
-    workspace: MiB of GPU memory that one layer may use while it computes; the library's default is all of it.
-    timing_cache: file of measured kernel times, read before and added to after a build; by default tensorrt has one for each
-    GPU and version in the cache folder, and tensorrt-rtx none. optimization_level: 0 (built fast) to 5 (runs fast), the
-    library's default is 3. version_compatible: the plan also runs in later versions, and in the module tensorrt_lean.
-    hardware_compatible: the plan also runs on other GPUs: ampere+ (of compute capability 8.0 and later) or
-    same-compute-capability; NVIDIA does not support it on Jetsons. dla_core: number of the accelerator of a Jetson that
-    computes what it can, the GPU does the rest. log: file that every message of the library is appended to.
-
-    Raises MisuseError for a value that no library takes.
-    """
-
-    workspace: Optional[int] = None
-    timing_cache: Optional[Path] = None
-    optimization_level: Optional[int] = None
-    version_compatible: bool = False
-    hardware_compatible: str = "none"
-    dla_core: Optional[int] = None
-    log: Optional[Path] = None
-
-    def __post_init__(self) -> None:
-        if self.workspace is not None and not 1 <= self.workspace <= LARGEST_WORKSPACE:
-            raise MisuseError(f"the workspace is a number of MiB from 1 to {LARGEST_WORKSPACE}, not {self.workspace}")
-        if self.optimization_level is not None and self.optimization_level not in LEVELS:
-            raise MisuseError(f"the optimisation level is 0 (built fast) to 5 (runs fast), not {self.optimization_level}")
-        if self.hardware_compatible not in HARDWARE:
-            raise MisuseError(f"hardware compatibility is {', '.join(HARDWARE)}, not {self.hardware_compatible!r}")
-        if self.dla_core is not None and self.dla_core < 0:
-            raise MisuseError(f"DLA cores are counted from 0, not {self.dla_core}")
-
-    def given(self) -> List[str]:
-        """Names of the fields that are not as by default."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-
-    def record(self) -> Dict[str, Any]:
-        """Those that were given and shape the plan, for the sidecar: not the files beside it."""
-        names = {name: "workspace_mib" if name == "workspace" else name for name in self.given()}
-        return {key: getattr(self, name) for name, key in names.items() if name not in ("timing_cache", "log")}
-
-
 def require_options(backend: str, options: BuilderOptions, precisions: Sequence[str], batch: BatchRange) -> None:
     """Raise what can be known before any work is done.
 
@@ -92,11 +42,7 @@ def require_options(backend: str, options: BuilderOptions, precisions: Sequence[
     installed library or this machine does not have, and for files that cannot be written.
     """
     given = options.given()
-    if backend == "cpu":
-        if given:
-            raise MisuseError(f"{', '.join(map(FLAGS.__getitem__, given))}: for tensorrt and tensorrt-rtx, not for cpu")
-        return
-    if backend == "tensorrt-rtx":
+    if FAMILIES[backend].ahead:
         for name in given:
             if name in NOT_FOR_RTX:
                 raise MisuseError(f"{FLAGS[name]} is not for tensorrt-rtx: {NOT_FOR_RTX[name]}")
@@ -113,10 +59,12 @@ def require_features(trt: Any, options: BuilderOptions, precisions: Sequence[str
     for name in options.given():
         if name not in FEATURES:
             continue
-        flag, owner, attribute, has_it = FEATURES[name]
+        owner, attribute, has_it = FEATURES[name]
         attribute = attribute.format(hardware=HARDWARE[options.hardware_compatible])
         if not hasattr(getattr(trt, owner, None), attribute):
-            raise AmpnetError(f"TensorRT {trt.__version__} has no {owner}.{attribute}, which {flag} needs; {has_it} have it")
+            raise AmpnetError(
+                f"TensorRT {trt.__version__} has no {owner}.{attribute}, which {FLAGS[name]} needs; {has_it} have it"
+            )
     if options.dla_core is not None:
         _require_dla(trt, options.dla_core, precisions, batch)
 

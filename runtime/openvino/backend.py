@@ -1,0 +1,92 @@
+"""The backend cpu: OpenVINO, on whatever instructions this processor has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.runtime.backend import (
+    UNSIGNED,
+    Availability,
+    Backend,
+    Compiled,
+    CompileOptions,
+    Executor,
+    LoadOptions,
+    Progress,
+)
+from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
+from ampnet_opt.runtime.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ampnet_opt.runtime.layers import Layer
+
+
+class OpenVino(Backend):
+    """Engines are OpenVINO's own files, compiled for the processor when they are loaded."""
+
+    name, device, library = "cpu", "cpu", "openvino"
+    files = ("engine.xml", "engine.bin")
+    precisions = ("fp32", "fp16", "bf16", "int8")
+
+    @property
+    def rank(self) -> int:
+        return 10
+
+    def availability(self) -> Availability:
+        from ampnet_opt.runtime.openvino import executor
+
+        try:
+            version = executor.load_openvino().__version__
+            return Availability(True, True, version, tuple(executor.precisions()))
+        except AmpnetError as error:
+            return Availability(False, False, problem=str(error))
+
+    def require_possible(self, options: CompileOptions, precisions: Sequence[str]) -> None:
+        from ampnet_opt.runtime.openvino.executor import require_precision
+
+        super().require_possible(options, precisions)
+        for precision in precisions:
+            require_precision(precision)
+
+    def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
+        return UNSIGNED
+
+    def compile(
+        self, directory: Path, graph: bytes, precision: str, options: CompileOptions, progress: Optional[Progress] = None
+    ) -> Compiled:
+        from ampnet_opt.runtime.openvino.compile import build_ir
+        from ampnet_opt.runtime.openvino.executor import ARITHMETIC
+
+        files, version = build_ir(graph, precision, directory)
+        return Compiled(version, {"arithmetic_of_float_layers": ARITHMETIC[precision]}, files)
+
+    def check(self, sidecar: Sidecar) -> None:
+        from ampnet_opt.runtime.openvino.executor import check
+
+        check(sidecar)
+
+    def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
+        from ampnet_opt.runtime.openvino.executor import open_executor
+
+        if options.contexts > 1:
+            raise MisuseError("contexts are for engines on a GPU; the cpu backend runs one inference at a time")
+        return open_executor(directory, sidecar, options.threads)
+
+    def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
+        from ampnet_opt.runtime.openvino.layers import list_layers
+
+        return list_layers(directory, sidecar)
+
+    def layer_times(
+        self, directory: Path, sidecar: Sidecar, faces: Tuple[np.ndarray, np.ndarray], runs: int, threads: Optional[int]
+    ) -> List[Tuple[str, str, float]]:
+        from ampnet_opt.runtime.openvino.executor import open_executor
+
+        return open_executor(directory, sidecar, threads).profile(*faces, runs)
+
+
+BACKENDS = {"cpu": OpenVino()}

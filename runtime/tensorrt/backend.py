@@ -1,0 +1,115 @@
+"""The backends tensorrt and tensorrt-rtx: plans, run through the tensor API that both have from TensorRT 8.5 on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.runtime.backend import (
+    TYPED,
+    WEAK,
+    Availability,
+    Backend,
+    Compiled,
+    CompileOptions,
+    Executor,
+    LoadOptions,
+    Progress,
+)
+from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
+from ampnet_opt.runtime.sidecar import Sidecar
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ampnet_opt.runtime.layers import Layer
+
+
+class Nvidia(Backend):
+    """TensorRT, or TensorRT for RTX; the two differ in their `library.Family`."""
+
+    device = "gpu"
+    files = ("engine.plan",)
+    precisions = ("fp32", "fp16", "int8")
+
+    def __init__(self, name: str) -> None:
+        self.name, self.library, self.portable = name, FAMILIES[name].module, FAMILIES[name].ahead
+
+    @property
+    def rank(self) -> int:
+        return 0 if FAMILIES[self.name].ahead else 30
+
+    def availability(self) -> Availability:
+        from ampnet_opt.runtime import cuda
+
+        try:
+            version = load_library(self.name).__version__
+        except AmpnetError as error:
+            return Availability(False, False, problem=str(error))
+        try:
+            cuda.gpu()
+        except AmpnetError as error:
+            return Availability(FAMILIES[self.name].ahead, False, version, problem=str(error))
+        return Availability(True, True, version)
+
+    def require_options(self, options: CompileOptions, precisions: Sequence[str]) -> None:
+        from ampnet_opt.runtime.tensorrt.options import require_options
+
+        self.require_precisions(precisions)
+        if not FAMILIES[self.name].ahead:
+            self.require_no_capabilities(options)
+        require_options(self.name, options.builder, precisions, options.batch)
+
+    def require_possible(self, options: CompileOptions, precisions: Sequence[str]) -> None:
+        from ampnet_opt.runtime.tensorrt.compile import require_library
+
+        require_library(self.name)
+        self.require_options(options, precisions)
+
+    def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
+        from ampnet_opt.runtime.tensorrt.compile import needs_typed_graph
+
+        return TYPED if needs_typed_graph(self.name, builder) else WEAK
+
+    def compile(
+        self, directory: Path, graph: bytes, precision: str, options: CompileOptions, progress: Optional[Progress] = None
+    ) -> Compiled:
+        from ampnet_opt.runtime.tensorrt.compile import build_plan
+        from ampnet_opt.runtime.tensorrt.plan import PLAN
+
+        plan = build_plan(self.name, graph, precision, options, progress)
+        (directory / PLAN).write_bytes(plan.data)
+        return Compiled(plan.version, plan.target, [PLAN])
+
+    def check(self, sidecar: Sidecar) -> None:
+        from ampnet_opt.runtime.tensorrt.plan import check
+
+        check(sidecar)
+
+    def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
+        from ampnet_opt.runtime.tensorrt.plan import open_pool
+
+        if options.threads is not None:
+            raise MisuseError(f"threads are for the cpu backend; an engine for {self.name} runs on the GPU")
+        return open_pool(directory, sidecar, options.contexts, options.cuda_graph)
+
+    def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
+        from ampnet_opt.runtime.tensorrt.layers import list_layers
+
+        try:
+            self.check(sidecar)
+            return list_layers(directory, sidecar)
+        except AmpnetError as error:
+            raise AmpnetError(f"only a machine that can run the engine can open it: {error}") from error
+
+    def layer_times(
+        self, directory: Path, sidecar: Sidecar, faces: Tuple[np.ndarray, np.ndarray], runs: int, threads: Optional[int]
+    ) -> List[Tuple[str, str, float]]:
+        from ampnet_opt.runtime.tensorrt.profiler import layer_times
+
+        return layer_times(directory, sidecar, faces, runs)
+
+
+BACKENDS = {name: Nvidia(name) for name in FAMILIES}

@@ -1,0 +1,142 @@
+"""NVIDIA's Python modules, TensorRT and TensorRT for RTX: where they differ, and what they say while they work."""
+
+from __future__ import annotations
+
+import platform
+import threading
+import weakref
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Callable, List, Optional, Tuple
+
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime.sidecar import Sidecar
+
+QUOTED = 3  # errors of the library that a message quotes
+_ADDING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the two libraries differ in.
+
+    Attributes:
+        module: the Python module. install: how to get it.
+        lean: a module that runs version-compatible plans and has nothing else, or "".
+        ahead: whether it compiles for GPUs that are not there, and its plans outlive a patch release; else it times
+            kernels on this machine's GPU, and its plans are for one version.
+    """
+
+    module: str
+    install: str
+    lean: str
+    ahead: bool
+
+
+FAMILIES = {
+    "tensorrt": Family(
+        "tensorrt",
+        "pip install 'ampnet-opt[tensorrt]' (on a Jetson it belongs to the system's Python: work in a virtual "
+        "environment made with --system-site-packages)",
+        "tensorrt_lean",
+        ahead=False,
+    ),
+    "tensorrt-rtx": Family("tensorrt_rtx", "pip install 'ampnet-opt[rtx]'", "", ahead=True),
+}
+
+
+def load_library(backend: str) -> Any:
+    """The backend's Python module, or AmpnetError that says how to get it."""
+    family = FAMILIES[backend]
+    try:
+        return import_module(family.module)
+    except ImportError as error:
+        raise AmpnetError(
+            f"the {backend} backend needs the module {family.module} ({error}); install it with: {family.install}"
+        ) from error
+
+
+def load_runtime(sidecar: Sidecar) -> Any:
+    """The module that runs an engine: its backend's own; without that, tensorrt_lean for one built version-compatible."""
+    if sidecar.target.get("version_compatible") and FAMILIES[sidecar.backend].lean:
+        try:
+            import_module(FAMILIES[sidecar.backend].module)
+        except ImportError:
+            try:
+                return import_module(FAMILIES[sidecar.backend].lean)
+            except ImportError:
+                pass  # the message below names the backend's own
+    return load_library(sidecar.backend)
+
+
+class Messages:
+    """What the library says from now on: lists `errors` and `warnings`, and `reason()`. native: the ILogger to give it."""
+
+    def __init__(self, native: Any, sink: Optional[Callable[[str, str], None]]) -> None:
+        self.native, self._sink = native, sink
+        self.errors: List[str] = []
+        self.warnings: List[str] = []
+
+    def add(self, severity: str, message: str) -> None:
+        if self._sink is not None:
+            self._sink(severity, message)
+        if severity in ("INTERNAL_ERROR", "ERROR"):
+            self.errors.append(one_line(message))
+        elif severity == "WARNING":
+            self.warnings.append(one_line(message))
+
+    def reason(self) -> str:
+        """The last errors, as the end of a sentence."""
+        return "; ".join(list(dict.fromkeys(self.errors))[-QUOTED:]) or "the library gave no reason"
+
+
+def new_logger(trt: Any, sink: Optional[Callable[[str, str], None]] = None) -> Messages:
+    """A listener to the library, which prints nothing; with several engines at once, each hears of all.
+
+    sink: called with each message's severity (VERBOSE, INFO, ...) and text; it must not raise.
+    """
+    native = _native_logger(trt.ILogger)
+    messages = Messages(native, sink)
+    with _ADDING:
+        native.listeners = (*(x for x in native.listeners if x() is not None), weakref.ref(messages))
+    return messages
+
+
+@lru_cache(maxsize=None)
+def _native_logger(base: Any) -> Any:
+    """The library's one ILogger, never freed: it keeps a pointer to the first that it is given for as long as any builder or
+    runtime is left, be it another's than that logger's, and warns of a second one."""
+
+    class Logger(base):
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.listeners: Tuple[Any, ...] = ()  # weak references
+
+        def log(self, severity: Any, message: str) -> None:
+            for reference in self.listeners:
+                listener = reference()
+                if listener is not None:
+                    listener.add(severity.name, message)
+
+    return Logger()
+
+
+def one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def this_platform() -> str:
+    return f"{platform.system().lower()}-{platform.machine()}"
+
+
+def numbers(version: str) -> Tuple[int, ...]:
+    """The numbers of a version: "10.3.0.26" -> (10, 3, 0, 26)."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def diagnostics(trt: Any, why: Any) -> str:
+    """Names of the bits that get_engine_validity has set."""
+    members = trt.EngineInvalidityDiagnostics.__members__.items()
+    found = [name.lower().replace("_", " ") for name, member in members if int(why) & int(member)]
+    return ", ".join(found) or "no reason given"
