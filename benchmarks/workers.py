@@ -239,7 +239,7 @@ def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
     backend = find_backend(parse_sidecar(subject.path).backend)
     engine = Engine.load(subject.path, subject.threads if backend.device == "cpu" else None)  # a GPU takes no number
     made = engine.sidecar
-    versions = {backend.library: str(sys.modules[backend.library].__version__)}
+    versions = {backend.module: str(sys.modules[backend.module].__version__)}
     return Running(engine.infer, engine.infer_each), Loaded(
         made.backend, made.precision, tuple(made.classes), made.trained, made.checkpoint_sha256, versions
     )

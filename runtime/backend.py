@@ -106,7 +106,7 @@ class Backend(ABC):
     Attributes:
         name: as in `--backend` and `engine.json`.
         device: "cpu" or "gpu", what it computes on.
-        library: the Python module whose version an engine records.
+        module: of Python, whose version an engine records.
         files: names without which an engine directory holds no engine.
         precisions: those that it can be asked for; what this machine has of them, `require_possible` says.
         portable: whether an engine runs on other machines than the one that built it.
@@ -114,10 +114,10 @@ class Backend(ABC):
     """
 
     name: str
-    device: ClassVar[str]
-    library: str
+    device: str
+    module: str
     files: ClassVar[Tuple[str, ...]]
-    precisions: ClassVar[Tuple[str, ...]]
+    precisions: Tuple[str, ...]
     portable: bool = True
 
     @property

@@ -16,6 +16,9 @@ REGISTERED = {
     "cpu": "ampnet_opt.runtime.openvino.backend",
     "tensorrt": "ampnet_opt.runtime.tensorrt.backend",
     "tensorrt-rtx": "ampnet_opt.runtime.tensorrt.backend",
+    "onnxruntime": "ampnet_opt.runtime.onnxruntime.backend",
+    "onnxruntime-cuda": "ampnet_opt.runtime.onnxruntime.backend",
+    "onnxruntime-tensorrt": "ampnet_opt.runtime.onnxruntime.backend",
 }
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class OpenVino(Backend):
     """Engines are OpenVINO's own files, compiled for the processor when they are loaded."""
 
-    name, device, library = "cpu", "cpu", "openvino"
+    name, device, module = "cpu", "cpu", "openvino"
     files = ("engine.xml", "engine.bin")
     precisions = ("fp32", "fp16", "bf16", "int8")
 

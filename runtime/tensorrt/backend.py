@@ -35,7 +35,7 @@ class Nvidia(Backend):
     precisions = ("fp32", "fp16", "int8")
 
     def __init__(self, name: str) -> None:
-        self.name, self.library, self.portable = name, FAMILIES[name].module, FAMILIES[name].ahead
+        self.name, self.module, self.portable = name, FAMILIES[name].module, FAMILIES[name].ahead
 
     @property
     def rank(self) -> int:

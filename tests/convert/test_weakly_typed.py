@@ -156,7 +156,7 @@ def test_gpu_the_library_does_not_know_is_misuse(camera_graph: onnx.ModelProto) 
 
 def test_profile_holds_the_batches_asked_for(camera_graph: onnx.ModelProto) -> None:
     builder, network, _ = parsed(camera_graph)
-    profile = plans._profile(builder, network, BATCH)
+    profile = plans._profile(builder, network, BATCH.batch)
     assert [tuple(shape) for shape in profile.get_shape("image")] == [(n, 224, 224, 3) for n in (1, 2, 8)]
     assert [tuple(shape) for shape in profile.get_shape("landmarks")] == [(n, 5, 2) for n in (1, 2, 8)]
 

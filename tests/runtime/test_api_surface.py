@@ -158,7 +158,7 @@ def test_guards_are_names_of_some_version_and_needed() -> None:
 
 
 def test_features_asked_for_by_name_exist_somewhere() -> None:
-    names = [(owner, attribute) for _, owner, attribute, _ in FEATURES.values()]
+    names = [(owner, attribute) for owner, attribute, _ in FEATURES.values()]
     names += [("BuilderFlag", flag) for flags in FLAGS.values() for flag in flags]
     names += [("Builder", attribute) for attribute in PLATFORM_CHECKS.values()]
     for owner, attribute in names:

@@ -1,0 +1,1 @@
+"""The backends onnxruntime, onnxruntime-cuda and onnxruntime-tensorrt."""
