@@ -23,11 +23,11 @@ from ampnet_opt.benchmarks.compare import require_positive
 from ampnet_opt.benchmarks.report import milliseconds, new_table
 from ampnet_opt.benchmarks.roofline_count import Work, count_work
 from ampnet_opt.benchmarks.roofline_peaks import Peaks, measure_peaks
-from ampnet_opt.cli.messages import fail
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import write_json
+from ampnet_opt.core.messages import fail
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import count
 from ampnet_opt.network.checkpoint import read_checkpoint

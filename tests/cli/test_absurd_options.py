@@ -37,11 +37,12 @@ NUMERIC = numeric()
 
 
 def needed(command: str, option: str, value: str) -> list[str]:
-    """What else must be given, all of it as `value`."""
+    """What else must be given, all of it as `value` but for a choice."""
     words = []
     for parameter in COMMANDS[command].params:
         if parameter.required and option not in parameter.opts:
-            words += [parameter.opts[0], value] if parameter.param_type_name == "option" else [value]
+            given = "cpu" if parameter.opts[0] == "--target" else value
+            words += [parameter.opts[0], given] if parameter.param_type_name == "option" else [given]
     return words
 
 

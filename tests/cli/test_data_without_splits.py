@@ -11,8 +11,8 @@ from drawn_points import drawn_points
 from PIL import Image
 from typer.testing import CliRunner
 
+from ampnet_opt.cli.inputs import apart, faces_of
 from ampnet_opt.cli.main import app
-from ampnet_opt.cli.terminal import apart, faces_of
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import COLUMNS, read_faces
 
