@@ -8,7 +8,6 @@ from typing import Any, List, Optional
 
 import typer
 
-from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
 from ampnet_opt.cli.options import (
     BACKEND,
     BF16,
@@ -120,6 +119,7 @@ def build(
         what = {"precisions": precisions, "backend": backend, "options": compiling}
         _build_bundle(context, checkpoint, output, force=force, **what)
         return
+    from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.runtime.backends import find_backend
     from ampnet_opt.system.doctor import default_backend
 

@@ -7,7 +7,6 @@ from typing import Iterable, Optional
 
 import typer
 
-from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, is_unpacked, read_request
 from ampnet_opt.cli.options import (
     BF16,
     CLASSES,
@@ -87,12 +86,13 @@ def bundle(
     Without --int8, --fp16, --bf16 or --fp32 it is --int8, and for GPUs --fp16 too.
     """
     from ampnet_opt.bundling.targets import TARGETS
+    from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.core.files import require_new_file
 
     target = TARGETS[name]
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     precisions = [precision for precision, wanted in asked.items() if wanted]
-    if source is not None and source.is_dir() and not is_unpacked(source):
+    if source is not None and source.is_dir() and not _is_unpacked(source):
         from ampnet_opt.bundling.pack import bundle_engine
 
         late = given(context) - {"source", "name", "output", "force"}
@@ -127,3 +127,10 @@ def bundle(
 def _say_bundle(path: Path, note: str = "") -> None:
     shown = command("tar", "-xOf", path, "README.txt")
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB{note}; what to do with it: {shown}")
+
+
+def _is_unpacked(folder: Path) -> bool:
+    """Whether a folder is what a bundle of a checkpoint unpacks to; that of an engine is an engine as well."""
+    from ampnet_opt.runtime.bundle import NAME, SIDECAR
+
+    return (folder / NAME).is_file() and not (folder / SIDECAR).is_file()

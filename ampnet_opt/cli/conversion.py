@@ -127,10 +127,3 @@ def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[An
         search=search,
     )
     return loaded, options
-
-
-def is_unpacked(folder: Path) -> bool:
-    """Whether a folder is what a bundle of a checkpoint unpacks to; that of an engine is an engine as well."""
-    from ampnet_opt.runtime.bundle import NAME, SIDECAR
-
-    return (folder / NAME).is_file() and not (folder / SIDECAR).is_file()

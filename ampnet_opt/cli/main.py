@@ -5,36 +5,50 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from importlib import import_module
+from typing import Sequence
 
 import typer
 
 from ampnet_opt import __version__
-from ampnet_opt.cli.benchmark import benchmark
-from ampnet_opt.cli.build import build
-from ampnet_opt.cli.bundle import bundle
-from ampnet_opt.cli.compare import compare
-from ampnet_opt.cli.doctor import doctor
-from ampnet_opt.cli.export import export
 from ampnet_opt.cli.group import Commands, verbose_first
-from ampnet_opt.cli.init import init
-from ampnet_opt.cli.inspect import inspect
-from ampnet_opt.cli.prepare import prepare
-from ampnet_opt.cli.report import report
-from ampnet_opt.cli.run import run
-from ampnet_opt.cli.sensitivity import sensitivity
-from ampnet_opt.cli.train import train
 from ampnet_opt.core.messages import fail, say, set_verbose, speak_safely
 
-app = typer.Typer(
-    name="ampnet-opt",
-    cls=Commands,
-    help="AMP-Net facial expressions: from a PyTorch checkpoint to the fastest engine that is still right.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+# In the order of the help; each is the function of its name in the module of its name.
+COMMANDS = (
+    "init",
+    "export",
+    "build",
+    "run",
+    "compare",
+    "benchmark",
+    "doctor",
+    "inspect",
+    "bundle",
+    "prepare",
+    "train",
+    "sensitivity",
+    "report",
 )
 
 
-@app.callback(invoke_without_command=True)
+def application(words: Sequence[str] = ()) -> typer.Typer:
+    """The commands; of words that begin with one of them, this one alone, since reading the options of all takes longer
+    than most commands take to start."""
+    app = typer.Typer(
+        name="ampnet-opt",
+        cls=Commands,
+        help="AMP-Net facial expressions: from a PyTorch checkpoint to the fastest engine that is still right.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_options)
+    first = next((word for word in words if not word.startswith("-")), "")
+    for name in [first] if first in COMMANDS else COMMANDS:
+        app.command()(getattr(import_module(f"ampnet_opt.cli.{name}"), name))
+    return app
+
+
 def _options(
     version: bool = typer.Option(False, "--version", help="Show the version."),
     verbose: bool = typer.Option(
@@ -49,31 +63,13 @@ def _options(
         raise typer.Exit()
 
 
-COMMANDS = (
-    init,
-    export,
-    build,
-    run,
-    compare,
-    benchmark,
-    doctor,
-    inspect,
-    bundle,
-    prepare,
-    train,
-    sensitivity,
-    report,
-)
-for command in COMMANDS:  # in the order of the help
-    app.command()(command)
-
-
 def main() -> None:
     """Entry point of the console script: errors become one sentence and an exit code."""
     speak_safely()
     try:
         try:
-            app(verbose_first(sys.argv[1:]))
+            words = verbose_first(sys.argv[1:])
+            application(words)(words)
         finally:
             sys.stdout.flush()  # while a full disk can still be told of
     except BrokenPipeError:

@@ -10,13 +10,13 @@ import typer
 from typer.testing import CliRunner
 
 from ampnet_opt.benchmarks.compare import FACE_MEMORY, require_memory
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.runtime.builder_options import LARGEST_WORKSPACE, BuilderOptions
 from ampnet_opt.runtime.tensorrt.host_memory import memory_available
 from ampnet_opt.training.recipe import Recipe
 
-COMMANDS: dict[str, Any] = typer.main.get_group(app).commands
+COMMANDS: dict[str, Any] = typer.main.get_group(application()).commands
 NO_FLOATS = ["nan", "inf", "-inf", "1e400", "9" * 5000]
 NO_INTEGERS = [str(10**30), "9" * 5000, "-" + "9" * 400]
 
@@ -56,7 +56,7 @@ def test_every_command_with_numbers_is_here() -> None:
 def test_no_option_takes_an_absurd_number(tmp_path: Path, command: str, option: str, absurd: list[str]) -> None:
     for value in absurd:
         words = [command, *needed(command, option, str(tmp_path / "x")), f"{option}={value}"]
-        result = CliRunner().invoke(app, words, env={"COLUMNS": "1000", "TERM": "dumb"})
+        result = CliRunner().invoke(application(), words, env={"COLUMNS": "1000", "TERM": "dumb"})
         assert result.exit_code == 2 and isinstance(result.exception, SystemExit), (words, result.exception)
         sentence = next(line for line in result.output.splitlines() if "Invalid value" in line)
         assert option in sentence and len(sentence.strip("│ ")) < 400
