@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 import typer
 
@@ -116,8 +116,7 @@ def build(
     )
     compiling = CompileOptions(BatchRange(min_batch, opt_batch, max_batch), tuple(capabilities or ()), builder)
     if checkpoint is not None and is_bundle(checkpoint):
-        what = {"precisions": precisions, "backend": backend, "options": compiling}
-        _build_bundle(context, checkpoint, output, force=force, **what)
+        _build_bundle(context, checkpoint, output, precisions, backend=backend, compiling=compiling, force=force)
         return
     from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.runtime.backends import find_backend
@@ -151,8 +150,17 @@ def build(
         say_engine(engine, not_run)
 
 
-def _build_bundle(context: typer.Context, path: Path, output: Path, **what: Any) -> None:
-    """`build` of a bundle. context: of the command. what: else `build_bundle` takes."""
+def _build_bundle(
+    context: typer.Context,
+    path: Path,
+    output: Path,
+    precisions: Sequence[str],
+    *,
+    backend: Optional[str],
+    compiling: Any,
+    force: bool,
+) -> None:
+    """`build` of a bundle. context: of the command. compiling: `runtime.backend.CompileOptions`."""
     late = given(context) & DECIDED
     if late:
         raise MisuseError(f"a bundle is calibrated and exported already: {flags(context, late)} is for ampnet-opt bundle")
@@ -165,7 +173,7 @@ def _build_bundle(context: typer.Context, path: Path, output: Path, **what: Any)
         raise MisuseError(f"bundle {path} holds a finished engine: {flags(context, late)} is for bundles of a checkpoint")
 
     with steps() as step:
-        engines = build_bundle(path, output, step, **what)
+        engines = build_bundle(path, output, step, precisions=precisions, backend=backend, options=compiling, force=force)
     for engine, not_run in engines.items():
         say_engine(engine, not_run)
 
