@@ -133,13 +133,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How near engines are to what this machine can do at most")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("engines", type=Path, nargs="+")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--json", type=Path, help="write everything to this file")
     options = parser.parse_args()
     try:
-        tables, content = measure(options.checkpoint, options.engines, options.batch, options.threads, options.runs)
+        tables, content = measure(options.checkpoint, options.engines, options.batches, options.threads, options.runs)
         if options.json is not None:
             write_json(options.json, content)
     except AmpnetError as error:
