@@ -24,10 +24,7 @@ from ampnet_opt.benchmarks.compare import Environment, require_positive
 from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtime, ours
 from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
-from ampnet_opt.cli.messages import fail
-from ampnet_opt.cli.terminal import steps
 from ampnet_opt.convert import openvino as cpu
-from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.export import ImageInput
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.references import verify
@@ -36,8 +33,10 @@ from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256, write_json
 from ampnet_opt.core.labels import label_indices, parse_classes
+from ampnet_opt.core.messages import fail
 from ampnet_opt.core.metrics import Latency, agreement, latency, sqnr, wilson
 from ampnet_opt.core.processor import available_cores, processor_name
+from ampnet_opt.core.progress import Steps, steps
 from ampnet_opt.faces.face import Face, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
 from ampnet_opt.network.onnx_session import graph_logits
@@ -77,7 +76,7 @@ def measure(
 ) -> Report:
     """Quantise the checkpoint's float graph in every way and judge the results on `test`, whose faces are labelled.
 
-    python: the interpreter that has Model Optimizer; its rows are left out without it. step: as `convert.build.Steps`.
+    python: the interpreter that has Model Optimizer; its rows are left out without it. step: as of `core.progress.steps`.
     """
     require_positive(runs=runs, threads=threads)
     labels = np.array(label_indices(checkpoint.classes, [face.label for face in test]))

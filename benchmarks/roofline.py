@@ -23,11 +23,11 @@ from ampnet_opt.benchmarks.compare import require_positive
 from ampnet_opt.benchmarks.report import milliseconds, new_table
 from ampnet_opt.benchmarks.roofline_count import Work, count_work
 from ampnet_opt.benchmarks.roofline_peaks import Peaks, measure_peaks
-from ampnet_opt.cli.messages import fail
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import write_json
+from ampnet_opt.core.messages import fail
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import count
 from ampnet_opt.network.checkpoint import read_checkpoint
@@ -133,13 +133,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="How near engines are to what this machine can do at most")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("engines", type=Path, nargs="+")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--json", type=Path, help="write everything to this file")
     options = parser.parse_args()
     try:
-        tables, content = measure(options.checkpoint, options.engines, options.batch, options.threads, options.runs)
+        tables, content = measure(options.checkpoint, options.engines, options.batches, options.threads, options.runs)
         if options.json is not None:
             write_json(options.json, content)
     except AmpnetError as error:

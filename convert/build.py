@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +26,7 @@ from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, require_new
 from ampnet_opt.core.labels import label_indices
+from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
@@ -41,9 +41,6 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 BATCH = 16
 RANGING_FACES = 8
 HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
-# Says what is being done: `step("exporting", total)` opens a step of `total` units (0: unknown); the function that it
-# gives is called with the units done.
-Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
 
 @dataclass(frozen=True)
@@ -108,10 +105,17 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
     int8, mixed = None, None
     if "int8" in options.precisions:
         int8 = _int8(source, options, step)
-        mixed = None if options.search is None else _mixed(source, int8, checkpoint, options, options.search, step)
+        mixed = (
+            None if options.search is None else _mixed(source, int8, checkpoint, options, search=options.search, step=step)
+        )
     radius = checkpoint.model.config.patch_radius
     origin = Origin(
-        list(checkpoint.classes), source.image_input, radius, checkpoint.trained, checkpoint.sha256, source.sha256
+        classes=list(checkpoint.classes),
+        image_input=source.image_input,
+        patch_radius=radius,
+        trained=checkpoint.trained,
+        checkpoint_sha256=checkpoint.sha256,
+        graph_sha256=source.sha256,
     )
     ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
     return Recipe(source, origin, proof, ranges, int8, mixed)
@@ -130,12 +134,19 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
     elif form == TYPED and precision in HALF:
         model, kept = to_half(model, recipe.ranges)
     if precision != "int8":
-        return Prepared(precision, model.SerializeToString(), None, kept, expected)
+        return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
     assert recipe.int8 is not None
     require_representable(model)
     record = None if recipe.mixed is None else recipe.mixed.record
     table = recipe.int8.table.to_json().encode()
-    return Prepared(precision, model.SerializeToString(), record, kept, expected, table)
+    return Prepared(
+        precision,
+        model.SerializeToString(),
+        mixed_precision=record,
+        float32_layers=kept,
+        expected=expected,
+        table=table,
+    )
 
 
 def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> dict[Path, str]:
@@ -184,7 +195,7 @@ def _int8(source: Source, options: Options, step: Steps) -> Int8:
     return Int8(options.table, None)
 
 
-def _mixed(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, search: Search, step: Steps) -> Mixed:
+def _mixed(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, *, search: Search, step: Steps) -> Mixed:
     ranking = search.ranking or _ranking(source, int8, checkpoint, options, step)
     labels = np.array(label_indices(checkpoint.classes, [face.label for face in search.held_out]))
     with step("choosing layers", 0) as progress:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
-from ampnet_opt.convert.build import Options, Recipe, Steps, prepared, recipe_of, require_consistent
+from ampnet_opt.convert.build import Options, Recipe, prepared, recipe_of, require_consistent
 from ampnet_opt.core.files import PathLike, require_new
+from ampnet_opt.core.progress import Steps
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.onnx_session import graph_logits
 from ampnet_opt.runtime.accuracy import require_close
@@ -19,7 +20,7 @@ from ampnet_opt.runtime.bundle import GOLDEN, Part
 
 
 def bundle_checkpoint(
-    checkpoint: Checkpoint, options: Options, target: Target, output: PathLike, step: Steps, force: bool = False
+    checkpoint: Checkpoint, options: Options, target: Target, output: PathLike, step: Steps, *, force: bool = False
 ) -> Path:
     """Write a bundle from which `target` builds an engine for each of the precisions; returns its path.
 
@@ -73,4 +74,12 @@ def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: 
             (folder / stored[digest]).write_bytes(ready.graph)
         graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
         kept = ready.float32_layers if form == TYPED else kept
-    return Part(precision, graphs, error, kept, record, expected, accuracy)
+    return Part(
+        precision,
+        graphs,
+        graph_error=error,
+        float32_layers=kept,
+        mixed_precision=record,
+        expected=expected,
+        accuracy=accuracy,
+    )

@@ -92,5 +92,12 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         source.placement.layers,
         lambda: bias_corrections(source.graph, source.placement, scales, load(few)),
     )
-    table = CalibrationTable(method, len(faces), data, source.sha256, scales, source.checkpoint_sha256)
+    table = CalibrationTable(
+        method=method,
+        faces=len(faces),
+        data_fingerprint=data,
+        graph_sha256=source.sha256,
+        scales=scales,
+        checkpoint_sha256=source.checkpoint_sha256,
+    )
     return Int8(table, corrections)

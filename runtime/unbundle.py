@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, ContextManager, Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_directory, require_new
+from ampnet_opt.core.progress import Steps
 from ampnet_opt.runtime.backend import CompileOptions
 from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine, engine_name
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
 from ampnet_opt.runtime.sidecar import read_sidecar
-
-# As of convert.build: `step(what, total)` opens a step, and gives what is called with the units done.
-Steps = Callable[[str, int], ContextManager[Callable[[float], None]]]
 
 
 def build_bundle(

@@ -1,4 +1,4 @@
-"""The command that times engines against each other; needs the runtime alone."""
+"""`ampnet-opt benchmark`: how fast, and is that faster? Needs the runtime alone."""
 
 from __future__ import annotations
 
@@ -8,24 +8,58 @@ from typing import Any, Dict, List, Optional
 
 import typer
 
-from ampnet_opt.cli.terminal import FORCE, THREADS, stages
+from ampnet_opt.cli.json_output import STDOUT, write_json
+from ampnet_opt.cli.options import (
+    FORCE,
+    INFERENCE_PANEL,
+    LARGEST_BATCH,
+    OUTPUT_PANEL,
+    THREADS,
+    json_option,
+    picture_option,
+    runs_option,
+)
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.progress import stages
+
+FEWEST_RUNS = 30  # with fewer nothing can be said about noise
 
 
 def benchmark(
     engines: List[Path] = typer.Argument(..., metavar="ENGINES...", help="Engine directories."),
-    batch: str = typer.Option("1", "--batch", help="Batches to time, by commas: 1,8,16."),
-    threads: Optional[int] = THREADS,
-    runs: int = typer.Option(50, "--runs", min=1, max=1_000_000, help="Timed runs of each engine and batch, at least."),
-    seconds: float = typer.Option(
-        3.0, "--seconds", min=0, max=86_400, help="Seconds for all engines of a batch together, at least."
+    batches: str = typer.Option(
+        "1", "--batches", help="Batches to time, by commas: 1,8,16.", rich_help_panel=INFERENCE_PANEL
     ),
-    many: bool = typer.Option(False, "--many", help="Also the rate of many faces in a row, as `run` takes a folder."),
-    json_file: Optional[Path] = typer.Option(None, "--json", help="Write everything measured to this file."),
-    picture: Optional[Path] = typer.Option(None, "--picture", help="PNG of latency against batch, and of accuracy."),
-    against: Optional[Path] = typer.Option(None, "--against", help="An older --json file: show what became slower."),
-    layers: bool = typer.Option(False, "--layers", help="Each engine's slowest layers, at the first batch."),
-    accuracy: Optional[Path] = typer.Option(None, "--accuracy", help="File of compare --json: top-1 beside latency."),
+    threads: Optional[int] = THREADS,
+    runs: int = runs_option(FEWEST_RUNS, "Timed runs of each engine and batch, at least."),
+    seconds: float = typer.Option(
+        3.0,
+        "--seconds",
+        min=0,
+        max=86_400,
+        help="Seconds for all engines of a batch together, at least.",
+        rich_help_panel=INFERENCE_PANEL,
+    ),
+    many: bool = typer.Option(
+        False,
+        "--many",
+        help="Also the rate of many faces in a row, as `run` takes a folder.",
+        rich_help_panel=INFERENCE_PANEL,
+    ),
+    layers: bool = typer.Option(
+        False,
+        "--layers",
+        help="Each engine's slowest layers, at the first batch.",
+        rich_help_panel=INFERENCE_PANEL,
+    ),
+    json_file: Optional[Path] = json_option("everything measured"),
+    picture: Optional[Path] = picture_option("latency against batch, and of accuracy"),
+    against: Optional[Path] = typer.Option(
+        None, "--against", help="An older --json file: show what became slower.", rich_help_panel=OUTPUT_PANEL
+    ),
+    accuracy: Optional[Path] = typer.Option(
+        None, "--accuracy", help="File of compare --json: top-1 beside latency.", rich_help_panel=OUTPUT_PANEL
+    ),
     force: bool = FORCE,
 ) -> None:
     """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
@@ -36,11 +70,11 @@ def benchmark(
     from ampnet_opt.benchmarks.bench_report import render, render_changes
     from ampnet_opt.benchmarks.regression import changes, read_benchmark
     from ampnet_opt.core.console import console
-    from ampnet_opt.core.files import new_file, require_new_file, write_text
+    from ampnet_opt.core.files import new_file, require_new_file
 
-    batches = _batches(batch)
+    sizes = _sizes(batches)
     for file in (json_file, picture):
-        if file is not None:
+        if file is not None and file != STDOUT:
             require_new_file(file, force)
     if picture is not None:
         require_matplotlib()
@@ -49,28 +83,31 @@ def benchmark(
     before = None if against is None else read_benchmark(against)
     scores = {} if accuracy is None else read_accuracy(accuracy, engines)
     with stages() as progress:
-        found = measure(engines, batches, threads=threads, runs=runs, seconds=seconds, many=many, progress=progress)
+        found = measure(engines, sizes, threads=threads, runs=runs, seconds=seconds, many=many, progress=progress)
         profiles: Dict[str, Any] = {}
         for number, (engine, measured) in enumerate(zip(engines, found.engines if layers else [])):
             progress("profiling", number, len(engines))
-            profiles[measured.name] = layer_times(engine, batches[0], threads)
+            profiles[measured.name] = layer_times(engine, sizes[0], threads)
     found = replace(found, accuracy=scores, layers=profiles)
-    terminal = console()
-    terminal.print(render(found))
-    if before is not None:
-        terminal.print(render_changes(*changes(before, found), str(against)))
+    if json_file != STDOUT:
+        terminal = console()
+        terminal.print(render(found))
+        if before is not None:
+            terminal.print(render_changes(*changes(before, found), str(against)))
     if json_file is not None:
-        write_text(json_file, found.to_json())
+        write_json(json_file, found.to_json())
     if picture is not None:
         with new_file(picture) as temporary:
             draw_benchmark(temporary, found)
 
 
-def _batches(text: str) -> List[int]:
+def _sizes(text: str) -> List[int]:
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
-        raise MisuseError(f"--batch takes whole numbers by commas, 1,8,16 say, not {text!r}") from None
-    if len(set(found)) < len(found) or min(found) < 1:
-        raise MisuseError(f"--batch takes numbers of at least 1, none of them twice, not {text!r}")
+        raise MisuseError(f"--batches takes whole numbers by commas, 1,8,16 say, not {text!r}") from None
+    if len(set(found)) < len(found) or min(found) < 1 or max(found) > LARGEST_BATCH:
+        raise MisuseError(
+            f"--batches takes numbers of at least 1, at most {LARGEST_BATCH}, none of them twice, not {text!r}"
+        )
     return found

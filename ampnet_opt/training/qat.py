@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import read_table
-from ampnet_opt.convert.build import Steps
 from ampnet_opt.convert.source import calibrate, source_of
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256
+from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.model import AMPNet

@@ -300,7 +300,7 @@ def test_accuracy_comes_by_name_from_a_comparison_of_the_same_checkpoint(engines
 def test_the_command_needs_the_runtime_alone_and_writes_what_it_shows(engines: list[Path], tmp_path: Path) -> None:
     absent = ["torch", "onnx", "onnxruntime", "matplotlib", "safetensors", "onnxsim"]
     script = f"import sys; sys.modules.update(dict.fromkeys({absent})); from ampnet_opt.cli.main import main; main()"
-    options = ["--batch", "1,2", "--runs", "30", "--seconds", "0", "--threads", "1", "--layers", "--many"]
+    options = ["--batches", "1,2", "--runs", "30", "--seconds", "0", "--threads", "1", "--layers", "--many"]
     known = comparison(tmp_path / "accuracy.json", "a" * 64, one=0.84)
     arguments = [*map(str, engines), *options, "--json", str(tmp_path / "new.json"), "--accuracy", str(known)]
     command = [sys.executable, "-c", script, "benchmark", *arguments]
@@ -332,7 +332,8 @@ def test_the_command_shows_regressions_and_draws(engines: list[Path], tmp_path: 
 
 @pytest.mark.parametrize(
     ("words", "options"),
-    [("whole numbers", ["--batch", "1,x"]), ("none of them twice", ["--batch", "2,2"]), ("at least 1", ["--batch", "0"]),
+    [("whole numbers", ["--batches", "1,x"]), ("none of them twice", ["--batches", "2,2"]),
+     ("at least 1", ["--batches", "0"]),
      ("does not exist", ["--against", "nowhere.json"]), ("does not exist", ["--accuracy", "nowhere.json"])],
 )  # fmt: skip
 def test_the_command_refuses(engines: list[Path], words: str, options: list[str]) -> None:

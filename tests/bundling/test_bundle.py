@@ -32,7 +32,7 @@ from typer.testing import CliRunner
 from ampnet_opt.bundling.pack import README, bundle_engine
 from ampnet_opt.bundling.targets import TARGETS, readme
 from ampnet_opt.bundling.wheel import write_wheel
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 from ampnet_opt.convert.build import build
 from ampnet_opt.convert.bundle import bundle_checkpoint, bundle_recipe
 from ampnet_opt.core.errors import AmpnetError, MisuseError
@@ -553,7 +553,7 @@ def test_a_damaged_engine_is_not_bundled(built: Path, tmp_path: Path) -> None:
 
 def ampnet(*arguments: object) -> tuple[int, str]:
     """Exit code of the command, and what it said; an error of ours as `main` would say it."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(application(), [str(argument) for argument in arguments])
     if isinstance(result.exception, AmpnetError):
         return result.exception.exit_code, str(result.exception)
     return result.exit_code, result.output

@@ -22,7 +22,7 @@ from ampnet_opt.calibration.collect import collect
 from ampnet_opt.calibration.histogram import BINS, Histogram
 from ampnet_opt.calibration.ranges import DEFAULT, METHODS, entropy, minmax, mse, percentile
 from ampnet_opt.calibration.table import CalibrationTable, read_table, scale_of, shared_scales
-from ampnet_opt.cli.terminal import METHOD
+from ampnet_opt.cli.options import METHOD
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.core.errors import AmpnetError, MisuseError

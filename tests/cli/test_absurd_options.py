@@ -10,13 +10,13 @@ import typer
 from typer.testing import CliRunner
 
 from ampnet_opt.benchmarks.compare import FACE_MEMORY, require_memory
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.runtime.builder_options import LARGEST_WORKSPACE, BuilderOptions
 from ampnet_opt.runtime.tensorrt.host_memory import memory_available
 from ampnet_opt.training.recipe import Recipe
 
-COMMANDS: dict[str, Any] = typer.main.get_group(app).commands
+COMMANDS: dict[str, Any] = typer.main.get_group(application()).commands
 NO_FLOATS = ["nan", "inf", "-inf", "1e400", "9" * 5000]
 NO_INTEGERS = [str(10**30), "9" * 5000, "-" + "9" * 400]
 
@@ -37,11 +37,12 @@ NUMERIC = numeric()
 
 
 def needed(command: str, option: str, value: str) -> list[str]:
-    """What else must be given, all of it as `value`."""
+    """What else must be given, all of it as `value` but for a choice."""
     words = []
     for parameter in COMMANDS[command].params:
         if parameter.required and option not in parameter.opts:
-            words += [parameter.opts[0], value] if parameter.param_type_name == "option" else [value]
+            given = "cpu" if parameter.opts[0] == "--target" else value
+            words += [parameter.opts[0], given] if parameter.param_type_name == "option" else [given]
     return words
 
 
@@ -55,7 +56,7 @@ def test_every_command_with_numbers_is_here() -> None:
 def test_no_option_takes_an_absurd_number(tmp_path: Path, command: str, option: str, absurd: list[str]) -> None:
     for value in absurd:
         words = [command, *needed(command, option, str(tmp_path / "x")), f"{option}={value}"]
-        result = CliRunner().invoke(app, words, env={"COLUMNS": "1000", "TERM": "dumb"})
+        result = CliRunner().invoke(application(), words, env={"COLUMNS": "1000", "TERM": "dumb"})
         assert result.exit_code == 2 and isinstance(result.exception, SystemExit), (words, result.exception)
         sentence = next(line for line in result.output.splitlines() if "Invalid value" in line)
         assert option in sentence and len(sentence.strip("│ ")) < 400

@@ -16,7 +16,7 @@ from sidecars import SIDECAR
 
 from ampnet_opt import synthetic
 from ampnet_opt.benchmarks.compare import compare
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import sha256
 from ampnet_opt.core.labels import PRESETS
@@ -37,7 +37,7 @@ COMMANDS: dict[str, Callable[[Path], list[object]]] = {
 
 
 def call(*arguments: object) -> None:
-    app([str(argument) for argument in arguments], standalone_mode=False)
+    application()([str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_with_classes_is_tried_here() -> None:
     from typer.main import get_command
 
-    group = get_command(app)
+    group = get_command(application())
     takes = {name for name, command in group.commands.items() if any("--classes" in p.opts for p in command.params)}  # type: ignore[attr-defined]
     others = {"init", "prepare"}  # which read no checkpoint
     assert takes == others | {name.split()[0] for name in COMMANDS}

@@ -54,7 +54,7 @@ def test_without_arguments_the_shipped_checkpoint_meets_drawn_faces(tmp_path: Pa
     here = {"cwd": tmp_path, "variables": {"AMPNET_OPT_CACHE": str(tmp_path / "cache")}}
     built = succeeds("build", "--int8", "--backend", "cpu", "--faces", 14, **here)
     assert "untrained" not in built.stdout and (tmp_path / "engines" / "cpu-int8" / "engine.json").is_file()
-    compared = succeeds("compare", "--limit", 70, "--runs", 2, "--json", tmp_path / "report.json", **here)
+    compared = succeeds("compare", "--faces", 70, "--runs", 2, "--json", tmp_path / "report.json", **here)
     assert "drawn faces, split test" in compared.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert [found["name"] for found in report["results"]] == ["PyTorch", "cpu-int8"]

@@ -119,7 +119,7 @@ def test_run_names_the_likeliest_class_of_a_folder_and_of_a_file(world: World) -
     assert [line[0] for line in lines] == [str(world.images / f"{i}.png") for i in range(6)]
     assert "untrained" in table.stderr
 
-    result = succeeds("run", world.fp32, world.images / "3.png", "--landmarks", world.data, "--json", "--threads", 1)
+    result = succeeds("run", world.fp32, world.images / "3.png", "--landmarks", world.data, "--json", "-", "--threads", 1)
     answer = json.loads(result.stdout)
     assert answer["file"] == str(world.images / "3.png")
     assert list(answer["probabilities"]) == list(CLASSES)
@@ -136,7 +136,7 @@ def test_grey_transparent_and_sixteen_bit_pictures_are_classified(world: World, 
     names = ["alpha.png", "deep.png", "grey.jpg"]
     points = {name: POINTS for name in names} | {"grey.jpg": [value / 2 for value in POINTS]}
     table = write_csv(tmp_path / "points.csv", [[name, *points[name]] for name in names], ["file", *COLUMNS])
-    result = succeeds("run", world.int8, tmp_path, "--landmarks", table, "--json")
+    result = succeeds("run", world.int8, tmp_path, "--landmarks", table, "--json", "-")
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(answer["file"]).name for answer in answers] == names
     assert all(answer["label"] in CLASSES for answer in answers)
@@ -156,7 +156,7 @@ def test_compare_measures_engines_against_the_checkpoint(world: World, tmp_path:
 
 
 def test_doctor_describes_this_machine() -> None:
-    findings = json.loads(succeeds("doctor", "--json").stdout)
+    findings = json.loads(succeeds("doctor", "--json", "-").stdout)
     assert findings["backends"]["cpu"]["builds"]
     assert set(findings["backends"]) == {"cpu", "tensorrt", "tensorrt-rtx"}
     assert all(backend["runs"] or backend["problem"] for backend in findings["backends"].values())
@@ -329,7 +329,7 @@ def test_bad_pictures_are_named_and_the_others_classified(world: World, tmp_path
     bad = ["cmyk.jpg", "corrupt.png", "empty.png", "pixel.png", "text.png"]
     rows: list[list[object]] = [[name, *POINTS] for name in ["good.png", *bad]]
     table = write_csv(tmp_path / "points.csv", rows, ["file", *COLUMNS])
-    result = ampnet("run", world.fp32, tmp_path, "--landmarks", table, "--json")
+    result = ampnet("run", world.fp32, tmp_path, "--landmarks", table, "--json", "-")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert [Path(json.loads(line)["file"]).name for line in result.stdout.splitlines()] == ["good.png"]

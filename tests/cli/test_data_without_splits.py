@@ -11,8 +11,8 @@ from drawn_points import drawn_points
 from PIL import Image
 from typer.testing import CliRunner
 
-from ampnet_opt.cli.main import app
-from ampnet_opt.cli.terminal import apart, faces_of
+from ampnet_opt.cli.inputs import apart, faces_of
+from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import COLUMNS, read_faces
 
@@ -72,10 +72,12 @@ def test_what_calibrates_does_not_prove(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_training_without_splits_is_refused_in_words(tmp_path: Path) -> None:
     for splits, words in ((None, "no column split"), ([""] * 12, "no row of it has a split")):
-        result = CliRunner().invoke(app, ["train", "--data", str(table(tmp_path, splits)), "-o", str(tmp_path / "x.pth")])
+        result = CliRunner().invoke(
+            application(), ["train", "--data", str(table(tmp_path, splits)), "-o", str(tmp_path / "x.pth")]
+        )
         assert isinstance(result.exception, AmpnetError) and words in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["build", "bundle", "compare", "sensitivity", "report", "train", "prepare", "run"])
 def test_every_command_that_takes_landmarks_takes_their_format(command: str) -> None:
-    assert "--landmarks-format" in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+    assert "--landmarks-format" in CliRunner().invoke(application(), [command, "--help"], env={"COLUMNS": "200"}).output

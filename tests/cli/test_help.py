@@ -10,9 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 
-plain = typer.main.get_group(app)
+plain = typer.main.get_group(application())
 NAMES = sorted(plain.commands)
 
 
@@ -22,7 +22,7 @@ def words(text: str) -> str:
 
 
 def rendered(*arguments: str) -> str:
-    result = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    result = CliRunner().invoke(application(), [*arguments, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0
     return result.output
 

@@ -14,7 +14,7 @@ import pytest
 from sidecars import SIDECAR
 from small import placement, quantized
 
-from ampnet_opt.cli import engines as cli_engines
+from ampnet_opt.cli import inspect as cli_inspect
 from ampnet_opt.cli.inspection import choice
 from ampnet_opt.convert import openvino as convert_cpu
 from ampnet_opt.convert.expected_layers import expected_layers
@@ -37,6 +37,8 @@ ABSENT = [
     "matplotlib",
 ]
 SCRIPT = f"import sys; sys.modules.update(dict.fromkeys({ABSENT})); from ampnet_opt.cli.main import main; main()"
+
+JSON = {False: None, True: Path("-")}
 
 
 def inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -82,7 +84,7 @@ def test_every_layer_on_request(engine: Path) -> None:
 
 
 def test_everything_as_json(engine: Path) -> None:
-    result = inspect(engine, "--json")
+    result = inspect(engine, "--json", "-")
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
     content = json.loads((engine / NAME).read_text())
@@ -140,7 +142,7 @@ def test_a_choice_of_layers_says_what_was_measured() -> None:
 def test_a_changed_file_is_shown_and_fails(tmp_path: Path, as_json: bool) -> None:
     plan(tmp_path)
     (tmp_path / "engine.plan").write_bytes(b"another")
-    result = inspect(tmp_path, *(["--json"] if as_json else []))
+    result = inspect(tmp_path, *(["--json", "-"] if as_json else []))
     assert result.returncode == 1
     assert result.stderr.strip() == f"error: engine {tmp_path} is not as it was built: engine.plan"
     assert "changed" in result.stdout
@@ -154,7 +156,7 @@ def test_a_changed_file_is_shown_and_fails(tmp_path: Path, as_json: bool) -> Non
 )
 def test_a_damaged_list_is_one_sentence(tmp_path: Path, record: dict[str, Any]) -> None:
     with pytest.raises(AmpnetError, match=r"engine\.json is damaged \(.*build the engine again$") as caught:
-        cli_engines.inspect(plan(tmp_path, layers=record), layers=False, as_json=False)
+        cli_inspect.inspect(plan(tmp_path, layers=record), layers=False, json_file=None)
     assert "\n" not in str(caught.value)
 
 
@@ -173,9 +175,9 @@ SEARCHED = {"float_layers": [], "top1": 0.9, "float_top1": 0.9, "agreement": 1.0
     ],
 )
 def test_a_damaged_choice_is_one_sentence(tmp_path: Path, wrong: dict[str, Any], words: str, as_json: bool) -> None:
-    cli_engines.inspect(plan(tmp_path, mixed_precision=SEARCHED), layers=False, as_json=as_json)
+    cli_inspect.inspect(plan(tmp_path, mixed_precision=SEARCHED), layers=False, json_file=JSON[as_json])
     with pytest.raises(AmpnetError, match=rf"engine\.json is damaged \(.*({words}).*build the engine again$"):
-        cli_engines.inspect(plan(tmp_path, mixed_precision={**SEARCHED, **wrong}), layers=False, as_json=as_json)
+        cli_inspect.inspect(plan(tmp_path, mixed_precision={**SEARCHED, **wrong}), layers=False, json_file=JSON[as_json])
 
 
 def test_what_is_no_engine_is_misuse(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from sidecars import SIDECAR
 
 from ampnet_opt.cli import main as cli
-from ampnet_opt.cli import messages
-from ampnet_opt.cli.commands import verbose_first
+from ampnet_opt.cli.group import verbose_first
+from ampnet_opt.core import messages
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import LONGEST
@@ -129,7 +129,7 @@ def test_text_of_an_engine_neither_steers_the_terminal_nor_is_taken_for_markup(m
         assert all(line.isprintable() for line in [*out.splitlines(), *err.splitlines()])
         flat = "".join(out.split())
         assert "\\x1b[2Jab\\x9bc\\u202ed[red]x[/]:smile:,[/]" in flat
-    _, out, _ = main("inspect", engine, "--json")
+    _, out, _ = main("inspect", engine, "--json", "-")
     assert json.loads(out)["classes"] == [odd, "[/]"] and out.isascii()
 
 
@@ -148,7 +148,7 @@ def test_tables_show_what_they_are_given(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_names_of_steps_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    from ampnet_opt.cli.terminal import steps
+    from ampnet_opt.core.progress import steps
 
     with steps() as step, step("[/]reading [red]x \x1b[2J", 1):
         pass
@@ -167,7 +167,7 @@ def test_warnings_of_libraries_and_of_the_log_are_remarks(main: Main, capsys: py
 
 
 def test_what_stdout_cannot_encode_is_escaped_and_not_lost() -> None:
-    code = "from ampnet_opt.cli.messages import *; speak_safely(); say('f\\u0142\\ud800')"
+    code = "from ampnet_opt.core.messages import *; speak_safely(); say('f\\u0142\\ud800')"
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, capture_output=True, env={"PYTHONIOENCODING": "latin-1"}, check=True)
     assert found.stdout.split() == [b"f\\u0142\\ud800"]
@@ -193,11 +193,11 @@ def test_the_command_that_shows_a_bundles_instructions_is_quoted_for_a_shell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ampnet_opt.bundling.targets import TARGETS, readme
-    from ampnet_opt.cli.bundle import _told
+    from ampnet_opt.cli.bundle import _say_bundle
 
     path = tmp_path / "my bundle; x.tar"
     path.touch()
-    _told(path)
+    _say_bundle(path)
     assert shlex.split(capsys.readouterr().out.partition("do with it: ")[2]) == ["tar", "-xOf", str(path), "README.txt"]
     assert "build 'my bundle; x.tar' -o engines" in readme(TARGETS["cpu"], path.name, "a.whl", ["cpu-int8"])
 

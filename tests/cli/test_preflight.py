@@ -15,7 +15,7 @@ import typer
 from sidecars import SIDECAR
 from small import faces, float_graph
 
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 from ampnet_opt.convert import openvino as convert_cpu
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256
@@ -135,7 +135,7 @@ EVERYTHING = replace(
 
 
 def test_the_command_has_options_that_build_knows() -> None:
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(application())
     known = {name for parameter in command.commands["build"].params for name in parameter.opts}
     rtx = replace(SIDECAR, image_input="float32")
     assert set(re.findall(r"--\S+", f"{rebuild_command(EVERYTHING)} {rebuild_command(rtx)}")) <= known

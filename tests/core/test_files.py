@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ampnet_opt.cli.terminal import subjects_of
+from ampnet_opt.cli.inputs import subjects_of
 from ampnet_opt.core import files
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import (

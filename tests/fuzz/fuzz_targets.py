@@ -84,7 +84,9 @@ def _engine(folder: Path | None = None) -> bytes:
 
 
 def _read_engine(path: Path) -> None:
-    from ampnet_opt.cli.engines import inspect, say_engine
+    from ampnet_opt.cli.build import say_engine
+    from ampnet_opt.cli.inspect import inspect
+    from ampnet_opt.cli.json_output import STDOUT
     from ampnet_opt.core.errors import AmpnetError
     from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar, rebuild_command
 
@@ -93,9 +95,9 @@ def _read_engine(path: Path) -> None:
     shown = io.StringIO()
     with redirect_stdout(shown):
         say_engine(engine, "")
-        for layers, as_json in ((False, False), (True, False), (False, True)):
+        for layers, json_file in ((False, None), (True, None), (False, STDOUT)):
             try:
-                inspect(engine, layers, as_json)
+                inspect(engine, layers, json_file)
             except AmpnetError as error:
                 assert "is not as it was built" in str(error) or "is damaged" in str(error), error
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))

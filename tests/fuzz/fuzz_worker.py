@@ -19,8 +19,8 @@ from typing import Any
 
 from fuzz_targets import TARGETS, Target
 
-from ampnet_opt.cli.messages import fail
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.messages import fail
 from ampnet_opt.core.text import LONGEST
 
 SECONDS = 2.0  # of processor time for one file

@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on_with_such_names(tmp_path: Path) -> None:
     assert done[0] == 2
 
 
-@pytest.mark.parametrize(("locale", "extra"), [("C.UTF-8", ["--json"]), ("C.UTF-8", []), ("C", [])])
+@pytest.mark.parametrize(("locale", "extra"), [("C.UTF-8", ["--json", "-"]), ("C.UTF-8", []), ("C", [])])
 def test_run_prints_such_names(tmp_path: Path, locale: str, extra: list[str], engine: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -203,7 +203,7 @@ def old(tmp_path_factory: pytest.TempPathFactory, bundles: Path) -> Board:
 
 def test_python38_goes_from_the_bundle_to_expressions(old: Board, bundles: Path, pictures: Path, tmp_path: Path) -> None:
     assert old.python_runs("--version").stdout.startswith("Python 3.8")
-    findings = json.loads(old.run("doctor", "--json").stdout)
+    findings = json.loads(old.run("doctor", "--json", "-").stdout)
     assert findings["backends"]["cpu"]["builds"] and findings["backends"]["cpu"]["version"].startswith("2024.4")
     old.run("doctor")
 
@@ -216,7 +216,7 @@ def test_python38_goes_from_the_bundle_to_expressions(old: Board, bundles: Path,
     np.testing.assert_allclose(logits, reference, atol=0.02 * np.abs(reference).max())
 
     images, landmarks = pictures / "images", ("--landmarks", pictures / "faces.csv")
-    told = old.run("run", engine, images / "happiness.png", images / "anger.png", *landmarks, "--json").stdout
+    told = old.run("run", engine, images / "happiness.png", images / "anger.png", *landmarks, "--json", "-").stdout
     for line, row in zip(told.splitlines(), logits, strict=True):
         assert json.loads(line)["label"] == CLASSES[row.argmax()]
     assert "int8" in old.run("inspect", engine).stdout

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from small import CLASSES, float_graph
 from typer.testing import CliRunner
 
-from ampnet_opt.cli.main import app
+from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.network.checkpoint import init_checkpoint
 from ampnet_opt.runtime.backend import CompileOptions
@@ -83,7 +83,7 @@ def rtx_config() -> tuple[Any, ...]:
 def test_every_option_has_a_flag_that_the_command_takes() -> None:
     assert set(FLAGS) == set(SET) == set(BuilderOptions.__dataclass_fields__)
     assert BuilderOptions(**SET).given() == list(BuilderOptions.__dataclass_fields__)
-    said = CliRunner().invoke(app, ["build", "--help"], env={"COLUMNS": "200"}).output
+    said = CliRunner().invoke(application(), ["build", "--help"], env={"COLUMNS": "200"}).output
     assert all(flag in said for flag in FLAGS.values())
 
 
@@ -131,7 +131,9 @@ def test_rtx_refuses_what_it_would_ignore(name: str, graph: bytes) -> None:
 @pytest.mark.parametrize("name", list(SET))
 def test_every_option_of_the_command_reaches_its_check(name: str, tmp_path: Path) -> None:
     value = [] if SET[name] is True else [str(SET[name])]
-    answer = CliRunner().invoke(app, ["build", "--fp32", "--backend", "cpu", FLAGS[name], *value, "-o", str(tmp_path / "e")])
+    answer = CliRunner().invoke(
+        application(), ["build", "--fp32", "--backend", "cpu", FLAGS[name], *value, "-o", str(tmp_path / "e")]
+    )
     assert isinstance(answer.exception, MisuseError) and str(answer.exception).startswith(f"{FLAGS[name]}: for tensorrt")
 
 
@@ -420,7 +422,7 @@ def test_options_of_the_command_are_in_the_engine(tmp_path: Path) -> None:
     init_checkpoint(checkpoint, seed=5, width=0.125, classes=CLASSES)
     words = ["--fp32", "--backend", "tensorrt-rtx", "--compute-capability", "8.9", "-o", str(engines)]
     chosen = ["--workspace", "64", "--optimization-level", "1", "--log", str(tmp_path / "log")]
-    answer = CliRunner().invoke(app, ["build", str(checkpoint), *words, *chosen], catch_exceptions=False)
+    answer = CliRunner().invoke(application(), ["build", str(checkpoint), *words, *chosen], catch_exceptions=False)
     assert answer.exit_code == 0
     target = read_sidecar(engines / "tensorrt-rtx-fp32").target
     assert {"workspace_mib": 64, "optimization_level": 1, "compute_capabilities": ["8.9"]}.items() <= target.items()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, suppress
-from typing import Any, Iterator, List, Sequence
+from enum import Enum
+from typing import Any, Iterator, List, Sequence, get_args, get_type_hints
 
 import typer
 import typer.core
 
-from ampnet_opt.cli.messages import VERBOSE, message, remark
+from ampnet_opt.cli.options import LARGEST_INTEGER, not_a_choice
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.messages import VERBOSE, message, remark
 from ampnet_opt.core.stopping import signals_stop
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
-LARGEST = 1 << 53  # whole numbers that a float64 holds exactly; no option means more
 
 
 class Commands(typer.core.TyperGroup):
@@ -64,7 +66,7 @@ def _harden(command: Any) -> None:
         for parameter in command.params:
             parameter.help = _literal(getattr(parameter, "help", None))
     for parameter in command.params:
-        parameter.process_value = _bounded(parameter, parameter.process_value)
+        parameter.process_value = _bounded(command, parameter, parameter.process_value)
 
 
 def _literal(help_text: Any) -> Any:
@@ -74,15 +76,36 @@ def _literal(help_text: Any) -> Any:
     return None if help_text is None else escape(help_text)
 
 
-def _bounded(parameter: Any, process_value: Any) -> Any:
-    """`process_value` of a parameter, which also refuses NaN, infinity and whole numbers beyond `LARGEST`."""
+def _bounded(command: Any, parameter: Any, process_value: Any) -> Any:
+    """`process_value` of a parameter, which also refuses NaN, infinity and whole numbers beyond `LARGEST_INTEGER`.
+
+    What is no choice of an enum is refused in our own words.
+    """
 
     def bounded(ctx: Any, value: Any) -> Any:
-        number = process_value(ctx, value)
+        try:
+            number = process_value(ctx, value)
+        except typer.BadParameter as error:
+            choices = _choices(command, parameter)
+            if choices is None:
+                raise
+            raise MisuseError(not_a_choice(parameter.opts[0], choices, value)) from error
         if isinstance(number, float) and not math.isfinite(number):
             raise typer.BadParameter(f"{value!r} is not a finite number.", ctx, parameter)
-        if isinstance(number, int) and abs(number) > LARGEST:
+        if isinstance(number, int) and abs(number) > LARGEST_INTEGER:
             raise typer.BadParameter(f"{value!r} is too large.", ctx, parameter)
         return number
 
     return bounded
+
+
+def _choices(command: Any, parameter: Any) -> Any:
+    """The values of a parameter that is an enum, else None.
+
+    They come from the annotation, since typer's own types change with its versions.
+    """
+    if command.callback is None:
+        return None
+    hint = get_type_hints(command.callback).get(parameter.name)
+    enums = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Enum)]
+    return [member.value for member in enums[0]] if enums else None

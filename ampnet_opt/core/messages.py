@@ -8,8 +8,6 @@ import traceback
 import warnings
 from typing import Any
 
-import typer
-
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import LONGEST, describe, one_line, printable
 
@@ -27,12 +25,12 @@ def set_verbose(verbose: bool) -> None:
 
 def say(text: object) -> None:
     """A line of results on stdout, whole, its control characters escaped."""
-    typer.echo(printable(text))
+    print(printable(text), flush=True)
 
 
 def remark(text: object) -> None:
     """A message on stderr: one line, cut at `LONGEST` characters unless --verbose was given."""
-    typer.echo(message(text), err=True)
+    print(message(text), file=sys.stderr, flush=True)
 
 
 def message(text: object) -> str:
@@ -47,7 +45,7 @@ def fail(error: BaseException) -> int:
     """Say on stderr what ended a command; returns its exit code. With --verbose, the traceback comes first."""
     if _verbose:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        typer.echo("\n".join(map(printable, trace.splitlines())), err=True)
+        print("\n".join(map(printable, trace.splitlines())), file=sys.stderr, flush=True)
     remark(f"error: {_sentence(error)}")
     return error.exit_code if isinstance(error, AmpnetError) else 1
 

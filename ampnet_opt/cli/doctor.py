@@ -1,0 +1,22 @@
+"""`ampnet-opt doctor`: what can this machine do?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Optional
+
+from ampnet_opt.cli.json_output import STDOUT, write_json
+from ampnet_opt.cli.options import json_option
+
+
+def doctor(json_file: Optional[Path] = json_option("everything found")) -> None:
+    """What this machine can do, and for what it cannot, why and what to do."""
+    from ampnet_opt.core.console import console
+    from ampnet_opt.system.doctor import examine, render
+
+    findings = examine()
+    if json_file is not None:
+        write_json(json_file, json.dumps(findings, indent=2) + "\n")
+    if json_file != STDOUT:
+        console().print(render(findings))

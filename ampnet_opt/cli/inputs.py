@@ -1,0 +1,105 @@
+"""What the commands read: checkpoints, faces, and the engines of a comparison."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from ampnet_opt.cli.options import ENGINES
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.messages import remark
+from ampnet_opt.core.progress import stages
+from ampnet_opt.core.text import command
+
+
+def require_extra() -> None:
+    """AmpnetError where what `[convert]` installs is missing."""
+    try:
+        import onnxruntime  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        if sys.version_info < (3, 10):
+            raise AmpnetError("this command needs Python 3.10 or newer; engines and bundles work with this one") from error
+        raise AmpnetError(
+            f"this command needs more than the runtime ({error}): pip install 'ampnet-opt[convert]'"
+        ) from error
+
+
+def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[int]) -> Any:
+    from ampnet_opt.core.files import require_file
+    from ampnet_opt.core.labels import parse_classes
+    from ampnet_opt.runtime.bundle import is_bundle
+
+    if is_bundle(path):
+        build = command("ampnet-opt", "build", path)
+        raise MisuseError(f"{path} is a bundle, not a checkpoint: build its engines with {build}")
+    require_file(path, "checkpoint")
+    require_extra()
+    from ampnet_opt.network.checkpoint import read_checkpoint
+
+    loaded = read_checkpoint(path, None if classes is None else parse_classes(classes), patch_radius)
+    if loaded.dropped:
+        remark(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out")
+    return loaded
+
+
+def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bool = True) -> List[Any]:
+    """The faces of a split of a table, or of the default data, about which a line on stderr says what they are.
+
+    split: "all" is every row; of a table without splits, every row is taken, and that is said. form: of the landmarks.
+    """
+    from ampnet_opt.faces.face import ALL, read_faces
+    from ampnet_opt.faces.landmark_formats import parse_form
+
+    parse_form(form)
+    if table is not None:
+        faces = read_faces(table, split, labelled, form, whole=True)
+        if split != ALL and not any(face.split for face in faces):
+            remark(f"data: {table} has no splits; all {len(faces)} faces are taken")
+        return faces
+    require_extra()  # whoever wants faces wants the rest too, which older Pythons do not have
+    from ampnet_opt.synthetic import default_faces
+
+    with stages() as progress:
+        wanted = None if split == ALL else split
+        faces = default_faces(wanted, lambda done, total: progress("drawing faces, once", done, total))
+    remark(f"data: {len(faces)} drawn faces, split {split} (--data takes yours)")
+    return faces
+
+
+def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[Any]]:
+    """Faces that calibrate, and faces that prove what they gave: what calibrates cannot prove.
+
+    Where both are all faces of data without splits, every other face of each class proves. Raises MisuseError where the
+    splits that were asked for share faces.
+    """
+    shared = {face.file for face in calibrating} & {face.file for face in proving}
+    if not shared:
+        return calibrating, proving
+    if any(face.split for face in [*calibrating, *proving]):
+        raise MisuseError(f"{len(shared)} faces would both calibrate and prove: --held-out takes another split than --split")
+    turn: Dict[str, int] = {}
+    halves: tuple[List[Any], List[Any]] = ([], [])
+    for face in calibrating:
+        turn[face.label] = turn.get(face.label, -1) + 1
+        halves[turn[face.label] % 2].append(face)
+    if not halves[1]:
+        raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
+    remark(f"data: {len(halves[0])} of the faces calibrate, the {len(halves[1])} others prove it")
+    return halves
+
+
+def subjects_of(paths: List[Path]) -> tuple[Path, List[Path]]:
+    """Checkpoint and engine directories of a comparison; what is not given is the package's checkpoint and engines/*."""
+    from ampnet_opt.runtime.sidecar import NAME
+    from ampnet_opt.shipped import CHECKPOINT
+
+    checkpoint = paths[0] if paths and not paths[0].is_dir() else CHECKPOINT
+    engines = [path for path in paths if path is not checkpoint]
+    if not engines:
+        # Without hidden ones: they are in the making, or left by a build that was killed.
+        engines = sorted(file.parent for file in ENGINES.glob(f"[!.]*/{NAME}"))
+        if not engines:
+            raise MisuseError("there are no engines to compare: name them, or make one with ampnet-opt build --int8")
+    return checkpoint, engines

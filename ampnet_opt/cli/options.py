@@ -1,0 +1,287 @@
+"""Options that several commands share, one definition each; their choices, limits and the panels of the help.
+
+Limits and choices that a lower layer enforces too stand here again, since importing that would import numpy:
+tests/cli/test_options.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set
+
+import typer
+
+from ampnet_opt.core.errors import MisuseError
+
+ENGINES = Path("engines")
+
+# Panels of the help.
+WHAT = "What to build"
+FACES_PANEL = "Faces"
+CALIBRATION_PANEL = "Calibration"
+BUDGET_PANEL = "Accuracy budget"
+TENSORRT_PANEL = "TensorRT"
+NETWORK_PANEL = "Network"
+TRAINING_PANEL = "Training"
+INFERENCE_PANEL = "Inference"
+OUTPUT_PANEL = "Output"
+
+LARGEST_INTEGER = 1 << 53  # whole numbers up to here are exact in a float64; no option means more
+LARGEST_BATCH = 1 << 16
+LARGEST_WORKSPACE = 1 << 24  # MiB
+LARGEST_RADIUS = 14  # cells of the feature map
+LARGEST_WIDTH = 4
+MOST_RUNS = 1_000_000
+MOST_WORKERS = 4096  # threads or processes
+
+
+class CalibrationMethod(str, Enum):
+    """How a range is found in a histogram; those of calibration.ranges."""
+
+    entropy = "entropy"
+    percentile = "percentile"
+    mse = "mse"
+    minmax = "minmax"
+
+
+class ImageInput(str, Enum):
+    uint8 = "uint8"
+    float32 = "float32"
+
+
+class Hardware(str, Enum):
+    """Other GPUs that a TensorRT plan runs on."""
+
+    none = "none"
+    ampere_plus = "ampere+"
+    same_compute_capability = "same-compute-capability"
+
+
+def one_of(option: str, names: Callable[[], Iterable[str]]) -> Dict[str, Any]:
+    """Arguments of typer.Option for a choice whose names stand in a registry: a new entry there is one here.
+
+    names: called when a value is read or completed, since the registry may import what is slow.
+    """
+
+    def parse(value: str) -> str:
+        allowed = list(names())
+        if value not in allowed:
+            raise MisuseError(not_a_choice(option, allowed, value))
+        return value
+
+    def complete(incomplete: str) -> List[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return {"parser": parse, "autocompletion": complete}
+
+
+def not_a_choice(option: str, allowed: Iterable[str], value: object) -> str:
+    return f"{option} takes {', '.join(allowed)}, not {value!r}"
+
+
+def _backends() -> Iterable[str]:
+    from ampnet_opt.runtime.backends import REGISTERED
+
+    return REGISTERED
+
+
+# What to build
+INT8 = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data.", rich_help_panel=WHAT)
+FP16 = typer.Option(False, "--fp16", help="FP16.", rich_help_panel=WHAT)
+BF16 = typer.Option(False, "--bf16", help="BF16 (cpu backend).", rich_help_panel=WHAT)
+FP32 = typer.Option(False, "--fp32", help="FP32.", rich_help_panel=WHAT)
+BACKEND = typer.Option(
+    None,
+    "--backend",
+    metavar="BACKEND",
+    help="One of those that doctor lists (default: see there).",
+    rich_help_panel=WHAT,
+    **one_of("--backend", _backends),
+)
+
+
+def batch_option(name: str, default: int, help_text: str) -> Any:
+    return typer.Option(default, name, min=1, max=LARGEST_BATCH, help=help_text, rich_help_panel=WHAT)
+
+
+# Network
+CKPT = typer.Argument(..., metavar="CKPT", help="Checkpoint: the authors' .pth, or our .safetensors.")
+SHIPPED = typer.Argument(None, metavar="[CKPT]", help="Checkpoint (default: the one that comes with the package).")
+CLASSES = typer.Option(
+    None,
+    "--classes",
+    help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus) or names, by commas.",
+    rich_help_panel=NETWORK_PANEL,
+)
+RADIUS = typer.Option(
+    None,
+    "--patch-radius",
+    min=1,
+    max=LARGEST_RADIUS,
+    help="Of the authors' files, which do not carry it (published: 5).",
+    rich_help_panel=NETWORK_PANEL,
+)
+INPUT = typer.Option(
+    ImageInput.uint8, "--input", help="uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224].", rich_help_panel=NETWORK_PANEL
+)
+
+# Faces
+DATA = typer.Option(
+    None,
+    "--data",
+    help="Table of faces, images/ beside it, or its folder (default: drawn faces).",
+    rich_help_panel=FACES_PANEL,
+)
+LANDMARKS_FORMAT = typer.Option(
+    "auto",
+    "--landmarks-format",
+    metavar="FORMAT",
+    help="Of the landmarks given: auto (pixels; what looks like another form is refused), or by commas one of pixels, "
+    "normalised (0 to 1), signed (-1 to 1), percent, of-224 (pixels of the picture scaled to 224 x 224), unrotated (before "
+    "its EXIF orientation), and any of five-x-five-y, yx (y before x), nose-first, nose-last, mouth-first, subject (left "
+    "and right of the person), y-up (y from the bottom).",
+    rich_help_panel=FACES_PANEL,
+)
+
+
+def split_option(default: str, use: str) -> Any:
+    """use: what the rows are for, after "Rows of the table to"."""
+    return typer.Option(default, "--split", help=f"Rows of the table to {use}; all: every row.", rich_help_panel=FACES_PANEL)
+
+
+def faces_option(default: Optional[int]) -> Any:
+    ending = " (default: all)" if default is None else ""
+    return typer.Option(
+        default, "--faces", min=1, help=f"How many of them, spread evenly{ending}.", rich_help_panel=FACES_PANEL
+    )
+
+
+# Calibration. The default is calibration.ranges.DEFAULT, which a test holds it to.
+METHOD = typer.Option(
+    CalibrationMethod.entropy, "--calibration", help="How INT8 finds its ranges.", rich_help_panel=CALIBRATION_PANEL
+)
+SCALES = typer.Option(
+    None, "--scales", help="A calibration table, taken as it is: no calibration.", rich_help_panel=CALIBRATION_PANEL
+)
+
+# Accuracy budget
+MAX_DROP = typer.Option(
+    None,
+    "--max-drop",
+    min=0,
+    help="Points of top-1 that int8 may lose; layers stay in floating point until it holds.",
+    rich_help_panel=BUDGET_PANEL,
+)
+MIN_SQNR = typer.Option(
+    None,
+    "--min-sqnr",
+    help="dB of SQNR that int8's logits have to keep; layers stay in floating point until it holds.",
+    rich_help_panel=BUDGET_PANEL,
+)
+MIN_AGREEMENT = typer.Option(
+    99.0,
+    "--min-agreement",
+    min=0,
+    max=100,
+    help="With either: per cent of answers that have to stay the same.",
+    rich_help_panel=BUDGET_PANEL,
+)
+HELD_OUT = typer.Option(
+    "val", "--held-out", help="With either: rows of the table that prove it.", rich_help_panel=BUDGET_PANEL
+)
+RANKING = typer.Option(
+    None,
+    "--sensitivity",
+    help="With either: file of ampnet-opt sensitivity (default: measured now).",
+    rich_help_panel=BUDGET_PANEL,
+)
+
+# TensorRT's builder; what they mean and which versions have them is in runtime's builder options.
+CAPABILITIES = typer.Option(
+    None,
+    "--compute-capability",
+    help="GPUs of a tensorrt-rtx engine, 8.9 say; repeatable (default: all from 8.0).",
+    rich_help_panel=TENSORRT_PANEL,
+)
+WORKSPACE = typer.Option(
+    None,
+    "--workspace",
+    min=1,
+    max=LARGEST_WORKSPACE,
+    help="MiB of GPU memory that a layer may use.",
+    rich_help_panel=TENSORRT_PANEL,
+)
+OPTIMIZATION = typer.Option(
+    None,
+    "--optimization-level",
+    min=0,
+    max=5,
+    help="0 (built fast) to 5 (runs fast); the library's default is 3.",
+    rich_help_panel=TENSORRT_PANEL,
+)
+TIMING_CACHE = typer.Option(
+    None, "--timing-cache", help="File of kernel times (default: one per GPU and version).", rich_help_panel=TENSORRT_PANEL
+)
+VERSION_COMPATIBLE = typer.Option(
+    False,
+    "--version-compatible",
+    "--lean",
+    help="For later versions too, and tensorrt_lean.",
+    rich_help_panel=TENSORRT_PANEL,
+)
+HARDWARE_COMPATIBLE = typer.Option(
+    Hardware.none, "--hardware-compatible", help="Other GPUs that the plan runs on.", rich_help_panel=TENSORRT_PANEL
+)
+DLA = typer.Option(
+    None, "--dla", min=0, help="DLA core of a Jetson, from 0; for --fp16, one batch size.", rich_help_panel=TENSORRT_PANEL
+)
+LOG = typer.Option(None, "--log", help="File that all messages of the library go to.", rich_help_panel=TENSORRT_PANEL)
+
+# Inference
+BATCH = typer.Option(
+    1, "--batch", min=1, max=LARGEST_BATCH, help="Faces of an inference that is timed.", rich_help_panel=INFERENCE_PANEL
+)
+THREADS = typer.Option(
+    None,
+    "--threads",
+    min=1,
+    max=MOST_WORKERS,
+    help="CPU threads (default: one per core).",
+    rich_help_panel=INFERENCE_PANEL,
+)
+
+
+def runs_option(fewest: int, help_text: str) -> Any:
+    return typer.Option(50, "--runs", min=fewest, max=MOST_RUNS, help=help_text, rich_help_panel=INFERENCE_PANEL)
+
+
+# Output
+FORCE = typer.Option(False, "--force", help="Replace what stands there.", rich_help_panel=OUTPUT_PANEL)
+
+
+def output_option(default: Any, help_text: str) -> Any:
+    """default: a path, or ... where the option must be given."""
+    return typer.Option(default, "-o", "--output", help=help_text, rich_help_panel=OUTPUT_PANEL)
+
+
+def json_option(what: str) -> Any:
+    return typer.Option(
+        None, "--json", metavar="FILE", help=f"Write {what} to this file; -: print it instead.", rich_help_panel=OUTPUT_PANEL
+    )
+
+
+def picture_option(what: str) -> Any:
+    return typer.Option(None, "--picture", metavar="FILE", help=f"PNG of {what}.", rich_help_panel=OUTPUT_PANEL)
+
+
+def given(context: typer.Context) -> Set[str]:
+    """Names of the parameters that stand on the command line."""
+    names = [str(parameter.name) for parameter in context.command.params]
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def flags(context: typer.Context, names: Set[str]) -> str:
+    """The options of these parameters, by commas."""
+    return ", ".join(parameter.opts[0] for parameter in context.command.params if parameter.name in names)

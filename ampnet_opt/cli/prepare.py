@@ -1,0 +1,100 @@
+"""`ampnet-opt prepare`: faces and landmarks from pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterable, Optional
+
+import typer
+
+from ampnet_opt.cli.options import (
+    FACES_PANEL,
+    LANDMARKS_FORMAT,
+    MOST_WORKERS,
+    OUTPUT_PANEL,
+    one_of,
+    output_option,
+)
+from ampnet_opt.core.messages import remark, say
+from ampnet_opt.core.progress import counter
+
+DETECTION_PANEL = "Detection"
+
+
+def _formats() -> Iterable[str]:
+    from ampnet_opt.datasets.registry import NAMES
+
+    return NAMES
+
+
+def prepare(
+    pictures: Path = typer.Argument(..., metavar="IMAGES_OR_DATASET", help="A picture, a folder of them, or a data set."),
+    format: Optional[str] = typer.Option(
+        None,
+        "--format",
+        metavar="FORMAT",
+        help="Layout of the data set, or whose numbers its classes are.",
+        rich_help_panel=FACES_PANEL,
+        **one_of("--format", _formats),
+    ),
+    classes: Optional[str] = typer.Option(
+        None,
+        "--classes",
+        help="Classes of numbered folders or labels, in order, or those to take; or label=class, ...",
+        rich_help_panel=FACES_PANEL,
+    ),
+    form: str = LANDMARKS_FORMAT,
+    detector: Optional[Path] = typer.Option(
+        None,
+        "--detector",
+        help="A YuNet ONNX file (default: CenterFace of [detect]).",
+        rich_help_panel=DETECTION_PANEL,
+    ),
+    crop: bool = typer.Option(
+        True, help="Cut out the face; --no-crop keeps aligned pictures whole.", rich_help_panel=DETECTION_PANEL
+    ),
+    every: bool = typer.Option(
+        False, "--all-faces", help="Every face of a picture, not only the largest.", rich_help_panel=DETECTION_PANEL
+    ),
+    workers: Optional[int] = typer.Option(
+        None,
+        "--workers",
+        min=1,
+        max=MOST_WORKERS,
+        help="Processes (default: one per core).",
+        rich_help_panel=DETECTION_PANEL,
+    ),
+    output: Path = output_option(..., "Folder for faces.csv and images/."),
+    force: bool = typer.Option(
+        False,
+        "--force",
+        help="Replace an earlier preparation: its tables and its pictures; your own files in images/ stay.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+) -> None:
+    """Find faces and their landmarks: pictures or a data set in, faces.csv and images/ of 224 x 224 out."""
+    from ampnet_opt.datasets.listing import SKIPPED
+    from ampnet_opt.datasets.registry import read_dataset
+    from ampnet_opt.preparing.prepare import prepare as run
+
+    dataset = read_dataset(pictures, format, classes)
+    for note in dataset.notes:
+        remark(f"note: {note}")
+    total = len(dataset.pictures)
+    with counter(f"{dataset.format}: {total} pictures", total) as bar:
+        done = run(
+            dataset.pictures,
+            output,
+            detector,
+            crop=crop,
+            form=form,
+            faces="all" if every else "largest",
+            workers=workers,
+            force=force,
+            progress=lambda count: bar(count, f"{dataset.format}: {total} pictures"),
+            skipped=dataset.skipped,
+        )
+    several = f", {done.several} pictures had several" if done.several else ""
+    say(f"{done.table}: {done.faces} faces{several}")
+    for reason, count in done.skipped.items():
+        remark(f"skipped: {count}, {reason} (listed in {done.table.with_name(SKIPPED)})")

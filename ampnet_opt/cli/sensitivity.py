@@ -1,0 +1,111 @@
+"""`ampnet-opt sensitivity`: which layers does INT8 cost most?"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from ampnet_opt.cli.inputs import faces_of, read_checkpoint
+from ampnet_opt.cli.options import (
+    CALIBRATION_PANEL,
+    CLASSES,
+    DATA,
+    FORCE,
+    INPUT,
+    LANDMARKS_FORMAT,
+    METHOD,
+    RADIUS,
+    SHIPPED,
+    CalibrationMethod,
+    ImageInput,
+    faces_option,
+    output_option,
+    picture_option,
+    split_option,
+)
+from ampnet_opt.core.messages import say
+from ampnet_opt.core.progress import stages
+
+LISTED = 20  # rows of the table on the terminal; the file has all
+BATCH = 16
+
+
+class Units(str, Enum):
+    layer = "layer"
+    block = "block"
+
+
+class Mode(str, Enum):
+    only = "only"
+    all_but = "all-but"
+
+
+def sensitivity(
+    checkpoint: Optional[Path] = SHIPPED,
+    image_input: ImageInput = INPUT,
+    classes: Optional[str] = CLASSES,
+    patch_radius: Optional[int] = RADIUS,
+    data: Optional[Path] = DATA,
+    form: str = LANDMARKS_FORMAT,
+    split: str = split_option("train", "calibrate and measure on"),
+    faces: int = faces_option(256),
+    method: CalibrationMethod = METHOD,
+    units: Units = typer.Option(
+        Units.layer, "--units", help="What is quantised at a time.", rich_help_panel=CALIBRATION_PANEL
+    ),
+    mode: Mode = typer.Option(
+        Mode.only,
+        "--mode",
+        help="only: INT8 in that unit alone; all-but: everywhere else.",
+        rich_help_panel=CALIBRATION_PANEL,
+    ),
+    output: Path = output_option(Path("sensitivity.json"), "JSON file."),
+    picture: Optional[Path] = picture_option("the costliest units"),
+    force: bool = FORCE,
+) -> None:
+    """What INT8 costs, layer by layer: divergence of the answers, agreement, top-1 and SQNR. A stopped run goes on."""
+    from ampnet_opt.core.files import new_file, require_new_file
+    from ampnet_opt.faces.face import spread
+    from ampnet_opt.shipped import CHECKPOINT
+
+    require_new_file(output, force)
+    if picture is not None:
+        require_new_file(picture, force)
+    chosen = spread(faces_of(data, split, form), faces)
+    loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
+    import numpy as np
+
+    from ampnet_opt.convert.source import calibrate, source_of
+    from ampnet_opt.core.console import console
+    from ampnet_opt.core.labels import label_indices
+    from ampnet_opt.sensitivity.analysis import analyse
+    from ampnet_opt.sensitivity.chart import draw_ranking
+    from ampnet_opt.sensitivity.table import render
+
+    labels = np.array(label_indices(loaded.classes, [face.label for face in chosen]))
+    way = method.value
+    with stages() as progress:
+        progress("exporting the graph", 0, 1)
+        source = source_of(loaded, image_input.value)
+        progress("exporting the graph", 1, 1)
+        int8 = calibrate(source, chosen, way, lambda done: progress(f"calibrating ({way})", done, len(chosen)))
+        found = analyse(
+            source.graph,
+            loaded.sha256,
+            int8,
+            source.batches(chosen, BATCH),
+            labels,
+            units.value,
+            mode.value,
+            output.with_name(f"{output.name}.partial"),
+            lambda done, total: progress(f"measuring each {units.value}", done, total),
+        )
+    found.write(output)
+    if picture is not None:
+        with new_file(picture) as temporary:
+            draw_ranking(temporary, found)
+    console().print(render(found, LISTED))
+    say(f"{output}: {len(found.rows)} {units.value}s")

@@ -1,0 +1,183 @@
+"""`ampnet-opt train`: a network from faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Optional
+
+import typer
+
+from ampnet_opt.cli.inputs import read_checkpoint, require_extra
+from ampnet_opt.cli.options import (
+    FACES_PANEL,
+    FORCE,
+    LANDMARKS_FORMAT,
+    LARGEST_BATCH,
+    LARGEST_INTEGER,
+    LARGEST_WIDTH,
+    NETWORK_PANEL,
+    TRAINING_PANEL,
+    output_option,
+)
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.messages import say
+from ampnet_opt.core.progress import counter, steps
+
+LARGEST_RATE = 10
+
+
+def train(
+    data: List[Path] = typer.Option(
+        ...,
+        "--data",
+        help="CSV of labelled faces, or its folder; repeatable: they are mixed.",
+        rich_help_panel=FACES_PANEL,
+    ),
+    form: str = LANDMARKS_FORMAT,
+    width: Optional[float] = typer.Option(
+        None,
+        "--width",
+        max=LARGEST_WIDTH,
+        help=f"Factor on every channel count, over 0 and at most {LARGEST_WIDTH} (default: 0.25).",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+    classes: Optional[str] = typer.Option(
+        None,
+        "--classes",
+        help="A preset or names, by commas, in the order of the outputs (default: the checkpoint's, or rafdb).",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+    start: Optional[Path] = typer.Option(
+        None,
+        "--from",
+        help="Go on from this checkpoint instead of from seeded weights.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+    qat: Optional[Path] = typer.Option(
+        None,
+        "--qat",
+        help="Fine-tune this checkpoint for INT8: trained as its INT8 graph computes; scales go beside it.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+    epochs: Optional[int] = typer.Option(
+        None,
+        "--epochs",
+        min=1,
+        max=100_000,
+        help="Passes over the training faces (default: 40; --qat: 2).",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+    batch: int = typer.Option(32, "--batch", min=2, max=LARGEST_BATCH, help="Faces a step.", rich_help_panel=TRAINING_PANEL),
+    rate: Optional[float] = typer.Option(
+        None,
+        "--rate",
+        max=LARGEST_RATE,
+        help=f"Learning rate, over 0 and at most {LARGEST_RATE}, divided by 10 at 60 % and 85 % of the epochs (default: "
+        "0.01; --qat: 0.0001).",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+    balance: float = typer.Option(
+        0.5,
+        "--balance",
+        min=0,
+        max=1,
+        help="0: classes as they come, 1: all equally often.",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+    seed: int = typer.Option(
+        0,
+        "--seed",
+        min=0,
+        max=LARGEST_INTEGER,
+        help="Of weights, draws and augmentation.",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+    device: str = typer.Option("cpu", "--device", help="cpu, cuda or cuda:1.", rich_help_panel=TRAINING_PANEL),
+    bf16: bool = typer.Option(
+        False, "--bf16", help="BF16 autocast: for GPUs, and CPUs with AMX.", rich_help_panel=TRAINING_PANEL
+    ),
+    output: Path = output_option(..., "The checkpoint; metrics, curve and state go beside it."),
+    force: bool = FORCE,
+) -> None:
+    """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
+    from ampnet_opt.core.files import require_new_file, sha256
+    from ampnet_opt.core.labels import PRESETS, label_indices, parse_classes
+    from ampnet_opt.faces.face import read_faces, spread
+
+    if qat is not None:
+        _require_qat_alone(qat, output, {"--from": start, "--width": width, "--bf16": bf16 or None})
+    names = PRESETS["rafdb"] if classes is None else parse_classes(classes)
+    faces, held_out = (
+        [face for table in data for face in read_faces(table, split, form=form)] for split in ("train", "val")
+    )
+    require_extra()
+    from ampnet_opt.network.checkpoint import seeded
+    from ampnet_opt.training.loop import Outputs, best, require_device
+    from ampnet_opt.training.loop import train as run
+    from ampnet_opt.training.recipe import Recipe
+
+    outputs = Outputs(output)
+    if force:
+        outputs.state.unlink(missing_ok=True)
+    if not outputs.state.exists():
+        require_new_file(output, force)
+    require_device(device)
+    basis = ""
+    if qat is not None:
+        from ampnet_opt.training.qat import CALIBRATING, for_int8
+
+        loaded = read_checkpoint(qat, classes, None)
+        names = loaded.classes
+        label_indices(names, [face.label for face in [*faces, *held_out]])  # known to fail before minutes of work
+        with steps() as step:
+            model = for_int8(loaded, spread(faces, CALIBRATING), outputs.scales, outputs.state.exists(), step)
+        basis = f"{loaded.sha256} {sha256(outputs.scales)}"
+    elif start is not None:
+        begun = read_checkpoint(start, classes, None)
+        model, names = begun.model, begun.classes
+    else:
+        if classes is None:
+            _require_rafdb([face.label for face in [*faces, *held_out]])
+        model = seeded(seed, 0.25 if width is None else width, len(names))
+    recipe = Recipe(
+        epochs=epochs or (40 if qat is None else 2),
+        batch=batch,
+        rate=rate if rate is not None else (0.01 if qat is None else 1e-4),
+        balance=balance,
+        seed=seed,
+        bf16=bf16,
+    )
+    with counter(f"training on {len(faces)} faces", recipe.epochs * len(faces)) as bar:
+
+        def report(epoch: int, done: int, metrics: Dict[str, float]) -> None:
+            figures = "".join(f", {key} {metrics[key]:.3f}" for key in ("loss", "top1", "macro_f1") if key in metrics)
+            bar(epoch * len(faces) + done, f"epoch {epoch + 1} of {recipe.epochs}{figures}")
+
+        rows = run(model, names, faces, held_out, recipe, output, device, report=report, basis=basis)
+    kept = best(rows)
+    say(
+        f"{output}: epoch {kept['epoch']:.0f} of {recipe.epochs}, on {len(held_out)} validation faces "
+        f"{'' if qat is None else 'in INT8 '}top-1 {kept['top1']:.1%}, macro-F1 {kept['macro_f1']:.3f}"
+    )
+    if qat is not None:
+        from ampnet_opt.training.qat import give_scales
+
+        give_scales(outputs.scales, output)
+        say(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
+
+
+def _require_rafdb(labels: List[str]) -> None:
+    from ampnet_opt.core.labels import PRESETS, label_indices
+
+    try:
+        label_indices(PRESETS["rafdb"], labels)
+    except MisuseError as error:
+        raise MisuseError(f"{error}; name the network's with --classes") from error
+
+
+def _require_qat_alone(qat: Path, output: Path, others: Dict[str, object]) -> None:
+    asked = [name for name, value in others.items() if value is not None]
+    if asked:
+        raise MisuseError(f"--qat trains the network of its checkpoint, in float32: leave out {' and '.join(asked)}")
+    if output.resolve() == qat.resolve():
+        raise MisuseError(f"-o would replace {qat}, which --qat starts from: take another name")
