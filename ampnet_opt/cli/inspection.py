@@ -10,17 +10,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ampnet_opt.core.text import count
+from ampnet_opt.core.text import count, listed
 from ampnet_opt.runtime.engine import ROWS
 from ampnet_opt.runtime.layers import sentence
 from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar, accuracies, rebuild_command
 
 
 def warnings(record: Dict[str, Any]) -> List[str]:
-    """A sentence for each layer of a record that is not in the precision that the graph asks for, or may not be."""
+    """What a record says of layers that are not in the precision that the graph asks for, or may not be: a line for each
+    precision that they are in."""
     wanted = str(record.get("precision", "")).upper()
-    found = [f"{node} is computed in {name.upper()}, not in {wanted}" for node, name in record.get("downgraded", {}).items()]
-    return found + [f"nothing tells whether {node} is computed in {wanted}" for node in record.get("untold", [])]
+    others: Dict[str, List[str]] = {}
+    for node, name in record.get("downgraded", {}).items():
+        others.setdefault(name.upper(), []).append(node)
+    found = [f"{count(len(nodes), 'layer')} in {name}, not in {wanted}: {listed(nodes)}" for name, nodes in others.items()]
+    untold = record.get("untold", [])
+    if untold:
+        found.append(f"of {count(len(untold), 'layer')} nothing tells whether they are in {wanted}: {listed(untold)}")
+    return found
 
 
 def choice(record: Dict[str, Any]) -> str:

@@ -19,6 +19,11 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def is_arm() -> bool:
+    """Whether this is a 64-bit Arm processor."""
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.processor import is_arm
 from ampnet_opt.runtime.backend import (
     PLAIN,
     TYPED,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from ampnet_opt.runtime.layers import Layer
 
-ARM = ("aarch64", "arm64")
-
 
 class OnnxRuntime(Backend):
     """An engine is the graph itself, which ONNX Runtime optimises for the machine when it is loaded."""
@@ -43,7 +41,7 @@ class OnnxRuntime(Backend):
     @property
     def rank(self) -> int:
         """On Arm it is before OpenVINO, which computes nearly all of an INT8 graph in FP32 there (2026.4)."""
-        return 20 if self.device == "cpu" and platform.machine().lower() in ARM else 0
+        return 20 if self.device == "cpu" and is_arm() else 0
 
     def availability(self) -> Availability:
         try:

@@ -15,6 +15,7 @@ from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mappi
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.processor import is_arm
 from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.hashed_files import read_unchanged
@@ -229,8 +230,12 @@ class Executor(backend.Executor):
     """Compiles the graph when it is first used: with fixed shapes for some batches, with a dynamic batch for all others.
 
     Fixed shapes save a tenth of the latency of a full-size network and a third of a small one's; another compiled graph
-    needs as much memory again, so only what is used is made. fixed: these batches. files: hashes of the engine's files, by
-    which what was compiled is kept for the next process; without them it is not.
+    needs as much memory again, so only what is used is made. On Arm no batch is dynamic: it moves the answers of an INT8
+    graph by 14 % there, fixed shapes by 2 %, as on x86 (OpenVINO 2026.4, emulated cortex-a76). Other batches are then taken
+    apart, and the last part is filled up.
+
+    fixed: the batches of fixed shapes. files: hashes of the engine's files, by which what was compiled is kept for the next
+    process; without them it is not. dynamic: whether other batches get a graph of their own; by default as above.
     """
 
     # Images of one request of `run_many`. With a stream to itself, a core does as much with 4 as with 16, in less memory.
@@ -243,8 +248,10 @@ class Executor(backend.Executor):
         threads: Optional[int],
         fixed: Collection[int] = (1,),
         files: Optional[Mapping[str, str]] = None,
+        dynamic: Optional[bool] = None,
     ) -> None:
         self._path, self._fixed, self._files = path, fixed, files
+        self._dynamic = not is_arm() if dynamic is None else dynamic
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": ARITHMETIC[precision]}
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
@@ -255,7 +262,15 @@ class Executor(backend.Executor):
 
     def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """Logits of a batch; of several threads with batches of one compiled graph, one computes, on all cores."""
-        shape = self._shape(len(images))
+        if self._dynamic or len(images) in self._fixed:
+            return self._run(self._shape(len(images)), images, landmarks)
+        size = max(self._fixed)
+        starts = range(0, len(images), size)
+        parts = [(images[start : start + size], landmarks[start : start + size]) for start in starts]
+        rows = [self._run(size, filled(part, size), filled(points, size))[: len(part)] for part, points in parts]
+        return np.concatenate(rows)
+
+    def _run(self, shape: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         request = self._requests.setdefault(shape, _Lazy())
         with request.lock:
             if request.made is None:

@@ -15,7 +15,7 @@ from sidecars import SIDECAR
 from small import placement, quantized
 
 from ampnet_opt.cli import inspect as cli_inspect
-from ampnet_opt.cli.inspection import choice
+from ampnet_opt.cli.inspection import choice, warnings
 from ampnet_opt.convert import openvino as convert_cpu
 from ampnet_opt.convert.expected_layers import expected_layers
 from ampnet_opt.core.errors import AmpnetError
@@ -110,8 +110,8 @@ def test_a_downgrade_is_named(tmp_path: Path) -> None:
     record = summarise(layers, "int8", {"/a/Conv": (), "/b/Conv": ()})
     result = inspect(plan(tmp_path, precision="int8", layers=record), "--layers")
     assert result.returncode == 0, result.stderr
-    assert "warning: /a/Conv is computed in FP16, not in INT8" in result.stdout
-    assert "warning: nothing tells whether /b/Conv is computed in INT8" in result.stdout
+    assert "warning: 1 layer in FP16, not in INT8: /a/Conv" in result.stdout
+    assert "warning: of 1 layer nothing tells whether they are in INT8: /b/Conv" in result.stdout
     assert "[bold]/a/Conv" in result.stdout
 
 
@@ -183,3 +183,11 @@ def test_a_damaged_choice_is_one_sentence(tmp_path: Path, wrong: dict[str, Any],
 def test_what_is_no_engine_is_misuse(tmp_path: Path) -> None:
     assert inspect(tmp_path).returncode == 2
     assert inspect(tmp_path / "none").returncode == 2
+
+
+def test_many_layers_in_another_precision_are_one_line() -> None:
+    downgraded = {f"/conv{number}": "fp32" for number in range(92)} | {"/other": "fp16"}
+    assert warnings({"precision": "int8", "downgraded": downgraded}) == [
+        "92 layers in FP32, not in INT8: /conv0, /conv1, /conv2 and 89 more",
+        "1 layer in FP16, not in INT8: /other",
+    ]

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint, save_chec
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.backend import CompileOptions
-from ampnet_opt.runtime.engine import SIDE
+from ampnet_opt.runtime.engine import SIDE, prepare
 from ampnet_opt.runtime.openvino import executor as cpu
+from ampnet_opt.runtime.openvino.executor import Executor
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 
 openvino = pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
@@ -244,6 +245,20 @@ def test_the_batch_that_a_profile_is_made_for_has_fixed_shapes(engines: dict[str
         assert sorted(engine._executor._requests) == [-1, 1, 3]
     for n in (1, 2, 3):
         np.testing.assert_allclose(logits[n - 1], logits[3][:n], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_without_dynamic_shapes_other_batches_are_taken_apart(engines: dict[str, Path], precision: str) -> None:
+    images, landmarks = prepare(pictures(4), points(4), "uint8")
+    path = engines[precision] / "engine.xml"
+    with closing(Executor(path, precision, None, {1, 3}, dynamic=False)) as apart:
+        found = [apart.run(images[:n], landmarks[:n]) for n in (1, 2, 3, 4)]
+        assert sorted(apart._requests) == [1, 3]
+    with closing(Executor(path, precision, None, {1, 2, 3, 4})) as whole:
+        expected = [whole.run(images[:n], landmarks[:n]) for n in (1, 2, 3, 4)]
+    for logits, right in zip(found, expected, strict=True):
+        assert logits.shape == right.shape
+        np.testing.assert_allclose(logits, right, atol=1e-3 * np.abs(right).max())
 
 
 @pytest.mark.parametrize("rest", [0, 5000, 1_000_000])
