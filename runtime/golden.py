@@ -129,8 +129,8 @@ def require_right(directory: Path, golden: Golden, graph_error: float) -> np.nda
             if not error <= FACTOR * graph_error + HALF_ERROR:
                 raise AmpnetError(
                     f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
-                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; install another version of it, or build for "
-                    "single faces (--max-batch 1)"
+                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; install another version of it, "
+                    "or build for single faces (--max-batch 1)"
                 )
     return ways["1 at a time"]
 
