@@ -56,7 +56,7 @@ def test_every_command_with_numbers_is_here() -> None:
 def test_no_option_takes_an_absurd_number(tmp_path: Path, command: str, option: str, absurd: list[str]) -> None:
     for value in absurd:
         words = [command, *needed(command, option, str(tmp_path / "x")), f"{option}={value}"]
-        result = CliRunner().invoke(application(), words, env={"COLUMNS": "1000", "TERM": "dumb"})
+        result = CliRunner().invoke(application([command]), words, env={"COLUMNS": "1000", "TERM": "dumb"})
         assert result.exit_code == 2 and isinstance(result.exception, SystemExit), (words, result.exception)
         sentence = next(line for line in result.output.splitlines() if "Invalid value" in line)
         assert option in sentence and len(sentence.strip("│ ")) < 400

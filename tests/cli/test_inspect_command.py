@@ -97,6 +97,12 @@ def test_everything_as_json(engine: Path) -> None:
     assert said["rebuild"] == "ampnet-opt build CKPT --int8 --backend cpu"
 
 
+def test_a_json_file_is_written_beside_the_tables(engine: Path, tmp_path: Path) -> None:
+    shown = inspect(engine, "--json", tmp_path / "engine.json").stdout
+    assert shown == inspect(engine).stdout
+    assert (tmp_path / "engine.json").read_text() == inspect(engine, "--json", "-").stdout
+
+
 def plan(folder: Path, **fields: Any) -> Path:
     """An engine directory whose plan no library here could open."""
     (folder / "engine.plan").write_bytes(b"plan")

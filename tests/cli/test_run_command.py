@@ -1,0 +1,168 @@
+"""`ampnet-opt run`: answers, and what is said of bad pictures, landmarks and engines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from console_script import ampnet, fails, succeeds, write_csv
+from PIL import Image
+from world import CLASSES, POINTS, World
+
+from ampnet_opt.faces.face import COLUMNS
+
+
+def test_run_names_the_likeliest_class_of_a_folder_and_of_a_file(world: World) -> None:
+    table = succeeds("run", world.fp32, world.images, "--landmarks", world.data)
+    lines = [line.split("  ") for line in table.stdout.splitlines()]
+    assert [line[0] for line in lines] == [str(world.images / f"{i}.png") for i in range(6)]
+    assert "untrained" in table.stderr
+
+    result = succeeds("run", world.fp32, world.images / "3.png", "--landmarks", world.data, "--json", "-", "--threads", 1)
+    answer = json.loads(result.stdout)
+    assert answer["file"] == str(world.images / "3.png")
+    assert list(answer["probabilities"]) == list(CLASSES)
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get) == lines[3][1]
+    assert lines[3][2] == f"{answer['probabilities'][answer['label']]:.1%}"
+
+
+def test_grey_transparent_and_sixteen_bit_pictures_are_classified(world: World, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 256, (120, 160), np.uint8)).save(tmp_path / "grey.jpg")
+    Image.fromarray(rng.integers(0, 256, (224, 224, 4), np.uint8)).save(tmp_path / "alpha.png")
+    Image.fromarray(rng.integers(0, 65536, (224, 224), np.uint16)).save(tmp_path / "deep.png")
+    names = ["alpha.png", "deep.png", "grey.jpg"]
+    points = {name: POINTS for name in names} | {"grey.jpg": [value / 2 for value in POINTS]}
+    table = write_csv(tmp_path / "points.csv", [[name, *points[name]] for name in names], ["file", *COLUMNS])
+    result = succeeds("run", world.int8, tmp_path, "--landmarks", table, "--json", "-")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(answer["file"]).name for answer in answers] == names
+    assert all(answer["label"] in CLASSES for answer in answers)
+
+
+def test_bad_pictures_are_named_and_the_others_classified(world: World, tmp_path: Path) -> None:
+    good = (world.images / "0.png").read_bytes()
+    (tmp_path / "good.png").write_bytes(good)
+    (tmp_path / "corrupt.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("CMYK", (224, 224)).save(tmp_path / "cmyk.jpg")
+    Image.new("RGB", (1, 1)).save(tmp_path / "pixel.png")
+    bad = ["cmyk.jpg", "corrupt.png", "empty.png", "pixel.png", "text.png"]
+    rows: list[list[object]] = [[name, *POINTS] for name in ["good.png", *bad]]
+    table = write_csv(tmp_path / "points.csv", rows, ["file", *COLUMNS])
+    result = ampnet("run", world.fp32, tmp_path, "--landmarks", table, "--json", "-")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert [Path(json.loads(line)["file"]).name for line in result.stdout.splitlines()] == ["good.png"]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(bad) + 1
+    assert all(name in error for name, error in zip(bad, errors, strict=False))
+    assert errors[-1] == "error: 5 of 6 pictures could not be classified"
+    alone = ampnet("run", world.fp32, tmp_path / "empty.png", "--landmarks", table)
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert "1 of 1" in alone.stderr
+
+
+def test_json_lines_go_to_a_file_beside_the_answers_on_stdout(world: World, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no picture")
+    table = write_csv(tmp_path / "points.csv", [["0.png", *POINTS], ["broken.png", *POINTS]], ["file", *COLUMNS])
+    given = ("run", world.fp32, world.images / "0.png", tmp_path / "broken.png", "--landmarks", table)
+    result = ampnet(*given, "--json", tmp_path / "answers.json")
+    (answer,) = [json.loads(line) for line in (tmp_path / "answers.json").read_text().splitlines()]
+    assert result.returncode == 1 and "1 of 2 pictures" in result.stderr
+    assert result.stdout.splitlines() == [
+        f"{answer['file']}  {answer['label']}  {max(answer['probabilities'].values()):.1%}"
+    ]
+    fails(2, "is a directory", *given, "--json", tmp_path)
+
+
+def row(*values: object) -> list[list[object]]:
+    return [["0.png", *values]]
+
+
+@pytest.mark.parametrize(
+    ("words", "header", "rows"),
+    [
+        ("left_eye_x of 0.png is nan", COLUMNS, row("nan", *POINTS[1:])),
+        ("right_mouth_y of 0.png is missing", COLUMNS, row(*POINTS[:-1], "")),
+        ("right_mouth_y of 0.png is missing", COLUMNS, row(*POINTS[:-1])),
+        ("no column right_mouth_x, right_mouth_y", COLUMNS[:-2], row(*POINTS[:-2])),
+        ("has no landmarks for", COLUMNS, [["1.png", *POINTS]]),
+    ],
+)
+def test_run_refuses_landmarks(
+    world: World, tmp_path: Path, words: str, header: list[str], rows: list[list[object]]
+) -> None:
+    table = write_csv(tmp_path / "points.csv", rows, ["file", *header])
+    result = fails(2, words, "run", world.fp32, world.images / "0.png", "--landmarks", table)
+    assert result.stdout == ""
+
+
+def test_run_refuses_what_is_not_there(world: World, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    picture = world.images / "0.png"
+    fails(2, "does not exist", "run", world.fp32, picture, "--landmarks", tmp_path / "missing.csv")
+    fails(2, "does not exist", "run", world.fp32, tmp_path / "missing.png", "--landmarks", world.data)
+    fails(2, "no pictures", "run", world.fp32, tmp_path / "empty", "--landmarks", world.data)
+    fails(2, "--landmarks", "run", world.fp32, picture)
+    fails(2, "does not exist", "run", tmp_path / "missing", picture, "--landmarks", world.data)
+    fails(2, "not an engine", "run", tmp_path / "empty", picture, "--landmarks", world.data)
+    fails(2, "is a file", "run", world.checkpoint, picture, "--landmarks", world.data)
+
+
+def changed(engine: Path) -> None:
+    path = engine / "engine.bin"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+
+
+def missing(engine: Path) -> None:
+    (engine / "engine.bin").unlink()
+
+
+def cut_off(engine: Path) -> None:
+    path = engine / "engine.json"
+    path.write_text(path.read_text()[:100])
+
+
+def edit(engine: Path, **values: object) -> None:
+    path = engine / "engine.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def newer(engine: Path) -> None:
+    edit(engine, backend_version="2099.1")
+
+
+def other_format(engine: Path) -> None:
+    edit(engine, format="ampnet-opt-engine/99")
+
+
+def wrong_types(engine: Path) -> None:
+    edit(engine, files=["engine.bin"], classes=None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (changed, "changed after it was built"),
+        (missing, "engine.bin is missing"),
+        (cut_off, "is damaged"),
+        (newer, "openvino>=2099.1"),
+        (other_format, "another version"),
+        (wrong_types, "is damaged"),
+    ],
+)
+def test_run_refuses_an_engine(world: World, tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
+    engine = tmp_path / "engine"
+    shutil.copytree(world.fp32, engine)
+    damage(engine)
+    result = fails(1, words, "run", engine, world.images / "0.png", "--landmarks", world.data)
+    assert result.stdout == ""

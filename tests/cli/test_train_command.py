@@ -1,0 +1,41 @@
+"""`ampnet-opt train`: a checkpoint from faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from console_script import fails, succeeds
+
+from ampnet_opt import synthetic
+from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.network.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of faces: two of a class to train on, one to validate."""
+    folder = tmp_path_factory.mktemp("drawn") / "faces"
+    synthetic.write(folder, {"train": 2, "val": 1}, PRESETS["rafdb"], seed=9)
+    return folder
+
+
+def test_train_from_faces_to_a_checkpoint(drawn: Path, tmp_path: Path) -> None:
+    options = ("--width", 0.125, "--epochs", 1, "--batch", 7)
+    result = succeeds("train", "--data", drawn, "-o", tmp_path / "net.safetensors", *options)
+    assert "7 validation faces" in result.stdout
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".csv", ".png"}
+    assert read_checkpoint(tmp_path / "net.safetensors").classes == PRESETS["rafdb"]
+    fails(2, "--force", "train", "--data", drawn, "-o", tmp_path / "net.safetensors", *options)
+    fails(2, "contempt", "train", "--data", drawn, "-o", tmp_path / "new.safetensors", "--classes", "contempt,joy", *options)
+    fails(2, "no rows of split", "train", "--data", _only_train(drawn), "-o", tmp_path / "new.safetensors", *options)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def _only_train(drawn: Path) -> Path:
+    lines = (drawn / "faces.csv").read_text().splitlines()
+    table = drawn / "only_train.csv"
+    table.write_text("\n".join(line for line in lines if ",val," not in line) + "\n")
+    return table
