@@ -69,8 +69,8 @@ def _arrays(data: bytes) -> Dict[str, np.ndarray]:
                         raise ValueError("its faces are no numbers")
                     arrays[name] = read_numbers(stream, header, sizes[f"{name}.npy"])
             return arrays
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
-        raise ValueError(str(error)) from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(str(error) or "its faces are cut off") from error
 
 
 @dataclass(frozen=True)

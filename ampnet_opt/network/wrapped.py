@@ -121,7 +121,7 @@ def _found(tables: list[Table]) -> str:
     if any(re.search(r"(^|\.)patch_head\.weight$", key) for key in keys):
         return (
             "it has the keys of ampnet-opt's own network without its configuration; write it with "
-            "ampnet_opt.network.checkpoint.save_checkpoint"
+            "ampnet_opt.checkpoint.save_checkpoint"
         )
     if all(table.path and ("optim" in table.path[0] or table.path[0] == "state") for table in tables):
         return "it holds the state of an optimizer, and no weights; save model.state_dict()"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -453,6 +455,14 @@ def test_faces_that_unpack_to_more_than_a_bundle_has_are_refused() -> None:
             archive.writestr(f"{name}.npy", bytes(50 << 20))
     with pytest.raises(ValueError, match="are not those of a bundle"):
         Golden.from_bytes(stream.getvalue())
+
+
+def test_faces_of_which_any_one_byte_is_changed_are_read_or_refused() -> None:
+    faces = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 5, 2), np.float32), np.ones((2, 7), np.float32)
+    whole = Golden(*faces).to_bytes()
+    for place, byte in itertools.product(range(len(whole)), (0, 1, 127, 255)):
+        with contextlib.suppress(ValueError):
+            Golden.from_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
 
 
 # What goes wrong on the way
