@@ -16,7 +16,7 @@ import onnx
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.convert.expected_layers import expected_layers
-from ampnet_opt.convert.export import ImageInput, random_faces
+from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.openvino import cpu_graph
 from ampnet_opt.convert.placement import place
@@ -26,6 +26,7 @@ from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, sou
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, require_new
+from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.labels import label_indices
 from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.layers import Expected, Layer, cpu_layers, summarise, trt_layers
 from ampnet_opt.runtime.openvino import executor as cpu
-from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar
 from ampnet_opt.runtime.tensorrt import plan as trt
 
 
