@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import onnx
 
 from ampnet_opt.calibration.ranges import DEFAULT
@@ -27,8 +25,7 @@ from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, require_new
 from ampnet_opt.core.graph_interface import ImageInput
-from ampnet_opt.core.labels import label_indices
-from ampnet_opt.faces.face import Face, fingerprint, spread
+from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.build import (
     TYPED,
@@ -45,13 +42,9 @@ from ampnet_opt.runtime.build import (
 from ampnet_opt.runtime.golden import Proof
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.builder_options import BuilderOptions
-from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
-from ampnet_opt.sensitivity.mixed_precision import Mixed, choose
-from ampnet_opt.sensitivity.search import Budget
 
 Backend = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-BATCH = 16
 RANGING_FACES = 8
 HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 # Says what is being done: `step("exporting", total)` opens a step of `total` units (0: unknown); the function that it
@@ -60,22 +53,28 @@ Steps = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
 
 @dataclass(frozen=True)
-class Search:
-    """The fewest layers of int8 in floating point that hold `budget` on the labelled faces `held_out`.
+class MixedPrecision:
+    """An INT8 network of which some layers stay in floating point.
 
-    ranking: of an analysis made before; without one it is made here, on the labelled calibration faces.
+    layers: names of the graph's nodes that stay. record: why, and what was measured, for the sidecar.
     """
 
-    budget: Budget
-    held_out: Sequence[Face]
-    ranking: Sensitivity | None = None
+    layers: tuple[str, ...]
+    record: dict[str, Any]
+
+
+class LayerChoice(Protocol):
+    """Says which layers of an INT8 network stay in floating point: `ampnet_opt.sensitivity` measures it."""
+
+    def choose(self, checkpoint: Checkpoint, source: Source, int8: Int8, options: Options, step: Steps) -> MixedPrecision:
+        """source: of the checkpoint. int8: of every layer of it. options: those that hold this choice."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration.
 
-    table: scales to take as they are, instead of a calibration. search: for int8; without it every layer is INT8.
+    table: scales to take as they are, instead of a calibration. search: for int8, what chooses the layers that stay in floating point; without it every layer is INT8.
     compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
     builder: what else is asked of tensorrt and tensorrt-rtx.
     """
@@ -87,7 +86,7 @@ class Options:
     faces: Sequence[Face] = ()
     method: str = DEFAULT
     table: CalibrationTable | None = None
-    search: Search | None = None
+    search: LayerChoice | None = None
     compute_capabilities: Sequence[str] = ()
     builder: BuilderOptions = field(default_factory=BuilderOptions)
 
@@ -105,15 +104,15 @@ class Recipe:
     proof: Proof
     ranges: dict[str, float]
     int8: Int8 | None
-    mixed: Mixed | None
+    mixed_precision: MixedPrecision | None
 
     def model(self, precision: str) -> onnx.ModelProto:
         """The float graph, or for int8 the Q/DQ graph."""
         if precision != "int8":
             return self.source.graph
         assert self.int8 is not None
-        placement = self.source.placement if self.mixed is None else place(self.source.graph, self.mixed.layers)
-        return self.int8.quantize(self.source.graph, placement)
+        kept = () if self.mixed_precision is None else self.mixed_precision.layers
+        return self.int8.quantize(self.source.graph, place(self.source.graph, kept) if kept else self.source.placement)
 
 
 def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], step: Steps) -> Recipe:
@@ -121,16 +120,17 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
     with step("exporting the graph", 0):
         source = source_of(checkpoint, options.image_input)
         proof = float_proof(source, options.faces)
-    int8, mixed = None, None
+    int8, mixed_precision = None, None
     if "int8" in options.precisions:
         int8 = _int8(source, options, step)
-        mixed = None if options.search is None else _mixed(source, int8, checkpoint, options, options.search, step)
+        if options.search is not None:
+            mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
     radius = checkpoint.model.config.patch_radius
     origin = Origin(
         list(checkpoint.classes), source.image_input, radius, checkpoint.trained, checkpoint.sha256, source.sha256
     )
     ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
-    return Recipe(source, origin, proof, ranges, int8, mixed)
+    return Recipe(source, origin, proof, ranges, int8, mixed_precision)
 
 
 def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
@@ -149,7 +149,7 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
         return Prepared(precision, model.SerializeToString(), None, kept, expected)
     assert recipe.int8 is not None
     require_representable(model)
-    record = None if recipe.mixed is None else recipe.mixed.record
+    record = None if recipe.mixed_precision is None else recipe.mixed_precision.record
     table = recipe.int8.table.to_json().encode()
     return Prepared(precision, model.SerializeToString(), record, kept, expected, table)
 
@@ -198,31 +198,6 @@ def _int8(source: Source, options: Options, step: Steps) -> Int8:
     if missing:
         raise MisuseError(f"the scales (--scales) lack {missing[0]}: they are of another --input; leave out --scales")
     return Int8(options.table, None)
-
-
-def _mixed(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, search: Search, step: Steps) -> Mixed:
-    ranking = search.ranking or _ranking(source, int8, checkpoint, options, step)
-    labels = np.array(label_indices(checkpoint.classes, [face.label for face in search.held_out]))
-    with step("choosing layers", 0) as progress:
-        batches = source.batches(search.held_out, BATCH)
-        mixed = choose(source.graph, int8, ranking, options.backend, batches, labels, search.budget, progress)
-    return replace(mixed, record={**mixed.record, "held_out_fingerprint": fingerprint(search.held_out)})
-
-
-def _ranking(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, step: Steps) -> Sensitivity:
-    labels = np.array(label_indices(checkpoint.classes, [face.label for face in options.faces]))
-    with step("measuring each layer", len(source.placement.layers)) as progress, TemporaryDirectory() as folder:
-        return analyse(
-            source.graph,
-            checkpoint.sha256,
-            int8,
-            source.batches(options.faces, BATCH),
-            labels,
-            "layer",
-            "only",
-            Path(folder) / "state.json",
-            lambda done, total: progress(done),
-        )
 
 
 def _ranges(source: Source, options: Options) -> dict[str, float]:

@@ -115,14 +115,14 @@ def sensitivity(
         int8 = calibrate(source, chosen, method, lambda done: progress(f"calibrating ({method})", done, len(chosen)))
         found = analyse(
             source.graph,
-            loaded.sha256,
             int8,
-            source.batches(chosen, 16),
-            labels,
-            kind,  # type: ignore[arg-type]
-            mode,  # type: ignore[arg-type]
-            output.with_name(f"{output.name}.partial"),
-            lambda done, total: progress(f"measuring each {kind}", done, total),
+            checkpoint_sha256=loaded.sha256,
+            batches=source.batches(chosen, 16),
+            labels=labels,
+            kind=kind,  # type: ignore[arg-type]
+            mode=mode,  # type: ignore[arg-type]
+            state=output.with_name(f"{output.name}.partial"),
+            progress=lambda done, total: progress(f"measuring each {kind}", done, total),
         )
     found.write(output)
     if picture is not None:

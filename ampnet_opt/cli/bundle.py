@@ -154,14 +154,15 @@ def conversion(
     chosen = spread(chosen, faces)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     from ampnet_opt.calibration.table import read_table
-    from ampnet_opt.convert.build import Options, Search
+    from ampnet_opt.convert.build import Options
     from ampnet_opt.sensitivity.analysis import read_sensitivity
+    from ampnet_opt.sensitivity.mixed_precision import LayerSearch
     from ampnet_opt.sensitivity.search import Budget
 
     search = None
     if searches:
         ranked = None if ranking is None else read_sensitivity(ranking)
-        search = Search(Budget(max_drop, min_agreement / 100, min_sqnr), proof, ranked)
+        search = LayerSearch(Budget(max_drop, min_agreement / 100, min_sqnr), proof, ranked)
     options = Options(
         backend,  # type: ignore[arg-type]
         precisions,  # type: ignore[arg-type]
