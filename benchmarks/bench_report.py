@@ -11,7 +11,8 @@ from rich.text import Text
 from ampnet_opt.benchmarks.bench import Bench, Verdict
 from ampnet_opt.benchmarks.bench_layers import LayerTime
 from ampnet_opt.benchmarks.regression import SLOWER, Change
-from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table
+from ampnet_opt.benchmarks.report import megabytes, milliseconds
+from ampnet_opt.core.console import new_table
 from ampnet_opt.core.text import count
 
 LISTED = 20  # layers shown; the file has all

@@ -25,13 +25,13 @@ from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtim
 from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.convert import openvino as cpu
-from ampnet_opt.convert.export import ImageInput
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.references import verify
 from ampnet_opt.convert.source import Source, float_ranges, source_of
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256, write_json
+from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.labels import label_indices, parse_classes
 from ampnet_opt.core.messages import fail
 from ampnet_opt.core.metrics import Latency, agreement, latency, sqnr, wilson

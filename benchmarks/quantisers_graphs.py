@@ -21,8 +21,8 @@ from ampnet_opt.calibration.collect import Progress
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.convert.source import Source, calibrate
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.faces.face import Face
-from ampnet_opt.runtime.sidecar import INPUTS
 
 # Faces at a time in ONNX Runtime's calibration, which Model Optimizer uses as well; all their activations are in memory. Its
 # bins are as wide as the first batch needs, and its search takes the square of their number: with one face at a time it does

@@ -10,8 +10,9 @@ from rich.console import Group
 from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Environment
-from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table, percent
+from ampnet_opt.benchmarks.report import megabytes, milliseconds, percent
 from ampnet_opt.convert.build import Options
+from ampnet_opt.core.console import new_table
 from ampnet_opt.core.metrics import Agreement, Estimate, Latency
 from ampnet_opt.core.text import count
 

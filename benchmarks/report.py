@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Report, Result
+from ampnet_opt.core.console import new_table
 from ampnet_opt.core.metrics import Estimate
 from ampnet_opt.core.text import count
 
@@ -38,16 +38,6 @@ def heading(report: Report) -> list[str]:
         f"{place.cpu}, {count(place.cores, 'core')}; {place.system}; {place.date}",
         ", ".join(f"{name} {version}" for name, version in place.versions.items()),
     ]
-
-
-def new_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    """An empty table with columns set left (names) and right (numbers)."""
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in left:
-        table.add_column(Text(name), no_wrap=True)
-    for name in right:
-        table.add_column(Text(name), justify="right")
-    return table
 
 
 def percent(estimate: Estimate) -> str:

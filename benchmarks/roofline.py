@@ -20,11 +20,11 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.bench import Bench, Measured, benchmark
 from ampnet_opt.benchmarks.compare import require_positive
-from ampnet_opt.benchmarks.report import milliseconds, new_table
+from ampnet_opt.benchmarks.report import milliseconds
 from ampnet_opt.benchmarks.roofline_count import Work, count_work
 from ampnet_opt.benchmarks.roofline_peaks import Peaks, measure_peaks
 from ampnet_opt.convert.export import export
-from ampnet_opt.core.console import console
+from ampnet_opt.core.console import console, new_table
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import write_json
 from ampnet_opt.core.messages import fail

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.bench import measure as time_subjects
 from ampnet_opt.benchmarks.compare import REFERENCE, engine_subjects, environment, require_positive
-from ampnet_opt.benchmarks.report import megabytes, milliseconds, new_table, ratio
+from ampnet_opt.benchmarks.report import megabytes, milliseconds, ratio
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.convert.export import export
-from ampnet_opt.core.console import console
+from ampnet_opt.core.console import console, new_table
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import size_on_disk
 from ampnet_opt.core.messages import fail

@@ -19,7 +19,7 @@ import numpy as np
 
 from ampnet_opt.core.children import Child, answer_requests
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.runtime.engine import SIDE
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 
 Kind = Literal["torch", "engine", "onnxruntime"]
 Infer = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -153,8 +153,8 @@ def random_faces(count: int) -> tuple[np.ndarray, np.ndarray]:
     What a network computes, and how long, does not depend on them.
     """
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
-    return images, rng.uniform(0.25 * SIDE, 0.75 * SIDE, (count, 5, 2)).astype(np.float32)
+    images = rng.integers(0, 256, (count, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
+    return images, rng.uniform(0.25 * IMAGE_SIDE, 0.75 * IMAGE_SIDE, (count, 5, 2)).astype(np.float32)
 
 
 # --- the worker's side -------------------------------------------------------------------------------------------

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import onnx
 
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.convert.expected_layers import expected_layers
-from ampnet_opt.convert.export import ImageInput, random_faces
+from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.openvino import cpu_graph
 from ampnet_opt.convert.placement import place
@@ -25,42 +23,44 @@ from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, sou
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, require_new
-from ampnet_opt.core.labels import label_indices
+from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
-from ampnet_opt.faces.face import Face, fingerprint, spread
+from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
 from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.golden import Proof
-from ampnet_opt.sensitivity.analysis import Sensitivity, analyse
-from ampnet_opt.sensitivity.mixed_precision import Mixed, choose
-from ampnet_opt.sensitivity.search import Budget
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-BATCH = 16
 RANGING_FACES = 8
 HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 
 
 @dataclass(frozen=True)
-class Search:
-    """The fewest layers of int8 in floating point that hold `budget` on the labelled faces `held_out`.
+class MixedPrecision:
+    """An INT8 network of which some layers stay in floating point.
 
-    ranking: of an analysis made before; without one it is made here, on the labelled calibration faces.
+    layers: names of the graph's nodes that stay. record: why, and what was measured, for the sidecar.
     """
 
-    budget: Budget
-    held_out: Sequence[Face]
-    ranking: Sensitivity | None = None
+    layers: tuple[str, ...]
+    record: dict[str, Any]
+
+
+class LayerChoice(Protocol):
+    """Says which layers of an INT8 network stay in floating point: `ampnet_opt.sensitivity` measures it."""
+
+    def choose(self, checkpoint: Checkpoint, source: Source, int8: Int8, options: Options, step: Steps) -> MixedPrecision:
+        """source: of the checkpoint. int8: of every layer of it. options: those that hold this choice."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration.
 
-    table: scales to take as they are, instead of a calibration. search: for int8; without it every layer is INT8.
-    compiling: how the backend compiles the graphs.
+    table: scales to take as they are, instead of a calibration. search: for int8, chooses the layers that stay in floating
+    point; without it every layer is INT8. compiling: how the backend compiles the graphs.
     """
 
     backend: str
@@ -69,7 +69,7 @@ class Options:
     faces: Sequence[Face] = ()
     method: str = DEFAULT
     table: CalibrationTable | None = None
-    search: Search | None = None
+    search: LayerChoice | None = None
     compiling: CompileOptions = field(default_factory=CompileOptions)
 
 
@@ -86,15 +86,15 @@ class Recipe:
     proof: Proof
     ranges: dict[str, float]
     int8: Int8 | None
-    mixed: Mixed | None
+    mixed_precision: MixedPrecision | None
 
     def model(self, precision: str) -> onnx.ModelProto:
         """The float graph, or for int8 the Q/DQ graph."""
         if precision != "int8":
             return self.source.graph
         assert self.int8 is not None
-        placement = self.source.placement if self.mixed is None else place(self.source.graph, self.mixed.layers)
-        return self.int8.quantize(self.source.graph, placement)
+        kept = () if self.mixed_precision is None else self.mixed_precision.layers
+        return self.int8.quantize(self.source.graph, place(self.source.graph, kept) if kept else self.source.placement)
 
 
 def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], step: Steps) -> Recipe:
@@ -102,12 +102,11 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
     with step("exporting the graph", 0):
         source = source_of(checkpoint, options.image_input)
         proof = float_proof(source, options.faces)
-    int8, mixed = None, None
+    int8, mixed_precision = None, None
     if "int8" in options.precisions:
         int8 = _int8(source, options, step)
-        mixed = (
-            None if options.search is None else _mixed(source, int8, checkpoint, options, search=options.search, step=step)
-        )
+        if options.search is not None:
+            mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
     radius = checkpoint.model.config.patch_radius
     origin = Origin(
         classes=list(checkpoint.classes),
@@ -118,7 +117,7 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         graph_sha256=source.sha256,
     )
     ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
-    return Recipe(source, origin, proof, ranges, int8, mixed)
+    return Recipe(source, origin, proof, ranges, int8, mixed_precision)
 
 
 def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
@@ -137,7 +136,7 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
         return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
     assert recipe.int8 is not None
     require_representable(model)
-    record = None if recipe.mixed is None else recipe.mixed.record
+    record = None if recipe.mixed_precision is None else recipe.mixed_precision.record
     table = recipe.int8.table.to_json().encode()
     return Prepared(
         precision,
@@ -193,31 +192,6 @@ def _int8(source: Source, options: Options, step: Steps) -> Int8:
     if missing:
         raise MisuseError(f"the scales (--scales) lack {missing[0]}: they are of another --input; leave out --scales")
     return Int8(options.table, None)
-
-
-def _mixed(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, *, search: Search, step: Steps) -> Mixed:
-    ranking = search.ranking or _ranking(source, int8, checkpoint, options, step)
-    labels = np.array(label_indices(checkpoint.classes, [face.label for face in search.held_out]))
-    with step("choosing layers", 0) as progress:
-        batches = source.batches(search.held_out, BATCH)
-        mixed = choose(source.graph, int8, ranking, options.backend, batches, labels, search.budget, progress)
-    return replace(mixed, record={**mixed.record, "held_out_fingerprint": fingerprint(search.held_out)})
-
-
-def _ranking(source: Source, int8: Int8, checkpoint: Checkpoint, options: Options, step: Steps) -> Sensitivity:
-    labels = np.array(label_indices(checkpoint.classes, [face.label for face in options.faces]))
-    with step("measuring each layer", len(source.placement.layers)) as progress, TemporaryDirectory() as folder:
-        return analyse(
-            source.graph,
-            checkpoint.sha256,
-            int8,
-            source.batches(options.faces, BATCH),
-            labels,
-            "layer",
-            "only",
-            Path(folder) / "state.json",
-            lambda done, total: progress(done),
-        )
 
 
 def _ranges(source: Source, options: Options) -> dict[str, float]:

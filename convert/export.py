@@ -6,7 +6,6 @@ import json
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -16,16 +15,13 @@ from torch import Tensor, nn
 
 from ampnet_opt.convert.graph import constants_to_initializers
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import IMAGE_SIDE, INPUTS, OUTPUT, ImageInput
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.onnx_session import onnx_session
-from ampnet_opt.network.patches import IMAGE_SIDE
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
 
 # The newest opset that TensorRT 8.5's parser reads (8.6 reads it too); per-channel Q/DQ needs at least 13.
 OPSET = 17
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime, both float32
-
-ImageInput = Literal["uint8", "float32"]
 
 
 class _CameraInput(nn.Module):

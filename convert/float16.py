@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from ampnet_opt.convert.graph import GraphIndex, replace_nodes
 from ampnet_opt.convert.qdq_check import is_half_scale
-from ampnet_opt.runtime.sidecar import INPUTS
+from ampnet_opt.core.graph_interface import INPUTS
 
 # A quarter of the largest float16: other faces may exceed what was measured on some.
 LARGEST = float(np.finfo(np.float16).max) / 4

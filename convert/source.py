@@ -16,9 +16,10 @@ from ampnet_opt.calibration.face_checks import doubts
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
 from ampnet_opt.convert.bias import bias_corrections
-from ampnet_opt.convert.export import ImageInput, export
+from ampnet_opt.convert.export import export
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
+from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import prepare

@@ -12,7 +12,7 @@ from onnx import helper
 
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.convert.quantize import LEVELS
-from ampnet_opt.runtime.sidecar import INPUTS
+from ampnet_opt.core.graph_interface import INPUTS
 
 NON_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Abs"}
 # Operations whose outputs are non-negative when all that they read is.

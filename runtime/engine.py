@@ -13,15 +13,13 @@ import numpy as np
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.graph_interface import IMAGE_SHAPES, IMAGE_SIDE, LANDMARKS_SHAPE
 from ampnet_opt.runtime.backend import Executor, LoadOptions
 from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array, is_on_device
 from ampnet_opt.runtime.lifetime import Calls, end_with_process, keep_in_children, native
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
-
-SIDE = 224
-ROWS = {"uint8": (SIDE, SIDE, 3), "float32": (3, SIDE, SIDE)}  # one image, by what the graph takes
 
 
 class Engine:
@@ -220,11 +218,11 @@ def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
     What is on the GPU becomes a DeviceArray, all else a numpy array.
     """
     if is_on_device(images):
-        pictures: Any = device_array(images, "images", image_input, ROWS[image_input])
+        pictures: Any = device_array(images, "images", image_input, IMAGE_SHAPES[image_input])
     else:
         pictures = _host_images(np.asarray(images), image_input)
     if is_on_device(landmarks):
-        points: Any = device_array(landmarks, "landmarks", "float32", (5, 2))
+        points: Any = device_array(landmarks, "landmarks", "float32", LANDMARKS_SHAPE)
     else:
         points = np.asarray(landmarks)
     if points.shape != (len(pictures), 5, 2):
@@ -241,17 +239,17 @@ def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
 
 
 def _host_images(images: np.ndarray, image_input: str) -> np.ndarray:
-    if images.dtype == np.uint8 and images.shape[1:] == ROWS["uint8"]:
+    if images.dtype == np.uint8 and images.shape[1:] == IMAGE_SHAPES["uint8"]:
         if image_input == "float32":
             images = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    elif images.dtype.kind == "f" and images.shape[1:] == ROWS["float32"]:
+    elif images.dtype.kind == "f" and images.shape[1:] == IMAGE_SHAPES["float32"]:
         if not (images.size == 0 or (images.min() >= 0 and images.max() <= 1)):
             raise MisuseError("images of floating point must be within [0, 1] and hold no NaN")
         if image_input == "uint8":
             images = np.rint(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
     else:
         raise MisuseError(
-            f"images must be uint8 [N, {SIDE}, {SIDE}, 3] or floating point [N, 3, {SIDE}, {SIDE}], "
+            f"images must be uint8 [N, {IMAGE_SIDE}, {IMAGE_SIDE}, 3] or floating point [N, 3, {IMAGE_SIDE}, {IMAGE_SIDE}], "
             f"got {images.dtype} {list(images.shape)}"
         )
     return np.ascontiguousarray(images, np.dtype(image_input))

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.field_types import require_types
 from ampnet_opt.core.files import PathLike, sha256, write_json
+from ampnet_opt.core.graph_interface import IMAGE_SHAPES
 from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.text import command, one_line
 from ampnet_opt.runtime.accuracy import Accuracy
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 NAME = "engine.json"
 FORMAT = "ampnet-opt-engine/1"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-IMAGE_INPUTS = ("uint8", "float32")
 LARGEST_BATCH = 1 << 16
 # What `layers` holds when it is known (`layers.summarise`); each item of the list is [kind, precision, bytes or None, name].
 LISTED = {
@@ -33,8 +33,6 @@ LISTED = {
     "reformats": int,
     "list": List[List[Any]],
 }
-INPUTS = ("image", "landmarks")
-OUTPUT = "logits"
 # Options of a build that its target records under these names (`builder_options`).
 OPTIONS = {
     "optimization_level": "--optimization-level",
@@ -236,7 +234,7 @@ def _require_known(sidecar: Sidecar) -> None:
     for name, value, allowed in (
         ("backend", sidecar.backend, tuple(REGISTERED)),
         ("precision", sidecar.precision, PRECISIONS),
-        ("image_input", sidecar.image_input, IMAGE_INPUTS),
+        ("image_input", sidecar.image_input, tuple(IMAGE_SHAPES)),
     ):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}, expected {', '.join(allowed)}")

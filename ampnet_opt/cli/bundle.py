@@ -88,6 +88,7 @@ def bundle(
     from ampnet_opt.bundling.targets import TARGETS
     from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.core.files import require_new_file
+    from ampnet_opt.runtime.backends import find_backend
 
     target = TARGETS[name]
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
@@ -101,7 +102,7 @@ def bundle(
         _say_bundle(bundle_engine(source, target, output, force))
         return
     if not precisions:
-        precisions = ["int8"] if target.backend == "cpu" else ["fp16", "int8"]
+        precisions = ["int8"] if find_backend(target.backend).device == "cpu" else ["fp16", "int8"]
         remark(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)")
     require_new_file(output, force)
     request = ConversionRequest(

@@ -109,14 +109,15 @@ def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[An
     chosen = spread(chosen, calibration.faces)
     loaded = read_checkpoint(request.checkpoint or CHECKPOINT, request.classes, request.patch_radius)
     from ampnet_opt.calibration.table import read_table
-    from ampnet_opt.convert.build import Options, Search
+    from ampnet_opt.convert.build import Options
     from ampnet_opt.sensitivity.analysis import read_sensitivity
+    from ampnet_opt.sensitivity.mixed_precision import LayerSearch
     from ampnet_opt.sensitivity.search import Budget
 
     search = None
     if searches:
         ranked = None if budget.ranking is None else read_sensitivity(budget.ranking)
-        search = Search(Budget(budget.max_drop, budget.min_agreement / 100, budget.min_sqnr), proof, ranked)
+        search = LayerSearch(Budget(budget.max_drop, budget.min_agreement / 100, budget.min_sqnr), proof, ranked)
     options = Options(
         backend=request.backend,
         precisions=request.precisions,  # type: ignore[arg-type]

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ampnet_opt.core.graph_interface import IMAGE_SHAPES, INPUTS, OUTPUT
 from ampnet_opt.core.text import count, listed
-from ampnet_opt.runtime.engine import ROWS
 from ampnet_opt.runtime.layers import sentence
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar, accuracies, rebuild_command
+from ampnet_opt.runtime.sidecar import Sidecar, accuracies, rebuild_command
 
 
 def warnings(record: Dict[str, Any]) -> List[str]:
@@ -52,7 +52,7 @@ def tensors(sidecar: Sidecar) -> List[Dict[str, Any]]:
     """Inputs and output: name, dtype and shape; the batch is the dimension None."""
     image = sidecar.image_input
     return [
-        {"name": INPUTS[0], "dtype": image, "shape": [None, *ROWS[image]]},
+        {"name": INPUTS[0], "dtype": image, "shape": [None, *IMAGE_SHAPES[image]]},
         {"name": INPUTS[1], "dtype": "float32", "shape": [None, 5, 2]},
         {"name": OUTPUT, "dtype": "float32", "shape": [None, len(sidecar.classes)]},
     ]

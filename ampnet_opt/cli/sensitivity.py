@@ -94,14 +94,14 @@ def sensitivity(
         int8 = calibrate(source, chosen, way, lambda done: progress(f"calibrating ({way})", done, len(chosen)))
         found = analyse(
             source.graph,
-            loaded.sha256,
             int8,
-            source.batches(chosen, BATCH),
-            labels,
-            units.value,
-            mode.value,
-            output.with_name(f"{output.name}.partial"),
-            lambda done, total: progress(f"measuring each {units.value}", done, total),
+            checkpoint_sha256=loaded.sha256,
+            batches=source.batches(chosen, BATCH),
+            labels=labels,
+            kind=units.value,
+            mode=mode.value,
+            state=output.with_name(f"{output.name}.partial"),
+            progress=lambda done, total: progress(f"measuring each {units.value}", done, total),
         )
     found.write(output)
     if picture is not None:

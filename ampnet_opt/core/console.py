@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, Optional, Sequence
 
+from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -63,3 +64,13 @@ def console(**options: Any) -> Console:
     if not found.is_terminal and "COLUMNS" not in os.environ:
         found.width = WIDTH
     return found
+
+
+def new_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """An empty table with columns set left (names) and right (numbers)."""
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in left:
+        table.add_column(Text(name), no_wrap=True)
+    for name in right:
+        table.add_column(Text(name), justify="right")
+    return table

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.listing import first_file, refuse_missing
 from ampnet_opt.datasets.npy import few_numbers, load_npy
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
-from ampnet_opt.faces.face import FARTHEST, SIDE
+from ampnet_opt.faces.face import FARTHEST
 from ampnet_opt.faces.landmark_formats import CONVINCING, Form, convert
 from ampnet_opt.faces.pictures import image_header
 from ampnet_opt.faces.plausibility import typical
@@ -63,7 +64,7 @@ def read(path: Path) -> Dataset:
 def _in_order(points: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bool]:
     """Points (x, y) of each picture, from five x, then five y where that makes faces of what is none as it stands."""
     given = np.stack(list(points.values())) if points else np.zeros((0, 5, 2), np.float32)
-    sizes = np.full((len(given), 2), float(SIDE))
+    sizes = np.full((len(given), 2), float(IMAGE_SIDE))
     if typical(given, sizes).sum() >= OTHERWISE * len(given):
         return points, False
     turned = convert(given, Form(orders=("five-x-five-y",)), sizes, np.ones(len(given), int))
@@ -78,11 +79,12 @@ def _places(path: Path, name: str) -> list[Path]:
 
 def _fitted(points: np.ndarray | None, file: Path) -> np.ndarray | None:
     """Points in pixels of the picture as it lies there, which may not be resized to 224 x 224."""
-    size = (SIDE, SIDE)
-    if points is not None:
-        with contextlib.suppress(AmpnetError):  # what is no picture is refused when it is used
-            size = image_header(file)[0]
-    return points if points is None or size == (SIDE, SIDE) else points * (np.array(size, np.float32) / SIDE)
+    if points is None:
+        return None
+    size = (IMAGE_SIDE, IMAGE_SIDE)
+    with contextlib.suppress(AmpnetError):  # what is no picture is refused when it is used
+        size = image_header(file)[0]
+    return points * (np.array(size, np.float32) / IMAGE_SIDE)
 
 
 def _read_points(file: Path, names: list[str]) -> dict[str, np.ndarray]:

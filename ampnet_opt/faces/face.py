@@ -15,6 +15,7 @@ from PIL import Image
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, sha256
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.tables import Table, find_table, parse_number, read_table
 from ampnet_opt.core.text import count, listed, one_line, plain_cell
 from ampnet_opt.faces.landmark_checks import Given, to_pixels
@@ -24,7 +25,6 @@ from ampnet_opt.faces.pictures import Photo, opened_photo
 
 log = logging.getLogger(__name__)
 
-SIDE = 224
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = [f"{point}_{axis}" for point in POINTS for axis in "xy"]
 # What `ampnet-opt prepare` adds: the size of the row's own picture, and what it was made from: a picture of the data set,
@@ -233,7 +233,7 @@ def fit(image: np.ndarray, landmarks: np.ndarray, size: Optional[Tuple[int, int]
 
     size: (width, height) of the picture that the landmarks are in pixels of, when the image is a scaled down copy of it.
     """
-    if image.shape[:2] == (SIDE, SIDE) and size in (None, (SIDE, SIDE)):
+    if image.shape[:2] == (IMAGE_SIDE, IMAGE_SIDE) and size in (None, (IMAGE_SIDE, IMAGE_SIDE)):
         return image, landmarks
     return fit_photo(Photo(Image.fromarray(image), size or (image.shape[1], image.shape[0])), landmarks)
 
@@ -241,12 +241,12 @@ def fit(image: np.ndarray, landmarks: np.ndarray, size: Optional[Tuple[int, int]
 def fit_photo(photo: Photo, landmarks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """As `fit`, of a picture that was just opened."""
     width, height = photo.size
-    if (height, width) == (SIDE, SIDE):
+    if (height, width) == (IMAGE_SIDE, IMAGE_SIDE):
         return np.asarray(photo.image), landmarks
-    scale = SIDE / max(height, width)
+    scale = IMAGE_SIDE / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (SIDE - new_width) // 2, (SIDE - new_height) // 2
-    canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
+    left, top = (IMAGE_SIDE - new_width) // 2, (IMAGE_SIDE - new_height) // 2
+    canvas = np.zeros((IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
     resized = photo.image.resize((new_width, new_height), Image.Resampling.BILINEAR)
     canvas[top : top + new_height, left : left + new_width] = np.asarray(resized)
     factor = np.array([new_width / width, new_height / height], np.float32)

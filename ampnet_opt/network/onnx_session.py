@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
+from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
 
 
 def onnx_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

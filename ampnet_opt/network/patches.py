@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IMAGE_SIDE = 224
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
+
 GRID_SIDE = 28
 LOCAL_SIDE = 14
 LOCAL_PATCHES = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.faces.detector import Detection
-from ampnet_opt.faces.face import SIDE
 from ampnet_opt.faces.pictures import SMALLEST_SIDE
 from ampnet_opt.faces.plausibility import upright_fault
 
@@ -55,5 +55,5 @@ def crop(image: np.ndarray, box: tuple[float, float, float, float], landmarks: n
     left, top, side = square_of(box)
     # Pillow fills what is outside with black; it averages all pixels under each new one when it scales down.
     square = Image.fromarray(image).crop((left, top, left + side, top + side))
-    scaled = square.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(scaled), ((landmarks - np.array([left, top])) * (SIDE / side)).astype(np.float32)
+    scaled = square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(scaled), ((landmarks - np.array([left, top])) * (IMAGE_SIDE / side)).astype(np.float32)

@@ -82,8 +82,9 @@ def read_sensitivity(path: PathLike) -> Sensitivity:
 
 def analyse(
     graph: onnx.ModelProto,
-    checkpoint_sha256: str,
     int8: Int8,
+    *,
+    checkpoint_sha256: str,
     batches: Batches,
     labels: np.ndarray,
     kind: Kind,

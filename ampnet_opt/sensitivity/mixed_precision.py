@@ -2,45 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from ampnet_opt.convert import openvino as cpu
+from ampnet_opt.convert.build import MixedPrecision, Options, Steps
 from ampnet_opt.convert.placement import place
-from ampnet_opt.convert.source import Int8
+from ampnet_opt.convert.source import Int8, Source
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.labels import label_indices
+from ampnet_opt.faces.face import Face, fingerprint
+from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.onnx_session import graph_logits
+from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.openvino.executor import MODEL, Executor
-from ampnet_opt.sensitivity.analysis import Batches, Sensitivity
+from ampnet_opt.sensitivity.analysis import Batches, Sensitivity, analyse
 from ampnet_opt.sensitivity.effect import Effect, effect
 from ampnet_opt.sensitivity.search import Budget, search
 
+BATCH = 16
+
 
 @dataclass(frozen=True)
-class Mixed:
-    """layers: names of the graph's nodes that stay in floating point. record: why, and what was measured, for a sidecar."""
+class LayerSearch:
+    """The fewest layers of int8 in floating point that hold `budget` on the labelled faces `held_out`: a `LayerChoice`.
 
-    layers: tuple[str, ...]
-    record: dict[str, Any]
+    ranking: of an analysis made before; without one it is made here, on the labelled calibration faces.
+    """
+
+    budget: Budget
+    held_out: Sequence[Face]
+    ranking: Sensitivity | None = None
+
+    def choose(self, checkpoint: Checkpoint, source: Source, int8: Int8, options: Options, step: Steps) -> MixedPrecision:
+        """Raises as `choose_layers`."""
+        ranking = self.ranking or _rank(checkpoint, source, int8, options.faces, step)
+        labels = np.array(label_indices(checkpoint.classes, [face.label for face in self.held_out]))
+        with step("choosing layers", 0) as progress:
+            batches = source.batches(self.held_out, BATCH)
+            chosen = choose_layers(
+                source.graph,
+                int8,
+                ranking,
+                self.budget,
+                backend=options.backend,
+                batches=batches,
+                labels=labels,
+                progress=progress,
+            )
+        return replace(chosen, record={**chosen.record, "held_out_fingerprint": fingerprint(self.held_out)})
 
 
-def choose(
+def _rank(checkpoint: Checkpoint, source: Source, int8: Int8, faces: Sequence[Face], step: Steps) -> Sensitivity:
+    labels = np.array(label_indices(checkpoint.classes, [face.label for face in faces]))
+    with step("measuring each layer", len(source.placement.layers)) as progress, TemporaryDirectory() as folder:
+        return analyse(
+            source.graph,
+            int8,
+            checkpoint_sha256=checkpoint.sha256,
+            batches=source.batches(faces, BATCH),
+            labels=labels,
+            kind="layer",
+            mode="only",
+            state=Path(folder) / "state.json",
+            progress=lambda done, total: progress(done),
+        )
+
+
+def choose_layers(
     graph: onnx.ModelProto,
     int8: Int8,
     ranking: Sensitivity,
+    budget: Budget,
+    *,
     backend: str,
     batches: Batches,
     labels: np.ndarray,
-    budget: Budget,
     progress: Callable[[int], None] = lambda judged: None,
-) -> Mixed:
+) -> MixedPrecision:
     """The fewest layers of a float graph that have to stay in floating point for the INT8 network to hold `budget`.
 
     batches: (image, landmarks) of held-out faces as the graph takes them; labels: int64 [N]. The cpu backend is judged by
@@ -58,13 +103,13 @@ def choose(
             f"the sensitivity analysis is of a calibration on other faces ({ranking.faces}; here {table.faces}): run "
             "ampnet-opt sensitivity with this --data, --split and --faces"
         )
-    reference = graph_logits(graph, batches)
+    reference, by_engine = graph_logits(graph, batches), find_backend(backend).device == "cpu"
     judged = 0
 
     def judge(kept: Collection[str]) -> Effect:
         nonlocal judged
         model = int8.quantize(graph, place(graph, kept))
-        logits = _in_openvino(model, batches) if backend == "cpu" else graph_logits(model, batches)
+        logits = _in_openvino(model, batches) if by_engine else graph_logits(model, batches)
         judged += 1
         progress(judged)
         return effect(logits, reference, labels)
@@ -74,12 +119,12 @@ def choose(
     record = {
         **{name: value for name, value in asdict(budget).items() if value is not None},
         "held_out_faces": len(labels),
-        "judged_in": "OpenVINO" if backend == "cpu" else f"ONNX Runtime {onnxruntime.__version__}",
+        "judged_in": "OpenVINO" if by_engine else f"ONNX Runtime {onnxruntime.__version__}",
         "float_top1": reference_top1,
         **choice.measured.record(),
         "float_layers": [{"name": row.name, "alone_in_int8": row.effect.record()} for row in choice.kept],
     }
-    return Mixed(tuple(layer for row in choice.kept for layer in row.layers), record)
+    return MixedPrecision(tuple(layer for row in choice.kept for layer in row.layers), record)
 
 
 def _in_openvino(model: onnx.ModelProto, batches: Batches) -> np.ndarray:

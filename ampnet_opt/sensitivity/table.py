@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
-from ampnet_opt.benchmarks.report import new_table
+from ampnet_opt.core.console import new_table
 from ampnet_opt.core.text import count
 from ampnet_opt.sensitivity.analysis import Sensitivity
 from ampnet_opt.sensitivity.effect import Effect

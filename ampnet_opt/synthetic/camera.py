@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ampnet_opt.faces.face import SIDE
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 
 GREY = 0.7  # the share of grey pictures
 
@@ -41,5 +41,5 @@ def _bordered(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.12:
         left, right = (int(v) for v in rng.integers(4, 24) + rng.integers(-3, 4, 2))
         picture[:, : max(0, left)] = 0
-        picture[:, SIDE - max(1, right) :] = 0
+        picture[:, IMAGE_SIDE - max(1, right) :] = 0
     return picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ampnet_opt.faces.face import SIDE
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.synthetic import accessories as worn
 from ampnet_opt.synthetic import features, hair
 from ampnet_opt.synthetic.geometry import View, outline
@@ -25,7 +25,7 @@ def draw(person: Person, pose: Pose, units: Units, rng: np.random.Generator) -> 
     edge = pixels(view(contour, depth=depth))
     features.ears(pen, person, view)
     pen.polygon(edge, fill=person.skin)
-    mask = Image.new("L", (SIDE, SIDE))
+    mask = Image.new("L", (IMAGE_SIDE, IMAGE_SIDE))
     ImageDraw.Draw(mask).polygon([(x / FINE, y / FINE) for x, y in edge], fill=255)
     features.cheeks(picture, person, view, rng)
     hair.beard(picture, person, view, units, edge)
@@ -35,11 +35,11 @@ def draw(person: Person, pose: Pose, units: Units, rng: np.random.Generator) -> 
     features.brows(pen, person, view, units)
     hair.front_hair(picture, person, view, rng)
     folds = creases(person, pose, units)
-    flat = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    flat = np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX), np.float32)
     light, ambient = _light(rng)
     bright = shade(person, pose, units, light, ambient, float(rng.uniform(0, 0.3))) * (1 - folds)
     mottle = Image.fromarray(rng.normal(0, 0.035, (56, 56)).astype(np.float32))
-    bright = bright * (1 + np.asarray(mottle.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
+    bright = bright * (1 + np.asarray(mottle.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR)))
     inside = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.8)), np.float32) / 255
     lit = flat * (1 + inside * (bright - 1))[:, :, None]
     return _over(lit, person, view, rng)
@@ -56,10 +56,10 @@ def _over(lit: np.ndarray, person: Person, view: View, rng: np.random.Generator)
     kind = str(rng.choice(list(worn.OCCLUSIONS), p=list(worn.OCCLUSIONS.values())))
     if person.glasses == "none" and kind == "none":
         return lit
-    picture = Image.fromarray(lit.clip(0, 255).astype(np.uint8)).resize((SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
+    picture = Image.fromarray(lit.clip(0, 255).astype(np.uint8)).resize((IMAGE_SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
     worn.glasses(picture, person, view, rng)
     worn.occlusion(ImageDraw.Draw(picture), kind, person, view, rng)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    return np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX), np.float32)
 
 
 def background(rng: np.random.Generator) -> Image.Image:
@@ -83,4 +83,4 @@ def background(rng: np.random.Generator) -> Image.Image:
             colour = tuple(int(v) for v in (second + rng.normal(0, 45, 3)).clip(0, 255))
             (pen.ellipse if rng.random() < 0.5 else pen.rectangle)((x - w / 2, y - h / 2, x + w / 2, y + h / 2), fill=colour)
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(1, 5))))
-    return picture.resize((SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
+    return picture.resize((IMAGE_SIDE * FINE,) * 2, Image.Resampling.BILINEAR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ampnet_opt.faces.face import SIDE
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.synthetic.geometry import HEAD_Y, View, corner_points, mouth, nose_tip
 from ampnet_opt.synthetic.parameters import Person, Units
 from ampnet_opt.synthetic.pen import FINE, Pixels, mix, pixels
@@ -90,5 +90,5 @@ def beard(picture: Image.Image, person: Person, view: View, units: Units, edge: 
     high = np.stack([x, tip[1] + 13 + 0.012 * x**2 * (corners[0, 1] - tip[1]) / 35], axis=1)
     band = np.concatenate([lip * [1.15, 1.0], np.minimum(high, lip * [10, 1] + [500, -1])[::-1]])
     pen.polygon([(px / 4, py / 4) for px, py in pixels(view(band, lift=3.0))], fill=strength)
-    soft = layer.filter(ImageFilter.GaussianBlur(2.2)).resize((SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
+    soft = layer.filter(ImageFilter.GaussianBlur(2.2)).resize((IMAGE_SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
     picture.paste(mix(person.hair, person.skin, 0.12), (0, 0), soft)

@@ -7,7 +7,7 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ampnet_opt.faces.face import SIDE
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.synthetic.geometry import View
 from ampnet_opt.synthetic.parameters import Colour
 
@@ -31,4 +31,4 @@ def ellipse(view: View, x: float, y: float, wide: float, high: float, lift: floa
 
 def grown(layer: Image.Image, blur: float) -> Image.Image:
     soft = layer.filter(ImageFilter.GaussianBlur(blur))
-    return soft.resize((SIDE * FINE,) * 2, Image.Resampling.BILINEAR)
+    return soft.resize((IMAGE_SIDE * FINE,) * 2, Image.Resampling.BILINEAR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ampnet_opt.faces.face import SIDE
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.synthetic.geometry import EYE_Y, HEAD, HEAD_Y, MOUTH_Y, View, corner_points, nose_tip
 from ampnet_opt.synthetic.parameters import Person, Pose, Units
 
@@ -17,7 +17,7 @@ def shade(person: Person, pose: Pose, units: Units, light: np.ndarray, ambient: 
 
     light: a unit vector towards it. ambient: the share of light without direction. gloss: of the shine (Blinn and Phong).
     """
-    count = SIDE // STEP
+    count = IMAGE_SIDE // STEP
     grid = (np.arange(count, dtype=np.float32) + 0.5) * STEP
     view = View(pose)
     cos, sin = np.cos(pose.roll), np.sin(pose.roll)
@@ -37,7 +37,7 @@ def shade(person: Person, pose: Pose, units: Units, light: np.ndarray, ambient: 
     shine = np.maximum((half[2] - gx * half[0] - gy * half[1]) / length, 0) ** 32
     bright = ambient + (1 - ambient) * np.maximum(facing, 0) / max(0.45, float(light[2])) + gloss * shine
     small = Image.fromarray(bright.astype(np.float32))
-    return np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.asarray(small.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
 
 
 def _bumps(person: Person, units: Units) -> list[tuple[float, float, float, float, float]]:
@@ -69,7 +69,7 @@ def _bumps(person: Person, units: Units) -> list[tuple[float, float, float, floa
 
 def creases(person: Person, pose: Pose, units: Units) -> np.ndarray:
     """Darkness float32 [224, 224], 0 to 1, of folds and wrinkles: those of an expression, deeper with age."""
-    view, layer = View(pose), Image.new("L", (SIDE, SIDE))
+    view, layer = View(pose), Image.new("L", (IMAGE_SIDE, IMAGE_SIDE))
     pen = ImageDraw.Draw(layer)
 
     def line(points: list[tuple[float, float]], strength: float, width: float) -> None:

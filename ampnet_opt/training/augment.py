@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 224
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
+
 # After a flip the eye on the image's left is the one that was on its right; likewise the mouth corners.
 FLIPPED = [1, 0, 2, 4, 3]
 
@@ -37,7 +38,7 @@ class Augmentation:
             return (torch.rand(len(image), generator=generator) * 2 - 1) * limit
 
         angle, zoom = uniform(math.radians(self.degrees)), 1 + uniform(self.scale)
-        shift = torch.stack([uniform(self.shift), uniform(self.shift)], 1) * SIDE
+        shift = torch.stack([uniform(self.shift), uniform(self.shift)], 1) * IMAGE_SIDE
         flipped = torch.rand(len(image), generator=generator) < self.flip
         image, landmarks = view(image, landmarks, angle, zoom, shift, flipped)
         image = recolour(image, uniform(self.brightness), 1 + uniform(self.contrast), 1 + uniform(self.saturation))
@@ -56,7 +57,7 @@ def view(
     # Where a point of the picture goes, in pixels from the centre: p -> M p + t.
     matrix = torch.stack([torch.stack([mirror * cos, mirror * -sin], 1), torch.stack([sin, cos], 1)], 1)
     offset = shift * torch.stack([mirror, torch.ones_like(mirror)], 1)
-    centre = SIDE / 2
+    centre = IMAGE_SIDE / 2
     moved = torch.einsum("nij,nkj->nki", matrix, landmarks - centre) + offset[:, None] + centre
     moved = torch.where(flipped[:, None, None], moved[:, FLIPPED], moved)
 

@@ -9,10 +9,11 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ampnet_opt.core.graph_interface import IMAGE_SHAPES, INPUTS, LANDMARKS_SHAPE, OUTPUT
 from ampnet_opt.runtime.hashed_files import read_unchanged
 from ampnet_opt.runtime.layers import CONVOLUTION, OTHER, PRECISIONS, PRODUCT, QUANTISATION, REFORMAT, Layer
 from ampnet_opt.runtime.onnxruntime.executor import MODEL, new_session
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT, Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar
 
 ROLES = {
     **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"), CONVOLUTION),
@@ -31,8 +32,8 @@ def list_layers(directory: Path, sidecar: Sidecar) -> List[Layer]:
     Without its last step, which changes how feature maps lie in memory: that names nodes for the tensors that they give.
     """
     batch = sidecar.batch.opt
-    image = (batch, 224, 224, 3) if sidecar.image_input == "uint8" else (batch, 3, 224, 224)
-    faces = np.zeros(image, sidecar.image_input), np.zeros((batch, 5, 2), np.float32)
+    image, landmarks = (batch, *IMAGE_SHAPES[sidecar.image_input]), (batch, *LANDMARKS_SHAPE)
+    faces = np.zeros(image, sidecar.image_input), np.zeros(landmarks, np.float32)
     return [_layer(event) for event in _profiled(directory, sidecar, faces, 1, layouts=False)]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime.openvino.executor import MODEL, core, load_openvino, require_precision, said
-from ampnet_opt.runtime.sidecar import INPUTS
 
 HALF = {"fp16", "bf16"}
 CROPS = {"GatherND", "MatMul"}  # what cuts patches out of the feature map

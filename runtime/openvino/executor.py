@@ -15,13 +15,14 @@ from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mappi
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.processor import is_arm
 from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.hashed_files import read_unchanged
 from ampnet_opt.runtime.lifetime import free, keep_in_children
 from ampnet_opt.runtime.openvino.model_cache import load_or_compile
-from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar
 
 MODEL = "engine.xml"
 REASON = 300  # characters of what OpenVINO says

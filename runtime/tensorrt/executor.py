@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Union
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.cuda.device_array import DeviceArray
-from ampnet_opt.runtime.sidecar import INPUTS, OUTPUT
 from ampnet_opt.runtime.tensorrt.library import FAMILIES
 
 if TYPE_CHECKING:

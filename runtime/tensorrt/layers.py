@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.layers import BYTES, CONVOLUTION, OTHER, PRECISIONS, PRODUCT, QUANTISATION, REFORMAT, Layer
-from ampnet_opt.runtime.sidecar import INPUTS, Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar
 from ampnet_opt.runtime.tensorrt.plan import PLAN, Plan
 
 NOT_LAYERS = {"signal", "wait"}  # marks between streams

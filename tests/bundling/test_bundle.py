@@ -35,7 +35,7 @@ from ampnet_opt.bundling.pack import README, bundle_engine
 from ampnet_opt.bundling.targets import TARGETS, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.cli.main import application
-from ampnet_opt.convert.build import build
+from ampnet_opt.convert.build import MixedPrecision, build
 from ampnet_opt.convert.bundle import bundle_checkpoint, bundle_recipe
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import Engine
@@ -45,7 +45,6 @@ from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, Part, is_bundle, ope
 from ampnet_opt.runtime.golden import Golden, require_right
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar, read_sidecar
 from ampnet_opt.runtime.unbundle import build_bundle
-from ampnet_opt.sensitivity.mixed_precision import Mixed
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
@@ -201,8 +200,8 @@ def test_an_engine_from_a_bundle_is_that_of_a_direct_build(built: Path, tmp_path
 
 
 def test_what_was_measured_on_held_out_faces_travels_along(tmp_path: Path) -> None:
-    mixed = Mixed(recipe().source.placement.layers[:1], {"held_out_faces": 3})
-    path = bundle_recipe(replace(recipe(), mixed=mixed), ["int8"], TARGETS["cpu"], tmp_path / "mixed.tar", quiet)
+    mixed = MixedPrecision(recipe().source.placement.layers[:1], {"held_out_faces": 3})
+    path = bundle_recipe(replace(recipe(), mixed_precision=mixed), ["int8"], TARGETS["cpu"], tmp_path / "mixed.tar", quiet)
     with open_bundle(path) as bundle:
         (part,) = bundle.contents.parts or []
         ready = bundle.prepared(part, UNSIGNED)

@@ -21,12 +21,12 @@ from ampnet_opt.cli import options
 from ampnet_opt.cli.main import COMMANDS, application
 from ampnet_opt.cli.sensitivity import Mode, Units
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.graph_interface import IMAGE_SHAPES
 from ampnet_opt.datasets.registry import NAMES
 from ampnet_opt.network.model import Config
 from ampnet_opt.preparing.prepare import prepare
 from ampnet_opt.runtime.backends import REGISTERED
 from ampnet_opt.runtime.builder_options import HARDWARE, BuilderOptions
-from ampnet_opt.runtime.engine import ROWS
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Mode as LibraryMode
 from ampnet_opt.sensitivity.units import Kind
@@ -171,7 +171,7 @@ def values(choices: type[Enum]) -> list[str]:
 
 def test_choices_are_those_of_the_library() -> None:
     assert values(options.CalibrationMethod) == list(METHODS)
-    assert values(options.ImageInput) == list(ROWS)
+    assert values(options.ImageInput) == list(IMAGE_SHAPES)
     assert values(options.Hardware) == list(HARDWARE)
     assert values(Units) == list(get_args(Kind))
     assert values(Mode) == list(get_args(LibraryMode))

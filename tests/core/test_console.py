@@ -8,10 +8,9 @@ import pytest
 
 from ampnet_opt.benchmarks.bench import Bench
 from ampnet_opt.benchmarks.compare import Environment
-from ampnet_opt.benchmarks.report import new_table
 from ampnet_opt.benchmarks.roofline import Floor, render
 from ampnet_opt.benchmarks.roofline_peaks import Peaks
-from ampnet_opt.core.console import WIDTH, console
+from ampnet_opt.core.console import WIDTH, console, new_table
 
 
 def test_a_pipe_is_wide_enough_and_columns_has_the_last_word(

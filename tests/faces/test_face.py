@@ -15,7 +15,8 @@ from PIL import Image
 from places import SHARED
 
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.faces.face import COLUMNS, SIDE, Face, fingerprint, fit, load_batches, load_face, read_faces
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
+from ampnet_opt.faces.face import COLUMNS, Face, fingerprint, fit, load_batches, load_face, read_faces
 from ampnet_opt.faces.pictures import read_image
 
 POINTS = ["70", "80", "150", "80.5", "110", "120", "80", "160", "140", "160"]
@@ -117,7 +118,7 @@ def test_real_faces_load() -> None:
         pytest.skip(f"no faces at {REAL}")
     faces = read_faces(REAL)
     images, landmarks = next(load_batches(faces[:5], 3))
-    assert images.shape == (3, SIDE, SIDE, 3) and images.dtype == np.uint8
+    assert images.shape == (3, IMAGE_SIDE, IMAGE_SIDE, 3) and images.dtype == np.uint8
     assert landmarks.shape == (3, 5, 2) and landmarks.dtype == np.float32
     assert [len(batch) for batch, _ in load_batches(faces[:5], 3)] == [3, 2]
     assert (landmarks[:, 0, 0] < landmarks[:, 1, 0]).all() and (landmarks[:, 0, 1] < landmarks[:, 3, 1]).all()
@@ -201,11 +202,11 @@ def test_exif_turns_the_picture_upright(tmp_path: Path, orientation: int) -> Non
 )
 def test_a_marked_spot_stays_under_its_landmark(width: int, height: int, where: tuple[float, float]) -> None:
     x, y = int(where[0] * width), int(where[1] * height)
-    radius = 1 + max(width, height) // SIDE  # large enough to be seen when the picture shrinks
+    radius = 1 + max(width, height) // IMAGE_SIDE  # large enough to be seen when the picture shrinks
     image = np.zeros((height, width, 3), np.uint8)
     image[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = 255
     fitted, landmarks = fit(image, np.tile(np.float32([x + 0.5, y + 0.5]), (5, 1)))
-    assert fitted.shape == (SIDE, SIDE, 3) and landmarks.dtype == np.float32
+    assert fitted.shape == (IMAGE_SIDE, IMAGE_SIDE, 3) and landmarks.dtype == np.float32
     column, row = np.floor(landmarks[0]).astype(int)
     assert fitted[row, column].min() > 200
 
@@ -216,7 +217,7 @@ def test_wide_and_tall_pictures_are_padded_with_black(tmp_path: Path) -> None:
     assert points.tolist() == [[0, 56], [224, 168], [112, 112], [0, 168], [224, 56]]
     tall, _ = fit(np.full((4000, 16, 3), 255, np.uint8), np.zeros((5, 2), np.float32))
     assert tall.any(axis=(0, 2)).sum() == 1
-    square = np.zeros((SIDE, SIDE, 3), np.uint8)
+    square = np.zeros((IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
     assert fit(square, points)[0] is square
 
 
@@ -306,7 +307,7 @@ def test_the_fingerprint_is_of_bytes_landmarks_and_order(tmp_path: Path) -> None
 def test_a_loaded_face_is_fitted(tmp_path: Path) -> None:
     face = Face(picture(tmp_path / "x.png", (448, 224)), np.float32(POINTS).reshape(5, 2))
     image, landmarks = load_face(face)
-    assert image.shape == (SIDE, SIDE, 3)
+    assert image.shape == (IMAGE_SIDE, IMAGE_SIDE, 3)
     np.testing.assert_allclose(landmarks, face.landmarks / 2 + [0, 56])
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png")

@@ -18,13 +18,14 @@ from PIL import Image
 
 from ampnet_opt.convert.build import Options, build
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.backend import CompileOptions
-from ampnet_opt.runtime.engine import SIDE, prepare
+from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.openvino.executor import Executor
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
@@ -45,12 +46,12 @@ def pictures(count: int) -> np.ndarray:
     """Coarse random patterns, unlike each other as a whole and from patch to patch; uint8 [count, 224, 224, 3]."""
     rng = np.random.default_rng(5)
     blocks = rng.integers(0, 256, (count, 14, 14, 3), np.uint8) // 2 + rng.integers(0, 128, (count, 1, 1, 3), np.uint8)
-    return blocks.repeat(SIDE // 14, 1).repeat(SIDE // 14, 2)
+    return blocks.repeat(IMAGE_SIDE // 14, 1).repeat(IMAGE_SIDE // 14, 2)
 
 
 def points(count: int) -> np.ndarray:
     """Landmarks anywhere in the image; float32 [count, 5, 2]."""
-    return np.random.default_rng(6).uniform(0, SIDE, (count, 5, 2)).astype(np.float32)
+    return np.random.default_rng(6).uniform(0, IMAGE_SIDE, (count, 5, 2)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_batches_are_kept_within_the_profile(fp32: Engine) -> None:
 
 
 def test_no_faces_give_no_logits(fp32: Engine) -> None:
-    for images in (np.empty((0, SIDE, SIDE, 3), np.uint8), np.empty((0, 3, SIDE, SIDE), np.float32)):
+    for images in (np.empty((0, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8), np.empty((0, 3, IMAGE_SIDE, IMAGE_SIDE), np.float32)):
         logits = fp32.infer(images, np.empty((0, 5, 2), np.float32))
         assert logits.shape == (0, len(CLASSES))
         assert logits.dtype == np.float32
@@ -188,7 +189,7 @@ WRONG = {
     "ten numbers in a row": (IMAGES, LANDMARKS.reshape(2, 10), "landmarks must be"),
     "a landmark of NaN": (IMAGES, altered(LANDMARKS, np.nan), "finite"),
     "a landmark of infinity": (IMAGES, altered(LANDMARKS, -np.inf), "finite"),
-    "shares of the image": (IMAGES, LANDMARKS / SIDE, r"within \[-1, 1\]"),
+    "shares of the image": (IMAGES, LANDMARKS / IMAGE_SIDE, r"within \[-1, 1\]"),
     "a face that was not found": (IMAGES, np.stack([LANDMARKS[0], np.full((5, 2), -1)]), r"within \[-1, 1\]"),
     "landmarks of text": (IMAGES, LANDMARKS.astype(str), "finite"),
     "complex landmarks": (IMAGES, LANDMARKS.astype(np.complex64), "finite"),
@@ -203,9 +204,9 @@ def test_what_is_no_face_is_misuse(fp32: Engine, name: str) -> None:
 
 
 def test_landmarks_outside_the_image_count_as_on_its_border(fp32: Engine) -> None:
-    outside = np.random.default_rng(8).uniform(-SIDE, 2 * SIDE, (4, 5, 2)).astype(np.float32)
-    assert ((outside < 0) | (outside > SIDE)).any((1, 2)).all()
-    expected = fp32.infer(pictures(4), outside.clip(0, SIDE))
+    outside = np.random.default_rng(8).uniform(-IMAGE_SIDE, 2 * IMAGE_SIDE, (4, 5, 2)).astype(np.float32)
+    assert ((outside < 0) | (outside > IMAGE_SIDE)).any((1, 2)).all()
+    expected = fp32.infer(pictures(4), outside.clip(0, IMAGE_SIDE))
     np.testing.assert_array_equal(fp32.infer(pictures(4), outside), expected)
     assert np.abs(fp32.infer(pictures(4), points(4)) - expected).max() > 0.1
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from small import faces, float_graph, placement, run
 from test_sensitivity import LABELS, in_two_batches, int8
 
+from ampnet_opt.convert.build import MixedPrecision
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.sensitivity.analysis import Row, Sensitivity, ranked
 from ampnet_opt.sensitivity.effect import Effect, effect
-from ampnet_opt.sensitivity.mixed_precision import choose
+from ampnet_opt.sensitivity.mixed_precision import choose_layers
 from ampnet_opt.sensitivity.search import Budget, search
 
 costs = st.lists(st.integers(0, 50), min_size=1, max_size=40)
@@ -106,11 +108,15 @@ def ranking(**changes: object) -> Sensitivity:
     return Sensitivity("c", faces=4, reference_top1=0.5, int8=rows[0].effect, rows=rows, **fields)  # type: ignore[arg-type]
 
 
+def choose_for(backend: str, found: Sensitivity, budget: Budget, labels: np.ndarray) -> MixedPrecision:
+    return choose_layers(float_graph(), int8(), found, budget, backend=backend, batches=in_two_batches(), labels=labels)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "tensorrt-rtx"])
 def test_the_fewest_layers_of_a_network_are_kept(backend: str) -> None:
     reference = run(float_graph(), faces())[0]
     truth = reference.argmax(1)
-    mixed = choose(float_graph(), int8(), ranking(), backend, in_two_batches(), truth, Budget(0.0, 1.0))
+    mixed = choose_for(backend, ranking(), Budget(0.0, 1.0), truth)
     record = mixed.record
     assert record["float_top1"] == 1.0 and record["top1"] == 1.0 and record["agreement"] == 1.0
     assert record["held_out_faces"] == len(truth)
@@ -122,9 +128,9 @@ def test_the_fewest_layers_of_a_network_are_kept(backend: str) -> None:
 
 
 def test_layers_are_kept_until_the_sqnr_holds() -> None:
-    plain = choose(float_graph(), int8(), ranking(), "tensorrt", in_two_batches(), LABELS, Budget(None, 0.0))
+    plain = choose_for("tensorrt", ranking(), Budget(None, 0.0), LABELS)
     wanted = plain.record["sqnr_db"] + 1.0
-    mixed = choose(float_graph(), int8(), ranking(), "tensorrt", in_two_batches(), LABELS, Budget(None, 0.0, wanted))
+    mixed = choose_for("tensorrt", ranking(), Budget(None, 0.0, wanted), LABELS)
     assert not plain.layers and mixed.layers
     assert mixed.record["sqnr_db"] >= wanted == mixed.record["min_sqnr"]
     assert "max_drop" not in mixed.record
@@ -133,7 +139,7 @@ def test_layers_are_kept_until_the_sqnr_holds() -> None:
 def test_a_budget_that_cannot_be_held_is_refused() -> None:
     # A label that the network never answers, and a top-1 that would have to rise.
     with pytest.raises(AmpnetError, match="no choice of layers holds the budget"):
-        choose(float_graph(), int8(), ranking(), "tensorrt", in_two_batches(), LABELS, Budget(-101.0))
+        choose_for("tensorrt", ranking(), Budget(-101.0), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +147,7 @@ def test_a_budget_that_cannot_be_held_is_refused() -> None:
 )
 def test_a_ranking_of_something_else_is_refused(changes: dict[str, str]) -> None:
     with pytest.raises(MisuseError, match="run ampnet-opt sensitivity"):
-        choose(float_graph(), int8(), ranking(**changes), "cpu", in_two_batches(), LABELS, Budget(1.0))
+        choose_for("cpu", ranking(**changes), Budget(1.0), LABELS)
 
 
 def test_layers_that_are_kept_are_float_in_the_graph() -> None:

@@ -112,13 +112,13 @@ def test_effect_counts_agreement_and_hits() -> None:
 def analysed(state: Path, mode: str = "only", **options: object) -> Sensitivity:
     return analyse(
         float_graph(),
-        "checkpoint",
         int8(),
-        in_two_batches(),
-        LABELS,
-        "block",
-        mode,
-        state,
+        checkpoint_sha256="checkpoint",
+        batches=in_two_batches(),
+        labels=LABELS,
+        kind="block",
+        mode=mode,
+        state=state,
         **options,  # type: ignore[arg-type]
     )
 
