@@ -452,7 +452,9 @@ def test_faces_that_unpack_to_more_than_a_bundle_has_are_refused() -> None:
 
 
 def test_faces_whose_bytes_are_changed_anywhere_are_read_or_refused() -> None:
-    valid = Golden(np.zeros((2, 224, 224, 3), np.uint8), np.ones((2, 5, 2), np.float32), np.ones((2, 2), np.float32)).to_bytes()
+    valid = Golden(
+        np.zeros((2, 224, 224, 3), np.uint8), np.ones((2, 5, 2), np.float32), np.ones((2, 2), np.float32)
+    ).to_bytes()
     refused = 0
     for place in range(len(valid)):
         for changed in (valid[:place], valid[:place] + b"\xff\xff\xff\xff" + valid[place + 4 :]):
