@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from ampnet_opt.datasets import affectnet, authors, fer2013, ferplus, folders, own, photos, rafdb
-from ampnet_opt.datasets.disk import CONVERT, HIDDEN, all_pictures
+from ampnet_opt.datasets.disk import HIDDEN, all_pictures
 from ampnet_opt.datasets.naming import NUMBERINGS
 from ampnet_opt.datasets.picture import Dataset, Skipped
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.files import PathLike
-from ampnet_opt.pictures import PICTURES
+from ampnet_opt.pictures import PICTURES, remedy
 from ampnet_opt.text import listed
 
 
@@ -38,6 +38,7 @@ FORMATS: dict[str, Reader] = {  # in the order of detection, the more special be
     "folders": folders,
     "photos": photos,
 }
+UNREAD = "is not read"  # how the reasons end for which a picture is left out by its suffix
 NAMES = (*FORMATS, *(name for name in NUMBERINGS if name not in FORMATS))
 
 
@@ -62,7 +63,7 @@ def read_dataset(path: PathLike, format: str | None = None, classes: str | None 
     if not dataset.pictures:
         reasons = Counter(one.reason for one in skipped).most_common()
         counts = f" ({listed(f'{reason}: {number}' for reason, number in reasons)})" if reasons else ""
-        convert = next((f"; {one.detail}" for one in skipped if one.detail == CONVERT), "")
+        convert = next((f"; {one.detail}" for one in skipped if one.reason.endswith(UNREAD)), "")
         raise MisuseError(f"{place} has no pictures that could be used{counts}{convert}")
     name, times = Counter(picture.name for picture in dataset.pictures).most_common(1)[0]
     if times != 1:
@@ -108,6 +109,6 @@ def _unread(place: Path, dataset: Dataset) -> Iterator[Skipped]:
         if any(part.startswith(HIDDEN) for part in inside.parts):
             yield Skipped(inside.as_posix(), "hidden")
         elif file.suffix.lower() not in PICTURES:
-            yield Skipped(inside.as_posix(), f"{file.suffix.lower()} is not read", CONVERT)
+            yield Skipped(inside.as_posix(), f"{file.suffix.lower()} {UNREAD}", remedy(file.suffix))
         else:
             yield Skipped(inside.as_posix(), dataset.why(inside.parts))
