@@ -57,6 +57,7 @@ def prepare(
 
 
 def train(
+    context: typer.Context,
     data: List[Path] = typer.Option(..., "--data", help="CSV of labelled faces, or its folder; repeatable: they are mixed."),
     form: str = LANDMARKS_FORMAT,
     output: Path = typer.Option(..., "-o", "--output", help="The checkpoint; metrics, curve and state go beside it."),
@@ -85,7 +86,7 @@ def train(
 ) -> None:
     """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
     from ampnet_opt.faces import read_faces, spread
-    from ampnet_opt.files import require_new_file, sha256
+    from ampnet_opt.files import require_new_file, reserved, sha256
     from ampnet_opt.labels import PRESETS, label_indices, parse_classes
 
     if qat is not None:
@@ -101,6 +102,7 @@ def train(
     from ampnet_opt.training.recipe import Recipe
 
     outputs = Outputs(output)
+    context.with_resource(reserved(output))  # to the end of the command
     if force:
         outputs.state.unlink(missing_ok=True)
     if not outputs.state.exists():

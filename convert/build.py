@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from ampnet_opt.convert.tensorrt import float_weights
 from ampnet_opt.convert.verify import float_proof, proof_of
 from ampnet_opt.errors import MisuseError
 from ampnet_opt.faces import Face, fingerprint, spread
-from ampnet_opt.files import PathLike, require_new
+from ampnet_opt.files import PathLike, require_new, reserved
 from ampnet_opt.labels import label_indices
 from ampnet_opt.runtime.build import (
     TYPED,
@@ -126,7 +126,13 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         mixed = None if options.search is None else _mixed(source, int8, checkpoint, options, options.search, step)
     radius = checkpoint.model.config.patch_radius
     origin = Origin(
-        list(checkpoint.classes), source.image_input, radius, checkpoint.trained, checkpoint.sha256, source.sha256
+        list(checkpoint.classes),
+        source.image_input,
+        radius,
+        checkpoint.trained,
+        checkpoint.sha256,
+        source.sha256,
+        classes_assumed=bool(checkpoint.assumed),
     )
     ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
     return Recipe(source, origin, proof, ranges, int8, mixed)
@@ -162,6 +168,13 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
     require_consistent(options)
+    with reserved(*targets.values()):
+        return _build(checkpoint, options, targets, step, force)
+
+
+def _build(
+    checkpoint: Checkpoint, options: Options, targets: Mapping[Precision, Path], step: Steps, force: bool
+) -> dict[Path, str]:
     require_possible(options.backend, options.precisions, options.builder, options.batch)
     started, form = time.monotonic(), form_for(options.backend, options.builder)
     recipe = recipe_of(checkpoint, options, [form], step)

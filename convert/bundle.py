@@ -10,7 +10,7 @@ from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
 from ampnet_opt.checkpoint import Checkpoint
 from ampnet_opt.convert.build import Options, Recipe, Steps, prepared, recipe_of, require_consistent
-from ampnet_opt.files import PathLike, require_new
+from ampnet_opt.files import PathLike, require_new, reserved
 from ampnet_opt.onnx_session import graph_logits
 from ampnet_opt.runtime.accuracy import require_close
 from ampnet_opt.runtime.build import TABLE, TYPED
@@ -28,8 +28,9 @@ def bundle_checkpoint(
     """
     path = require_new(output, force)
     require_consistent(options)
-    recipe = recipe_of(checkpoint, options, target.forms, step)
-    return bundle_recipe(recipe, options.precisions, target, path, step)
+    with reserved(path):
+        recipe = recipe_of(checkpoint, options, target.forms, step)
+        return bundle_recipe(recipe, options.precisions, target, path, step)
 
 
 def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, path: Path, step: Steps) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Callable, ContextManager, Dict, Optional, Sequence
 
 from ampnet_opt.errors import AmpnetError, MisuseError
-from ampnet_opt.files import PathLike, new_directory, require_new
+from ampnet_opt.files import PathLike, new_directory, require_new, reserved
 from ampnet_opt.runtime.build import Machine, build_engine, engine_name, form_for, not_runnable, require_possible
 from ampnet_opt.runtime.builder_options import BuilderOptions
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
@@ -54,7 +54,8 @@ def build_bundle(
         require_possible(contents.backend, chosen, options, batch)
         parts = {part.precision: part for part in contents.parts}
         machine = Machine(contents.backend, batch, compute_capabilities, options)
-        return {target: _build(bundle, parts[name], target, machine, step, force) for name, target in targets.items()}
+        with reserved(*targets.values()):
+            return {target: _build(bundle, parts[name], target, machine, step, force) for name, target in targets.items()}
 
 
 def _build(bundle: Bundle, part: Part, target: Path, machine: Machine, step: Steps, force: bool) -> str:
