@@ -178,6 +178,8 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=100, help="builds that are stopped")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
+    # What a shell starts in the background ignores SIGINT, and so would the builds that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with TemporaryDirectory() as folder:
         try:
             counts, stopped, writing = stress(Path(folder), options.points, options.seed)
