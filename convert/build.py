@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,7 +22,7 @@ from ampnet_opt.convert.references import float_proof, proof_of
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.files import PathLike, require_new
+from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
@@ -115,6 +115,7 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         trained=checkpoint.trained,
         checkpoint_sha256=checkpoint.sha256,
         graph_sha256=source.sha256,
+        classes_assumed=bool(checkpoint.assumed),
     )
     ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
     return Recipe(source, origin, proof, ranges, int8, mixed_precision)
@@ -157,6 +158,13 @@ def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Step
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
     require_consistent(options)
+    with reserved(*targets.values()):
+        return _build(checkpoint, options, targets, step, force)
+
+
+def _build(
+    checkpoint: Checkpoint, options: Options, targets: Mapping[Precision, Path], step: Steps, force: bool
+) -> dict[Path, str]:
     backend = find_backend(options.backend)
     backend.require_possible(options.compiling, options.precisions)
     started, form = time.monotonic(), backend.graph_form(options.compiling.builder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
 from ampnet_opt.convert.build import Options, Recipe, prepared, recipe_of, require_consistent
-from ampnet_opt.core.files import PathLike, require_new
+from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.onnx_session import graph_logits
@@ -30,8 +30,9 @@ def bundle_checkpoint(
     """
     path = require_new(output, force)
     require_consistent(options)
-    recipe = recipe_of(checkpoint, options, target.forms, step)
-    return bundle_recipe(recipe, options.precisions, target, path, step)
+    with reserved(path):
+        recipe = recipe_of(checkpoint, options, target.forms, step)
+        return bundle_recipe(recipe, options.precisions, target, path, step)
 
 
 def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, path: Path, step: Steps) -> Path:

@@ -29,6 +29,7 @@ class Origin:
     trained: bool
     checkpoint_sha256: str
     graph_sha256: str
+    classes_assumed: bool = False
 
 
 @dataclass(frozen=True)

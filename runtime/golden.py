@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Dict, List, Sequence
@@ -69,8 +68,10 @@ def _arrays(data: bytes) -> Dict[str, np.ndarray]:
                         raise ValueError("its faces are no numbers")
                     arrays[name] = read_numbers(stream, header, sizes[f"{name}.npy"])
             return arrays
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(str(error) or "its faces are cut off") from error
+    except ValueError:
+        raise
+    except Exception as error:  # damage meets zipfile with every kind of exception, some without a word
+        raise ValueError(str(error) or "its faces are damaged") from error
 
 
 @dataclass(frozen=True)

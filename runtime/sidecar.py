@@ -75,6 +75,7 @@ class Sidecar:
     from. mixed_precision: which layers of int8 stayed in floating point, why, and what was measured. built: UTC, ISO 8601.
     layers: what the backend itself lists (`layers.summarise`), or {"not_listed": why}; None in engines from before that.
     accuracy: of int8, its answers beside the float network's (`accuracy.Accuracy`); None in engines from before that.
+    classes_assumed: whether the checkpoint named no classes, and those of RAF-DB were assumed.
     """
 
     backend: str
@@ -96,6 +97,7 @@ class Sidecar:
     target: Dict[str, Any] = field(default_factory=dict)
     layers: Optional[Dict[str, Any]] = None
     accuracy: Optional[List[Dict[str, Any]]] = None
+    classes_assumed: bool = False
 
     def write(self, directory: Path) -> None:
         write_json(directory / NAME, {"format": FORMAT, **asdict(self)})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Optional, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.core.files import PathLike, new_directory, require_new
+from ampnet_opt.core.files import PathLike, new_directory, require_new, reserved
 from ampnet_opt.runtime.backend import CompileOptions
 from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine, engine_name
@@ -53,7 +53,8 @@ def build_bundle(
             return {target: _unpack(bundle, target, step, force) for target in targets.values()}
         maker.require_possible(options, chosen)
         parts = {part.precision: part for part in contents.parts}
-        return {target: _build(bundle, parts[name], target, options, step, force) for name, target in targets.items()}
+        with reserved(*targets.values()):
+            return {target: _build(bundle, parts[name], target, options, step, force) for name, target in targets.items()}
 
 
 def _build(bundle: Bundle, part: Part, target: Path, options: CompileOptions, step: Steps, force: bool) -> str:

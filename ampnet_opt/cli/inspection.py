@@ -15,6 +15,8 @@ from ampnet_opt.core.text import count, listed
 from ampnet_opt.runtime.layers import sentence
 from ampnet_opt.runtime.sidecar import Sidecar, accuracies, rebuild_command
 
+ASSUMED = " (assumed: the checkpoint names none)"
+
 
 def warnings(record: Dict[str, Any]) -> List[str]:
     """What a record says of layers that are not in the precision that the graph asks for, or may not be: a line for each
@@ -76,7 +78,7 @@ def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -
         ("precision", sidecar.precision),
         *((tensor["name"], f"{tensor['dtype']} {_shape(tensor['shape'])}") for tensor in tensors(sidecar)),
         ("batches", f"{batch.min} to {batch.max}, fastest at {batch.opt}"),
-        ("classes", ", ".join(sidecar.classes)),
+        ("classes", ", ".join(sidecar.classes) + (ASSUMED if sidecar.classes_assumed else "")),
         *((name.replace("_", " "), _words(value)) for name, value in sidecar.target.items()),
         ("weights", "trained" if sidecar.trained else "seeded, untrained"),
         ("checkpoint", f"SHA-256 {sidecar.checkpoint_sha256}"),

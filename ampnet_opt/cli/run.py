@@ -31,13 +31,13 @@ def run(
     json_file: Optional[Path] = json_option("one JSON object a line"),
 ) -> None:
     """Classify faces: the expression and its probability for every picture."""
-    from ampnet_opt.core.text import count, listed
-    from ampnet_opt.pipeline.classify import classify, find_faces, left_out
+    from ampnet_opt.core.text import count
+    from ampnet_opt.pipeline.classify import classify, find_faces, left_out, name_unread
 
     found = find_faces(images, landmarks, form)
     others = left_out(images)
     if others:
-        remark(f"note: {count(len(others), 'picture')} left out, of formats not read here: {listed(others)}")
+        remark(f"note: {count(len(others), 'picture')} left out, of formats not read here: {name_unread(others)}")
     from ampnet_opt.runtime import Engine
 
     failures = 0

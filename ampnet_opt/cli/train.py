@@ -27,6 +27,7 @@ LARGEST_RATE = 10
 
 
 def train(
+    context: typer.Context,
     data: List[Path] = typer.Option(
         ...,
         "--data",
@@ -100,7 +101,7 @@ def train(
     force: bool = FORCE,
 ) -> None:
     """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
-    from ampnet_opt.core.files import require_new_file, sha256
+    from ampnet_opt.core.files import require_new_file, reserved, sha256
     from ampnet_opt.core.labels import PRESETS, label_indices, parse_classes
     from ampnet_opt.faces.face import read_faces, spread
 
@@ -117,6 +118,7 @@ def train(
     from ampnet_opt.training.recipe import Recipe
 
     outputs = Outputs(output)
+    context.with_resource(reserved(output))  # to the end of the command
     if force:
         outputs.state.unlink(missing_ok=True)
     if not outputs.state.exists():

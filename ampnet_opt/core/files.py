@@ -12,9 +12,10 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from ampnet_opt.core import exchange, locks
 from ampnet_opt.core.errors import AmpnetError, MisuseError
@@ -83,20 +84,34 @@ def _place(target: Path, directory: bool) -> Iterator[None]:
 
     Raises MisuseError when something of another kind stands in the way, AmpnetError for what the system refuses.
     """
-    made = []
-    try:
+    with _refusals_named(target):
         _require_kind(target, directory)
-        made = [parent for parent in target.parents if not parent.exists()]
+        with _parents(target):
+            yield
+
+
+@contextlib.contextmanager
+def _refusals_named(target: Path) -> Iterator[None]:
+    """What the system refuses in the block is an AmpnetError about `target`."""
+    try:
+        yield
+    except OSError as error:
+        own = str(error.filename or target).startswith((str(target), str(target.parent / f".{target.name}.")))
+        cause = f"{error.strerror or error}{'' if own else f' ({error.filename})'}"
+        raise AmpnetError(f"cannot write {target}: {cause}; nothing was changed there") from error
+
+
+@contextlib.contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the folders that `target` lies in; those that were not there go again when the block fails."""
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException as error:
+    except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):  # another process may have put a file there
                 parent.rmdir()
-        if isinstance(error, OSError):
-            own = str(error.filename or target).startswith((str(target), str(target.parent / f".{target.name}.")))
-            cause = f"{error.strerror or error}{'' if own else f' ({error.filename})'}"
-            raise AmpnetError(f"cannot write {target}: {cause}; nothing was changed there") from error
         raise
 
 
@@ -177,9 +192,7 @@ def new_directory(path: PathLike, replace: bool = True, durable: bool = True) ->
     Raises MisuseError when `path` is no place for a directory, or exists and may not be replaced; locks.BusyError when
     another process is writing it; AmpnetError when it cannot be written.
     """
-    target = Path(path)
-    if os.path.islink(target):  # false, and no error, where this user may not look
-        target = target.resolve()  # the directory itself is replaced where it lies
+    target = _behind_link(Path(path))
     with _place(target, directory=True), scratch_directory(target) as temporary:
         require_new(target, replace)  # also of one that came back, or appeared since the caller looked
         yield temporary
@@ -198,7 +211,7 @@ def scratch_directory(target: Path) -> Iterator[Path]:
 
     What killed processes left beside `target` is removed, or put back where it was moved aside. Raises locks.BusyError.
     """
-    with locks.hold(target.with_name(f".{target.name}.lock"), f"another process is writing {target}; wait for it") as held:
+    with _locked(target) as held:
         if held:
             _recover(target)
         temporary = _temporary(target, NEW)
@@ -207,6 +220,48 @@ def scratch_directory(target: Path) -> Iterator[Path]:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def reserved(*paths: PathLike) -> Iterator[None]:
+    """What `new_directory` and `scratch_directory` will write in this block, in this thread, no other process begins with.
+
+    Who works for minutes before it writes is told now, and not then, that another process is at it, or that it may not
+    write there. Raises locks.BusyError, and AmpnetError for what the system refuses.
+    """
+    with contextlib.ExitStack() as held:
+        for path in paths:
+            target = _behind_link(Path(path))
+            with _refusals_named(target):
+                held.enter_context(_parents(target))
+                has_locks = held.enter_context(_locked(target))
+            key = _key(target)
+            _reserved[key] = has_locks
+            held.callback(_reserved.pop, key)
+        yield
+
+
+_reserved: Dict[Tuple[int, int, str], bool] = {}  # by process, thread and path: whether its file system has locks
+
+
+def _key(target: Path) -> Tuple[int, int, str]:
+    return os.getpid(), threading.get_ident(), os.path.abspath(target)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[bool]:
+    """Hold the lock of what is written at `target`, or find it `reserved`: whether this file system has locks."""
+    if _key(target) in _reserved:
+        yield _reserved[_key(target)]
+        return
+    with locks.hold(target.with_name(f".{target.name}.lock"), f"another process is writing {target}; wait for it") as held:
+        yield held
+
+
+def _behind_link(target: Path) -> Path:
+    """The directory itself where `target` is a link to one: it is replaced where it lies."""
+    linked = os.path.islink(target) and not target.is_file()  # false, and no error, where this user may not look
+    return target.resolve() if linked else target
 
 
 def _recover(target: Path) -> None:

@@ -14,7 +14,6 @@ from ampnet_opt.faces.matching import IMAGES
 from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture
 
 JOURNAL, SKIPPED = "faces.partial.jsonl", "skipped.csv"  # of `prepare`, beside its table: see preparing.journal
-CONVERT = "convert it to JPEG or PNG"
 HIDDEN = (".", "__")  # how the names of files and folders begin that systems make: .cache, ._1.jpg, __MACOSX
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture
-from ampnet_opt.datasets.listing import CONVERT, pictures_in
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES
+from ampnet_opt.datasets.listing import pictures_in
+from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, remedy
 
 
 def recognises(path: Path) -> bool:
@@ -19,7 +19,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Dataset:
     """Raises MisuseError when there is no picture."""
     if path.is_file() and path.suffix.lower() in OTHER_PICTURES:
-        raise MisuseError(f"{path}: {path.suffix.lower()} is not read here, {CONVERT}")
+        raise MisuseError(f"{path}: {path.suffix.lower()} is not read here, {remedy(path.suffix)}")
     files = pictures_in(path) if path.is_dir() else [path] if path.suffix.lower() in PICTURES else []
     if not files and not (path.is_dir() and recognises(path)):
         place = f"folder {path} holds no pictures" if path.is_dir() else f"{path} is no picture"

@@ -16,9 +16,9 @@ from ampnet_opt.core.text import listed
 from ampnet_opt.datasets import affectnet, authors, fer2013, ferplus, folders, photos, rafdb
 from ampnet_opt.datasets import face_table as own
 from ampnet_opt.datasets.labelled_picture import Dataset, Skipped
-from ampnet_opt.datasets.listing import CONVERT, HIDDEN, all_pictures
+from ampnet_opt.datasets.listing import HIDDEN, all_pictures
 from ampnet_opt.datasets.naming import NUMBERINGS
-from ampnet_opt.faces.pictures import PICTURES
+from ampnet_opt.faces.pictures import PICTURES, remedy
 
 
 class Reader(Protocol):
@@ -39,6 +39,7 @@ FORMATS: dict[str, Reader] = {  # in the order of detection, the more special be
     "folders": folders,
     "photos": photos,
 }
+UNREAD = "is not read"  # how the reasons end for which a picture is left out by its suffix
 NAMES = (*FORMATS, *(name for name in NUMBERINGS if name not in FORMATS))
 
 
@@ -63,7 +64,7 @@ def read_dataset(path: PathLike, format: str | None = None, classes: str | None 
     if not dataset.pictures:
         reasons = Counter(one.reason for one in skipped).most_common()
         counts = f" ({listed(f'{reason}: {number}' for reason, number in reasons)})" if reasons else ""
-        convert = next((f"; {one.detail}" for one in skipped if one.detail == CONVERT), "")
+        convert = next((f"; {one.detail}" for one in skipped if one.reason.endswith(UNREAD)), "")
         raise MisuseError(f"{place} has no pictures that could be used{counts}{convert}")
     name, times = Counter(picture.name for picture in dataset.pictures).most_common(1)[0]
     if times != 1:
@@ -109,6 +110,6 @@ def _unread(place: Path, dataset: Dataset) -> Iterator[Skipped]:
         if any(part.startswith(HIDDEN) for part in inside.parts):
             yield Skipped(inside.as_posix(), "hidden")
         elif file.suffix.lower() not in PICTURES:
-            yield Skipped(inside.as_posix(), f"{file.suffix.lower()} is not read", CONVERT)
+            yield Skipped(inside.as_posix(), f"{file.suffix.lower()} {UNREAD}", remedy(file.suffix))
         else:
             yield Skipped(inside.as_posix(), dataset.why(inside.parts))

@@ -38,6 +38,7 @@ OTHER_PICTURES = {suffix for format in FORMATS for suffix in format.suffixes} - 
     *(".avifs", ".bpg", ".dds", ".exr", ".fits", ".flif", ".hdr", ".heics", ".ico", ".jls", ".jxl", ".jxr", ".pbm", ".pcx"),
     *(".pgm", ".pnm", ".ppm", ".psb", ".psd", ".qoi", ".tga", ".xcf", ".xpm"),
 }
+HEIF = {suffix for format in FORMATS if format.name == "HEIF" for suffix in format.suffixes}
 UNCERTAIN = {"CMYK", "YCCK", "LAB"}  # modes whose colours depend on a profile
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
 DARK = 8192  # of 65,536: 16-bit values that stay below it are taken for 12-bit ones that were not scaled up
@@ -72,6 +73,11 @@ class Photo(NamedTuple):
 def is_picture(file: Path, suffixes: AbstractSet[str] = PICTURES) -> bool:
     """Whether the name is that of a picture, by suffix, and not hidden (".name")."""
     return file.suffix.lower() in suffixes and not file.name.startswith(".")
+
+
+def remedy(suffix: str) -> str:
+    """What to do with a picture of a suffix of `OTHER_PICTURES`, of which lower and upper case are one."""
+    return HEIF_INSTALL if suffix.lower() in HEIF else "convert it to JPEG or PNG"
 
 
 def read_image(path: PathLike) -> np.ndarray:

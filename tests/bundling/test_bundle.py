@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import shutil
 import subprocess
@@ -220,7 +218,7 @@ def test_an_engine_that_computes_something_else_is_not_handed_out(cpu_bundle: Pa
 
     path = write_tar(tmp_path / "other.tar", retold(content, change))
     with pytest.raises(AmpnetError, match=r"cpu .* computes this graph wrongly: run 1 at a time"):
-        build_bundle(path, tmp_path / "engines", quiet, ["fp32"])
+        build_bundle(path, tmp_path / "engines", quiet, precisions=["fp32"])
     assert not (tmp_path / "engines").exists()
 
 
@@ -269,7 +267,9 @@ def test_a_changed_byte_is_noticed(cpu_bundle: Path, tmp_path: Path, name: str) 
     data[len(data) // 2] ^= 1
     path = write_tar(tmp_path / "changed.tar", {**content, name: bytes(data)})
     with pytest.raises(AmpnetError, match=f"{name} does not match bundle.json.*copy it again"):
-        build_bundle(path, tmp_path / "engines", quiet, ["int8" if name in {TABLE, "int8-unsigned.onnx"} else "fp32"])
+        build_bundle(
+            path, tmp_path / "engines", quiet, precisions=["int8" if name in {TABLE, "int8-unsigned.onnx"} else "fp32"]
+        )
     assert [file.name for file in tmp_path.iterdir()] == ["changed.tar"]
 
 
@@ -456,12 +456,19 @@ def test_faces_that_unpack_to_more_than_a_bundle_has_are_refused() -> None:
         Golden.from_bytes(stream.getvalue())
 
 
-def test_faces_of_which_any_one_byte_is_changed_are_read_or_refused() -> None:
-    faces = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 5, 2), np.float32), np.ones((2, 7), np.float32)
-    whole = Golden(*faces).to_bytes()
-    for place, byte in itertools.product(range(len(whole)), (0, 1, 127, 255)):
-        with contextlib.suppress(ValueError):
-            Golden.from_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+def test_faces_whose_bytes_are_changed_anywhere_are_read_or_refused() -> None:
+    valid = Golden(
+        np.zeros((2, 224, 224, 3), np.uint8), np.ones((2, 5, 2), np.float32), np.ones((2, 2), np.float32)
+    ).to_bytes()
+    refused = 0
+    for place in range(len(valid)):
+        for changed in (valid[:place], valid[:place] + b"\xff\xff\xff\xff" + valid[place + 4 :]):
+            try:
+                Golden.from_bytes(changed)
+            except ValueError as error:
+                assert str(error)
+                refused += 1
+    assert refused > len(valid)
 
 
 # What goes wrong on the way
@@ -508,7 +515,7 @@ def test_ctrl_c_leaves_nothing(cpu_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_cpu_engine_travels_as_it_is(built: Path, tmp_path: Path) -> None:
     path = bundle_engine(built, TARGETS["cpu"], tmp_path / "engine.tar")
-    (engine,) = build_bundle(path, tmp_path / "board", quiet, ["int8"], "cpu")
+    (engine,) = build_bundle(path, tmp_path / "board", quiet, precisions=["int8"], backend="cpu")
     assert engine == tmp_path / "board" / "cpu-int8"
     for file in built.iterdir():
         assert (engine / file.name).read_bytes() == file.read_bytes()
@@ -522,7 +529,7 @@ def test_a_cpu_engine_travels_as_it_is(built: Path, tmp_path: Path) -> None:
             face = images[row : row + 1], landmarks[row : row + 1]
             np.testing.assert_array_equal(one.infer(*face), other.infer(*face))
     with pytest.raises(MisuseError, match="holds int8, not fp32: make one with --fp32"):
-        build_bundle(path, tmp_path / "board", quiet, ["fp32"])
+        build_bundle(path, tmp_path / "board", quiet, precisions=["fp32"])
 
 
 def test_an_engine_goes_only_to_its_own_kind_of_machine(built: Path, tmp_path: Path) -> None:

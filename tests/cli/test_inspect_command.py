@@ -132,6 +132,20 @@ def test_an_engine_whose_layers_are_not_known_says_so(tmp_path: Path, record: An
     assert rebuild_command(SIDECAR) in result.stdout
 
 
+def test_classes_that_were_assumed_are_said_to_be(tmp_path: Path) -> None:
+    names = ["a", "b"]  # so short that the line is not broken
+    assert "a, b (assumed: the checkpoint names none)" in inspect(plan(tmp_path, classes=names, classes_assumed=True)).stdout
+    plan(tmp_path, classes=names)
+    content = json.loads((tmp_path / NAME).read_text())
+    del content["classes_assumed"]  # as in an engine of an older version
+    (tmp_path / NAME).write_text(json.dumps(content))
+    result = inspect(tmp_path)
+    assert result.returncode == 0 and "(assumed" not in result.stdout
+    (tmp_path / NAME).write_text(json.dumps({**content, "classes_assumed": "no"}))
+    result = inspect(tmp_path)
+    assert result.returncode == 1 and "classes_assumed" in result.stderr
+
+
 def test_a_choice_of_layers_says_what_was_measured() -> None:
     layers = [{"name": "stem"}, {"name": "trunk.0.0.first"}]
     record = {"float_layers": layers, "top1": 0.85, "float_top1": 0.857, "agreement": 0.992, "sqnr_db": 25.22}

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from full_disk import no_file_beyond, resource
 from small import CLASSES, float_graph
 
+from ampnet_opt.bundling.targets import TARGETS
 from ampnet_opt.convert import openvino as cpu
 from ampnet_opt.convert.build import Options, build
+from ampnet_opt.convert.bundle import bundle_checkpoint
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.files import reserved
+from ampnet_opt.core.locks import BusyError
 from ampnet_opt.network.checkpoint import Checkpoint, init_checkpoint, read_checkpoint
+from ampnet_opt.runtime.sidecar import read_sidecar
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,35 @@ def test_a_disk_that_lacks_one_byte_is_noticed(tmp_path: Path) -> None:
     largest = max((whole / name).stat().st_size for name in names)
     with no_file_beyond(largest - 1), pytest.raises(OSError, match="full disk"):
         cpu.build(float_graph(), "fp32", short)
+
+
+@pytest.mark.parametrize("what", ["build", "bundle"])
+def test_what_another_process_is_making_is_refused_before_any_work(
+    checkpoint: Checkpoint, tmp_path: Path, what: str
+) -> None:
+    def step(name: str, total: int) -> object:
+        raise AssertionError(f"{name} began")
+
+    options = Options("cpu", ["fp32"])
+    target = tmp_path / "new" / ("cpu-fp32" if what == "build" else "a.tar")
+    with ThreadPoolExecutor(1) as other, reserved(target), pytest.raises(BusyError, match=f"is writing {target}; wait"):
+        if what == "build":
+            other.submit(build, checkpoint, options, target.parent, step, True).result()  # type: ignore[arg-type]
+        else:
+            other.submit(bundle_checkpoint, checkpoint, options, TARGETS["cpu"], target, step).result()  # type: ignore[arg-type]
+    assert not list(target.parent.iterdir())
+
+
+def test_an_engine_says_whether_its_classes_were_assumed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+
+    @contextmanager
+    def step(what: str, total: int) -> Iterator[Callable[[float], None]]:
+        yield lambda done: None
+
+    for assumed in ("it names no classes", ""):
+        (engine,) = build(replace(checkpoint, assumed=assumed), Options("cpu", ["fp32"]), tmp_path, step, force=True)
+        assert read_sidecar(engine).classes_assumed == bool(assumed)
 
 
 def test_int8_without_faces_is_refused_before_any_work(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, ContextManager, Iterator
@@ -23,6 +25,7 @@ from ampnet_opt.core.files import (
     new_file,
     require_file,
     require_new,
+    reserved,
     sha256,
     write_json,
     write_text,
@@ -312,6 +315,41 @@ def test_two_writers_of_one_directory_end_with_one_and_an_error(tmp_path: Path) 
     with new_directory(target) as second:
         fill(second, "second")
     assert whole(target) == "second"
+
+
+def test_what_is_reserved_is_written_by_its_own_thread_alone(tmp_path: Path) -> None:
+    target, other = tmp_path / "a" / "b" / "target", tmp_path / "other"
+
+    def write_it() -> None:
+        with new_directory(target):
+            pytest.fail("another thread began with what is reserved")
+
+    with ThreadPoolExecutor(1) as thread:
+        with reserved(target, other):
+            with pytest.raises(BusyError, match=f"another process is writing {target}; wait for it"):
+                thread.submit(write_it).result(60)
+            with pytest.raises(BusyError, match=f"another process is writing {other}; wait for it"):
+                thread.submit(lambda: reserved(other).__enter__()).result(60)
+            for text in ("first", "second"):
+                with new_directory(target) as temporary:
+                    fill(temporary, text)
+        with pytest.raises(BusyError), new_directory(target), new_directory(target):
+            pytest.fail("it was still reserved")
+    assert tree(tmp_path / "a") == {"b": "", "b/target": "", "b/target/inner": "second"} and not other.exists()
+    assert litter(tmp_path) == litter(target.parent) == []
+
+
+def test_what_was_reserved_for_a_failure_leaves_nothing_and_the_failure_as_it_is(tmp_path: Path) -> None:
+    error = OSError(errno.ENOENT, "no such picture", "x.jpg")
+    with pytest.raises(OSError, match="no such picture") as caught, reserved(tmp_path / "a" / "b" / "target"):
+        assert litter(tmp_path / "a" / "b") == [".target.lock"]
+        raise error
+    assert caught.value is error and list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(AmpnetError, match=r"cannot write .*target: .*nothing was changed"), reserved(
+        tmp_path / "file" / "target"
+    ):
+        pytest.fail("no folder can be there")
 
 
 WRITER = """

@@ -38,13 +38,16 @@ class Reader:
         self.path = Path(self._folder.name) / self.target.name
         self.target.around(self.path.parent)
         self._process: subprocess.Popen[bytes] | None = None
+        # A pipe that nobody reads would stop the process when it is full.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
 
     def read(self, data: bytes) -> dict[str, Any]:
         """{"outcome": "read", "refused" or "failed", "text": what was said}."""
         self.path.write_bytes(data)
         if self._process is None:
             command = [sys.executable, __file__, self.name, str(self.path)]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self._said.truncate(0)
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said)
             if self._answer(10 * PATIENCE) != {"ready": True}:
                 raise RuntimeError(f"the reader of {self.name} does not start: {self._end()}")
         assert self._process.stdin is not None
@@ -69,7 +72,9 @@ class Reader:
             process.kill()
             process.communicate()
             return f"no answer for {PATIENCE:.0f} s"
-        said = process.communicate()[1].decode(errors="replace")
+        process.communicate()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
         if code == -signal.SIGPROF:
             return f"it took more than {SECONDS} s of processor time"
         return f"its process ended with {code}: {said[-2000:]}"
@@ -78,6 +83,7 @@ class Reader:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+        self._said.close()
         self._folder.cleanup()
 
 

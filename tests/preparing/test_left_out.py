@@ -21,6 +21,7 @@ from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.listing import JOURNAL, SKIPPED, all_pictures
 from ampnet_opt.datasets.registry import read_dataset
 from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES
+from ampnet_opt.pipeline.classify import find_faces
 from ampnet_opt.preparing.prepare import prepare
 
 LOOSE, DEEPER, ASIDE = (
@@ -62,6 +63,23 @@ def test_every_suffix_that_is_read_is_read_in_class_folders(suffix: str, tmp_pat
 def test_every_other_suffix_is_listed(suffix: str, tmp_path: Path) -> None:
     picture(class_folders(tmp_path) / "happy" / f"x{suffix}")
     assert left_out(read_dataset(tmp_path)) == {f"happy/x{suffix}": f"{suffix} is not read"}
+
+
+def test_a_folder_without_a_picture_that_is_read_says_what_each_needs(tmp_path: Path) -> None:
+    unread = sorted({".heic", ".hif", ".svg"} & OTHER_PICTURES)  # the former with the extra alone
+    picture(*(tmp_path / "photos" / f"x{suffix.upper()}" for suffix in unread))
+    heif = "x.HEIC, x.HIF (pip install 'ampnet-opt[heif]', or convert it to JPEG first); " if ".heic" in unread else ""
+    with pytest.raises(MisuseError) as refused:
+        find_faces([tmp_path / "photos"], tmp_path / "landmarks.csv")
+    assert str(refused.value).endswith(
+        f"photos holds no pictures that are read here, but {heif}x.SVG (convert it to JPEG or PNG)"
+    )
+    with pytest.raises(MisuseError, match=r"has no pictures that could be used \(.*\); .*convert it to JPEG"):
+        read_dataset(tmp_path / "photos")
+    for suffix in unread:
+        with pytest.raises(MisuseError, match=r"is not read here, .*convert it") as refused:
+            read_dataset(tmp_path / "photos" / f"x{suffix.upper()}")
+        assert ("[heif]" in str(refused.value)) == (suffix != ".svg")
 
 
 @pytest.mark.parametrize("splits", [(), ("train", "test"), ("Training", "PublicTest", "PrivateTest")])
