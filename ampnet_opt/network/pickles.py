@@ -223,7 +223,7 @@ class _Reader(Machine):
         """Stands for OrderedDict, which Python 2 pickles with a list of its pairs."""
         table: dict[str, Any] = {}
         if isinstance(pairs, list):
-            self.charge(16 * len(pairs))
+            self.charge(64 * len(pairs))  # of an entry, and as many steps as a list may be looked through
             whole = [pair for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2]
             fill(table, [key for key, _ in whole], [value for _, value in whole], self)
         return table

@@ -151,6 +151,7 @@ def test_markdown_has_a_row_of_as_many_cells_for_every_graph(report: Report) -> 
     assert "it / says" in rows[4]
 
 
+@pytest.mark.slow
 def test_the_command_compares_without_model_optimizer_and_without_tensorrt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
