@@ -16,6 +16,7 @@ import pytest
 from places import BOARDS
 from rich.console import Console
 
+from ampnet_opt.runtime.backends import REGISTERED
 from ampnet_opt.system import doctor
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
@@ -33,7 +34,7 @@ def test_keys_that_others_read_stay() -> None:
     assert {"ampnet_opt", "python", "system", "processor", "cores", "gpu", "convert", "backends", "default_backend"} <= set(
         findings
     )
-    assert set(findings["backends"]) == {"cpu", "tensorrt", "tensorrt-rtx"}
+    assert set(findings["backends"]) == set(REGISTERED)
     assert json.loads(json.dumps(findings)) == findings
 
 
