@@ -24,7 +24,6 @@ import typer
 from ampnet_opt.cli import main as cli
 from ampnet_opt.core.files import new_directory
 
-@cli.app.command()
 def wait(target: Path) -> None:
     with new_directory(target):
         print("at work", flush=True)
@@ -33,6 +32,14 @@ def wait(target: Path) -> None:
         finally:
             time.sleep(0.2)  # clearing up takes its time
 
+application = cli.application
+
+def with_wait(words):
+    app = application(words)
+    app.command()(wait)
+    return app
+
+cli.application = with_wait
 cli.main()
 """
 
