@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Sequence, Tuple
 
 LONGEST = 300  # characters of a message
 CUT = "..."
@@ -45,6 +46,11 @@ def listed(items: Iterable[object], most: int = 3) -> str:
 def command(*words: Any) -> str:
     """A command line that a POSIX shell reads as exactly these words."""
     return " ".join(shlex.quote(str(word)) for word in words)
+
+
+def release(version: str) -> Tuple[int, ...]:
+    """The numbers of a version: "2026.4.1-21984-abc" -> (2026, 4, 1), "10.3.0.26" -> (10, 3, 0, 26)."""
+    return tuple(int(part) for part in re.split("[-+]", version)[0].split(".") if part.isdigit())
 
 
 def spreadsheet_cell(text: str) -> str:

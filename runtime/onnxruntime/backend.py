@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.processor import is_arm
+from ampnet_opt.core.text import release
 from ampnet_opt.runtime.backend import (
     PLAIN,
     TYPED,
@@ -19,7 +20,7 @@ from ampnet_opt.runtime.backend import (
     Progress,
 )
 from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
-from ampnet_opt.runtime.onnxruntime.library import PROVIDERS, load_library, release
+from ampnet_opt.runtime.onnxruntime.library import PROVIDERS, load_library
 from ampnet_opt.runtime.sidecar import Sidecar
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 from ampnet_opt.core.errors import AmpnetError
 
@@ -60,8 +60,3 @@ def load_library(backend: str) -> Any:
             f"put {provider.package} in place of onnxruntime"
         )
     return library
-
-
-def release(version: str) -> Tuple[int, ...]:
-    """The leading numbers of a version: "1.20.1" -> (1, 20, 1)."""
-    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())

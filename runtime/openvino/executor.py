@@ -17,6 +17,7 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.processor import is_arm
+from ampnet_opt.core.text import release
 from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.batches import filled
 from ampnet_opt.runtime.hashed_files import read_unchanged
@@ -112,11 +113,6 @@ def require_precision(precision: str) -> None:
 def said(error: Exception) -> str:
     """What OpenVINO says in an exception, on one line; it can be pages."""
     return " ".join(str(error).split())[:REASON]
-
-
-def release(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: "2026.4.1-21984-abc" -> (2026, 4, 1)."""
-    return tuple(int(part) for part in version.split("-")[0].split(".") if part.isdigit())
 
 
 def check(sidecar: Sidecar) -> None:

@@ -130,11 +130,6 @@ def this_platform() -> str:
     return f"{platform.system().lower()}-{platform.machine()}"
 
 
-def numbers(version: str) -> Tuple[int, ...]:
-    """The numbers of a version: "10.3.0.26" -> (10, 3, 0, 26)."""
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
 def diagnostics(trt: Any, why: Any) -> str:
     """Names of the bits that get_engine_validity has set."""
     members = trt.EngineInvalidityDiagnostics.__members__.items()

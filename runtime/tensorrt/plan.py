@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, List
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.text import release
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.hashed_files import read_unchanged
 from ampnet_opt.runtime.sidecar import Sidecar, rebuild_command
 from ampnet_opt.runtime.tensorrt.executor import Executor
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, diagnostics, load_runtime, new_logger, numbers, this_platform
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, diagnostics, load_runtime, new_logger, this_platform
 from ampnet_opt.runtime.tensorrt.pool import Pool
 
 PLAN = "engine.plan"
@@ -29,7 +30,7 @@ def check(sidecar: Sidecar) -> None:
     gpu = cuda.gpu()
     capabilities = target.get("compute_capabilities") or [target.get("compute_capability")]
     if target.get("hardware_compatible") == "ampere+":
-        able, capabilities = numbers(gpu.compute_capability) >= (8, 0), ["8.0 and later"]
+        able, capabilities = release(gpu.compute_capability) >= (8, 0), ["8.0 and later"]
     else:
         able = gpu.compute_capability in capabilities
     if not able:
@@ -42,7 +43,7 @@ def check(sidecar: Sidecar) -> None:
 def _compatible(sidecar: Sidecar, version: str) -> bool:
     """Whether `version` of the library runs an engine: RTX plans outlive a patch release, TensorRT's none, unless they were
     built to run in later versions too; those cross to the next major version (8 to 10, 10 to 11), and no further."""
-    built, installed = numbers(sidecar.backend_version), numbers(version)
+    built, installed = release(sidecar.backend_version), release(version)
     if FAMILIES[sidecar.backend].ahead:
         return built[:2] == installed[:2]
     if sidecar.target.get("version_compatible"):
@@ -71,7 +72,7 @@ def open_pool(directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: 
 def shares_profile(sidecar: Sidecar) -> bool:
     """Whether several contexts may use the one optimisation profile of a plan at a time: not in TensorRT 8.5, by a flag of
     the build in 8.6 (PreviewFeature.PROFILE_SHARING_0806), and always from 10 on and in TensorRT-RTX."""
-    return FAMILIES[sidecar.backend].ahead or numbers(sidecar.backend_version) >= (8, 6)
+    return FAMILIES[sidecar.backend].ahead or release(sidecar.backend_version) >= (8, 6)
 
 
 class Plan:
