@@ -136,7 +136,7 @@ def benchmark(
                 progress(f"batch {batch}: {stage}", done, total)
 
         with ExitStack() as stack:
-            workers, timings = measure(stack, subjects, batch, runs, seconds, report)
+            workers, timings = measure(stack, subjects, batch, runs, seconds=seconds, progress=report)
             if number == 0:
                 place = environment(workers)
                 found = [_measured(worker) for worker in workers]
@@ -153,6 +153,7 @@ def measure(
     subjects: Sequence[Subject],
     batch: int,
     runs: int,
+    *,
     seconds: float = 0,
     progress: Optional[Progress] = None,
 ) -> Tuple[List[Worker], List[Timing]]:
@@ -170,7 +171,7 @@ def measure(
         workers[-1].infer(images, landmarks)
         first.append(time.perf_counter() - start)
     whole = -(-runs // TURN) * TURN
-    taken = time_in_turns(workers, images, landmarks, whole, progress, at_least=seconds)
+    taken = time_in_turns(workers, images, landmarks, whole, progress=progress, at_least=seconds)
     timings = []
     for worker, times, until_first in zip(workers, taken, first):
         found = latency(times, batch)

@@ -140,7 +140,7 @@ def compare(
                     f"{checkpoint} has {', '.join(reference.classes)}; build the engine from this checkpoint"
                 )
         images, landmarks = next(load_batches([faces[i % len(faces)] for i in range(batch)], batch))
-        seconds = time_in_turns(workers, images, landmarks, runs, progress)
+        seconds = time_in_turns(workers, images, landmarks, runs, progress=progress)
         memory = [worker.peak_memory() for worker in workers]
         power = [
             _power(worker, images, landmarks, latency(taken, batch)) for worker, taken in zip(workers, seconds, strict=True)

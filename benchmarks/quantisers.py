@@ -69,6 +69,7 @@ def measure(
     path: Path,
     calibration: Sequence[Face],
     test: Sequence[Face],
+    *,
     python: Path | None,
     runs: int,
     threads: int,
@@ -201,7 +202,7 @@ def _latencies(
             for name, engine in engines.items()
             if isinstance(engine, Path)
         }
-        seconds = time_in_turns(list(workers.values()), *face, runs, lambda _, done, total: progress(done))
+        seconds = time_in_turns(list(workers.values()), *face, runs, progress=lambda _, done, total: progress(done))
     times: dict[str, Latency | str] = {name: text for name, text in engines.items() if isinstance(text, str)}
     return {**times, **{name: latency(took, 1) for name, took in zip(workers, seconds, strict=True)}}
 
@@ -245,10 +246,10 @@ def main() -> int:
                 options.checkpoint,
                 calibration,
                 test,
-                options.modelopt_python,
-                options.runs,
-                options.threads,
-                step,
+                python=options.modelopt_python,
+                runs=options.runs,
+                threads=options.threads,
+                step=step,
             )
         if options.output is not None:
             write_json(options.output, asdict(report))

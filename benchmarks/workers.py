@@ -122,6 +122,7 @@ def time_in_turns(
     images: np.ndarray,
     landmarks: np.ndarray,
     runs: int,
+    *,
     progress: Progress | None = None,
     at_least: float = 0,
 ) -> list[list[float]]:

@@ -32,6 +32,7 @@ def histograms(
     tensors: Sequence[str],
     faces: Sequence[Face],
     load: Load,
+    *,
     graph_sha256: str,
     data_fingerprint: str,
     progress: Progress,

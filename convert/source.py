@@ -84,7 +84,16 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         return (prepare(images, points, source.image_input) for images, points in load_batches(left, 1))
 
     data, tensors = fingerprint(faces), list(source.placement.tensors)
-    found = histograms(source.graph, tensors, faces, load, source.sha256, data, progress, log.warning)
+    found = histograms(
+        source.graph,
+        tensors,
+        faces,
+        load,
+        graph_sha256=source.sha256,
+        data_fingerprint=data,
+        progress=progress,
+        note=log.warning,
+    )
     amax = {name: METHODS[method](histogram) for name, histogram in found.items()}
     scales = shared_scales(amax, source.placement.groups())
     few = spread(faces, CORRECTING_FACES)

@@ -54,10 +54,13 @@ def build_bundle(
         maker.require_possible(options, chosen)
         parts = {part.precision: part for part in contents.parts}
         with reserved(*targets.values()):
-            return {target: _build(bundle, parts[name], target, options, step, force) for name, target in targets.items()}
+            return {
+                target: _build(bundle, parts[name], target, options, step=step, force=force)
+                for name, target in targets.items()
+            }
 
 
-def _build(bundle: Bundle, part: Part, target: Path, options: CompileOptions, step: Steps, force: bool) -> str:
+def _build(bundle: Bundle, part: Part, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
     assert bundle.contents.origin is not None  # as of a bundle with parts
     with step(f"building {target.name}", 1) as progress:
         backend = find_backend(bundle.contents.backend)

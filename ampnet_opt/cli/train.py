@@ -155,7 +155,7 @@ def train(
             figures = "".join(f", {key} {metrics[key]:.3f}" for key in ("loss", "top1", "macro_f1") if key in metrics)
             bar(epoch * len(faces) + done, f"epoch {epoch + 1} of {recipe.epochs}{figures}")
 
-        rows = run(model, names, faces, held_out, recipe, output, device, report=report, basis=basis)
+        rows = run(model, names, faces, held_out, recipe, output=output, device=device, report=report, basis=basis)
     kept = best(rows)
     say(
         f"{output}: epoch {kept['epoch']:.0f} of {recipe.epochs}, on {len(held_out)} validation faces "

@@ -57,12 +57,12 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
     bad = _rows_with(impossible(points, sizes))
     if bad:
         _look(given, np.array([row for row in bad if row not in set(looked.tolist())][:LOOKED_AT], int), sizes, orientations)
-        _refuse_impossible(given, points, sizes, orientations, bad, named, strict)
+        _refuse_impossible(given, points, sizes, orientations, bad=bad, named=named, strict=strict)
     seen = np.array([row for row in looked if row not in set(bad)], int)
     reasons = improbable(points[seen], sizes[seen])
     odd = _rows_with(reasons)
     if named is None and len(odd) > MOST * len(seen):
-        _refuse_other_form(given, points[seen], sizes[seen], orientations[seen], seen, odd, reasons)
+        _refuse_other_form(given, points[seen], sizes[seen], orientations[seen], rows=seen, odd=odd, reasons=reasons)
     if odd:
         few = f"{len(odd)} of {len(seen)}{' ' if len(looked) == count else ' looked-at '}faces"
         small = "; ampnet-opt prepare cuts faces out" if "picture" in reasons[odd[0]] else ""
@@ -117,6 +117,7 @@ def _refuse_impossible(
     points: np.ndarray,
     sizes: np.ndarray,
     orientations: np.ndarray,
+    *,
     bad: List[int],
     named: Optional[Form],
     strict: bool,
@@ -142,17 +143,18 @@ def _refuse_other_form(
     points: np.ndarray,
     sizes: np.ndarray,
     orientations: np.ndarray,
+    *,
     rows: np.ndarray,
     odd: List[int],
     reasons: List[str],
 ) -> None:
     form = likely_form(points, sizes, orientations)
     if form is not None:
-        words = _look_like(given, int(rows[odd[0]]), len(odd), form, reasons[odd[0]], "improbable")
+        words = _look_like(given, int(rows[odd[0]]), len(odd), form, reasons[odd[0]], kind="improbable")
         raise MisuseError(f"{words}, --landmarks-format pixels takes them as they are")
 
 
-def _look_like(given: Given, row: int, count: int, form: Form, reason: str, kind: str = "impossible") -> str:
+def _look_like(given: Given, row: int, count: int, form: Form, reason: str, *, kind: str = "impossible") -> str:
     return (
         f"{_message(given, row, count, reason, kind)}; the likely cause: {form.words}; "
         f"--landmarks-format {form.option} converts them"

@@ -63,7 +63,7 @@ def rows_of(pictures: Sequence[Path], files: Sequence[str], folder: Path, table:
         same = [row for row in candidates if _same(own[row], picture)]
         if not same:
             free = [row for row in candidates if not own[row].is_file() or _equal(own[row], picture)]
-            same = _longest(picture, parts, free, parts_of, files, table)
+            same = _longest(picture, parts, free, parts_of=parts_of, files=files, table=table)
             if not same:
                 missing.append(str(picture))
                 reasons += [_not_its_own(table, own[row], picture) for row in candidates[:1]]
@@ -82,6 +82,7 @@ def _longest(
     picture: Path,
     parts: Tuple[str, ...],
     rows: Sequence[int],
+    *,
     parts_of: Dict[int, Tuple[str, ...]],
     files: Sequence[str],
     table: str,

@@ -47,6 +47,7 @@ def prepare(
     pictures: Sequence[Picture],
     output: PathLike,
     detector: PathLike | None = None,
+    *,
     crop: bool = True,
     faces: Literal["largest", "all"] = "largest",
     workers: int | None = None,

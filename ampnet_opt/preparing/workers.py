@@ -140,7 +140,9 @@ def _work(task: Task) -> Outcome:
         fault = impossible(picture.landmarks[None], np.array([size], float))[0]
         if fault:
             return Outcome(name, reason=IMPLAUSIBLE, detail=fault)
-        return Outcome(name, [_write(task, task.stem, "", size, None, *fit(image, picture.landmarks, size))])
+        return Outcome(
+            name, [_write(task, *fit(image, picture.landmarks, size), stem=task.stem, score="", size=size, square=None)]
+        )
     assert _detector is not None
     found = _detector.detect(image)
     if not found:
@@ -158,20 +160,22 @@ def _write_face(task: Task, number: int, image: np.ndarray, size: tuple[int, int
     stem = task.stem if number == 1 else f"{task.stem}+{number}"
     score = f"{face.score:.3f}"
     if not _settings.crop:
-        return _write(task, stem, score, size, None, *fit(image, face.landmarks))
+        return _write(task, *fit(image, face.landmarks), stem=stem, score=score, size=size, square=None)
     scale = size[0] / image.shape[1]  # of a large picture that was scaled down as it was read
     left, top, side = (round(value * scale) for value in square_of(face.box))
-    return _write(task, stem, score, size, (left, top, side), *crop(image, face.box, face.landmarks))
+    face_image, landmarks = crop(image, face.box, face.landmarks)
+    return _write(task, face_image, landmarks, stem=stem, score=score, size=size, square=(left, top, side))
 
 
 def _write(
     task: Task,
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    *,
     stem: str,
     score: str,
     size: tuple[int, int],
     square: tuple[int, int, int] | None,
-    image: np.ndarray,
-    landmarks: np.ndarray,
 ) -> list[str]:
     """Write one image, whole or not at all, and make its row of the table.
 

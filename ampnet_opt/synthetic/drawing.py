@@ -37,7 +37,7 @@ def draw(person: Person, pose: Pose, units: Units, rng: np.random.Generator) -> 
     folds = creases(person, pose, units)
     flat = np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX), np.float32)
     light, ambient = _light(rng)
-    bright = shade(person, pose, units, light, ambient, float(rng.uniform(0, 0.3))) * (1 - folds)
+    bright = shade(person, pose, units, light, ambient=ambient, gloss=float(rng.uniform(0, 0.3))) * (1 - folds)
     mottle = Image.fromarray(rng.normal(0, 0.035, (56, 56)).astype(np.float32))
     bright = bright * (1 + np.asarray(mottle.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR)))
     inside = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.8)), np.float32) / 255

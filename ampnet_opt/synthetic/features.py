@@ -70,7 +70,7 @@ def eyes_and_mouth(picture: Image.Image, person: Person, pose: Pose, units: Unit
     scale = pose.scale * FINE
     m = mouth(person, units)
     if m.gap > 1.2:
-        _inside(pen, m.upper_inner, m.lower_inner, view, units, person)
+        _inside(pen, m.upper_inner, m.lower_inner, view=view, units=units, person=person)
         cut.polygon(pixels(view(np.concatenate([m.upper_inner, m.lower_inner[::-1]]), lift=3.0)), fill=255)
     for side in (0, 1):
         e = eye(person, pose, units, side)
@@ -98,7 +98,7 @@ def eyes_and_mouth(picture: Image.Image, person: Person, pose: Pose, units: Unit
 
 
 def _inside(
-    pen: ImageDraw.ImageDraw, upper: np.ndarray, lower: np.ndarray, view: View, units: Units, person: Person
+    pen: ImageDraw.ImageDraw, upper: np.ndarray, lower: np.ndarray, *, view: View, units: Units, person: Person
 ) -> None:
     u = {unit: (both[0] + both[1]) / 2 for unit, both in units.items()}
     pen.polygon(pixels(view(np.concatenate([upper, lower[::-1]]) * [1.0, 1.0], lift=3.0)), fill=(52, 14, 16))

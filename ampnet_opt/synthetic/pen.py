@@ -24,7 +24,7 @@ def mix(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarra
     return red, green, blue
 
 
-def ellipse(view: View, x: float, y: float, wide: float, high: float, lift: float = 0.0) -> Pixels:
+def ellipse(view: View, x: float, y: float, wide: float, high: float, *, lift: float = 0.0) -> Pixels:
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     return pixels(view(np.stack([x + wide * np.cos(angle), y + high * np.sin(angle)], axis=1), lift=lift))
 

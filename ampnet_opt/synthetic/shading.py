@@ -12,7 +12,7 @@ from ampnet_opt.synthetic.parameters import Person, Pose, Units
 STEP = 2  # pixels of the picture per point of the height field
 
 
-def shade(person: Person, pose: Pose, units: Units, light: np.ndarray, ambient: float, gloss: float) -> np.ndarray:
+def shade(person: Person, pose: Pose, units: Units, light: np.ndarray, *, ambient: float, gloss: float) -> np.ndarray:
     """Brightness float32 [224, 224] of a matte surface (Lambert), about 1 where it faces the camera.
 
     light: a unit vector towards it. ambient: the share of light without direction. gloss: of the shine (Blinn and Phong).

@@ -40,13 +40,13 @@ class Augmentation:
         angle, zoom = uniform(math.radians(self.degrees)), 1 + uniform(self.scale)
         shift = torch.stack([uniform(self.shift), uniform(self.shift)], 1) * IMAGE_SIDE
         flipped = torch.rand(len(image), generator=generator) < self.flip
-        image, landmarks = view(image, landmarks, angle, zoom, shift, flipped)
+        image, landmarks = view(image, landmarks, angle=angle, zoom=zoom, shift=shift, flipped=flipped)
         image = recolour(image, uniform(self.brightness), 1 + uniform(self.contrast), 1 + uniform(self.saturation))
         return image, landmarks
 
 
 def view(
-    image: Tensor, landmarks: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor, flipped: Tensor
+    image: Tensor, landmarks: Tensor, *, angle: Tensor, zoom: Tensor, shift: Tensor, flipped: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Rotate by `angle` (radians, clockwise as seen), scale by `zoom` about the centre, move by `shift` pixels, then flip.
 

@@ -64,6 +64,7 @@ def train(
     training: Sequence[Face],
     validation: Sequence[Face],
     recipe: Recipe,
+    *,
     output: Path,
     device: str = "cpu",
     workers: int = 1,
@@ -82,7 +83,7 @@ def train(
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_or_temporary("torch")))
     outputs = Outputs(output)
     faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
-    run = _name(model, classes, recipe, training, validation, basis)
+    run = _name(model, classes, recipe, training=training, validation=validation, basis=basis)
     model = model.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
     ema = averaged(model, recipe.ema)
     optimizer = torch.optim.SGD(
@@ -94,7 +95,17 @@ def train(
     for epoch in range(len(rows), recipe.epochs):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_of(epoch)
-        loss = _epoch(model, ema, optimizer, faces, recipe, epoch, device, workers, lambda n: report(epoch, n, last))  # noqa: B023
+        loss = _epoch(
+            model,
+            ema,
+            optimizer,
+            faces,
+            recipe,
+            epoch=epoch,
+            device=device,
+            workers=workers,
+            done=lambda n: report(epoch, n, last),  # noqa: B023
+        )
         predicted = _predict(ema.module, held_out, device, workers)
         truth = np.array(held_out.labels)
         last = {
@@ -125,6 +136,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     faces: LabelledFaces,
     recipe: Recipe,
+    *,
     epoch: int,
     device: str,
     workers: int,
@@ -190,6 +202,7 @@ def _name(
     model: AMPNet,
     classes: Sequence[str],
     recipe: Recipe,
+    *,
     training: Sequence[Face],
     validation: Sequence[Face],
     basis: str,

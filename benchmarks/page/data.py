@@ -111,7 +111,9 @@ def page_of(
         [confusion_matrix(labels, found.argmax(1), len(report.classes)) for found in logits],
         [paired(logits[0], found, labels) for found in logits],
         {
-            report.results[i].name: moved(logits[0], logits[i], labels, faces, report.classes, share, pictures)
+            report.results[i].name: moved(
+                logits[0], logits[i], labels, faces, classes=report.classes, most=share, pictures=pictures
+            )
             for i in quantised
         },
         pictures,
@@ -138,6 +140,7 @@ def moved(
     engine: np.ndarray,
     labels: np.ndarray,
     faces: Sequence[Face],
+    *,
     classes: Sequence[str],
     most: int,
     pictures: bool,

@@ -127,7 +127,7 @@ def check(sidecar: Sidecar) -> None:
 
 
 def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
-    return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, sidecar.files)
+    return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, files=sidecar.files)
 
 
 class _Request:
@@ -244,6 +244,7 @@ class Executor(backend.Executor):
         precision: str,
         threads: Optional[int],
         fixed: Collection[int] = (1,),
+        *,
         files: Optional[Mapping[str, str]] = None,
         dynamic: Optional[bool] = None,
     ) -> None:

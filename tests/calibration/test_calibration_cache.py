@@ -61,7 +61,16 @@ class Run:
         data: str = "cd" * 32,
     ) -> dict[str, Histogram]:
         model = tiny_graph() if model is None else model
-        return histograms(model, tensors, self.faces, self.load, graph, data, self.advance, self.notes.append)
+        return histograms(
+            model,
+            tensors,
+            self.faces,
+            self.load,
+            graph_sha256=graph,
+            data_fingerprint=data,
+            progress=self.advance,
+            note=self.notes.append,
+        )
 
 
 def uncached(size: int = 1, faces: Sequence[Face] = FACES) -> dict[str, Histogram]:

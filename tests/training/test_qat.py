@@ -285,7 +285,7 @@ def learn(start: Path, faces: list[Face], output: Path, stop_at: int | None = No
     model = for_int8(read_checkpoint(start), faces, outputs.scales, outputs.state.exists(), silent)
     recipe = Recipe(epochs=2, batch=3, rate=1e-3, ema=0.5)
     basis = outputs.scales.read_text()
-    train(model, CLASSES, faces, faces[:2], recipe, output, workers=0, report=report, basis=basis)
+    train(model, CLASSES, faces, faces[:2], recipe, output=output, workers=0, report=report, basis=basis)
     return load_file(output)
 
 

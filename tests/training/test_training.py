@@ -48,10 +48,10 @@ def test_what_is_drawn_at_a_landmark_stays_there(angle: float, zoom: float, x: f
     views, moved = view(
         pictures,
         POINTS.expand(n, 5, 2),
-        torch.full((n,), angle),
-        torch.full((n,), zoom),
-        torch.tensor([[x, y]]).expand(n, 2),
-        torch.full((n,), flip),
+        angle=torch.full((n,), angle),
+        zoom=torch.full((n,), zoom),
+        shift=torch.tensor([[x, y]]).expand(n, 2),
+        flipped=torch.full((n,), flip),
     )
     for i in range(n):
         position = FLIPPED.index(i) if flip else i
@@ -63,9 +63,12 @@ def test_a_positive_angle_turns_clockwise_and_a_flip_mirrors() -> None:
     corner = torch.tensor([[[200.0, 112.0]] * 5])
     picture = torch.zeros(1, 3, 224, 224)
     still, stay, quarter = torch.zeros(1, 2), torch.tensor([False]), torch.tensor([math.pi / 2])
-    assert torch.allclose(view(picture, corner, quarter, one, still, stay)[1][0, 0], torch.tensor([112.0, 200.0]), atol=1e-4)
-    assert torch.equal(view(picture, corner, none, one, still, ~stay)[1][0, 0], torch.tensor([24.0, 112.0]))
-    flipped = view(marked(POINTS)[:1], POINTS[None], none, one, still, ~stay)[0]
+    centred = {"zoom": one, "shift": still}
+    assert torch.allclose(
+        view(picture, corner, angle=quarter, flipped=stay, **centred)[1][0, 0], torch.tensor([112.0, 200.0]), atol=1e-4
+    )
+    assert torch.equal(view(picture, corner, angle=none, flipped=~stay, **centred)[1][0, 0], torch.tensor([24.0, 112.0]))
+    flipped = view(marked(POINTS)[:1], POINTS[None], angle=none, flipped=~stay, **centred)[0]
     assert torch.allclose(flipped, marked(POINTS)[:1].flip(3), atol=1e-5)
 
 
@@ -137,7 +140,7 @@ def learn(faces: list[Face], output: Path, recipe: Recipe = RECIPE, stop_at: int
             raise Killed
 
     model = seeded(0, 0.125, len(CLASSES))
-    train(model, CLASSES, faces, faces[:6], recipe, output, workers=0, report=report)
+    train(model, CLASSES, faces, faces[:6], recipe, output=output, workers=0, report=report)
     return load_file(output)
 
 
