@@ -2,6 +2,10 @@
 
 import os
 
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+
+__all__ = ["AmpnetError", "MisuseError"]
+
 __version__ = "0.1.0"
 
 # ONNX Runtime reports to its makers unless it finds this when it is loaded. Here, as whatever imports it imports this first,

@@ -15,6 +15,8 @@ from ampnet_opt.core.files import PathLike, write_text
 from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.text import one_line
 
+__all__ = ["CalibrationTable", "read_table", "scale_of", "shared_scales"]
+
 FORMAT = "ampnet-opt-calibration/1"
 LARGEST = 127
 HALF = np.finfo(np.float16)
@@ -23,10 +25,15 @@ SMALLEST, HIGHEST = float(HALF.tiny), float(HALF.max)  # of scales: what float16
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """scales: tensor -> scale (a real value is scale * INT8). method: of ranges.METHODS. faces: how many were seen.
+    """INT8 scales, and what they were measured on.
 
-    data_fingerprint: of those faces (`faces.fingerprint`). graph_sha256: of the float graph they ran through.
-    checkpoint_sha256: of the checkpoint that the scales are for; "" in tables from before that was recorded.
+    Attributes:
+        method: how ranges became scales, of `ranges.METHODS`.
+        faces: how many were seen.
+        data_fingerprint: of those faces (`faces.face.fingerprint`).
+        graph_sha256: of the float graph they ran through.
+        scales: tensor -> scale; a real value is scale * INT8.
+        checkpoint_sha256: of the checkpoint that the scales are for; "" in tables from before that was recorded.
     """
 
     method: str
@@ -37,13 +44,19 @@ class CalibrationTable:
     checkpoint_sha256: str = ""
 
     def write(self, path: PathLike) -> None:
+        """Write the file that `read_table` reads, whole or not at all."""
         write_text(path, self.to_json())
 
     def to_json(self) -> str:
+        """The contents of that file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
     def require_for(self, checkpoint_sha256: str, graph_sha256: str) -> None:
-        """MisuseError when the scales were measured on another checkpoint than this one, or on another graph."""
+        """Require that the scales are of this network.
+
+        Raises:
+            MisuseError: they were measured on another checkpoint, or, where that was not recorded, on another graph.
+        """
         known = self.checkpoint_sha256
         if (known or self.graph_sha256) != (checkpoint_sha256 if known else graph_sha256):
             raise MisuseError(
@@ -53,8 +66,11 @@ class CalibrationTable:
 
 
 def read_table(path: PathLike) -> CalibrationTable:
-    """Raises MisuseError when there is no such file, AmpnetError when it is no calibration table, or holds a scale that
-    `scale_of` never gives.
+    """Read a calibration table.
+
+    Raises:
+        MisuseError: there is no such file.
+        AmpnetError: it is no calibration table, or holds a scale that `scale_of` never gives.
     """
     file = Path(path)
     try:
@@ -72,10 +88,18 @@ def read_table(path: PathLike) -> CalibrationTable:
 
 
 def scale_of(amax: float) -> float:
-    """amax / 127, rounded up to a number that float16 holds exactly, so that FP16 and FP32 graphs have equal scales.
+    """The INT8 scale of a range: `amax / 127`, rounded up to a number that float16 holds exactly.
 
-    At least 2**-14, the smallest normal float16: a tensor of zeros has no range, but its scale must be over 0. Raises
-    AmpnetError for a range whose scale float16 does not hold.
+    FP16 and FP32 graphs so have equal scales.
+
+    Args:
+        amax: largest magnitude that INT8 has to hold.
+
+    Returns:
+        At least 2**-14, the smallest normal float16: a tensor of zeros has no range, but its scale must be over 0.
+
+    Raises:
+        AmpnetError: float16 does not hold the scale.
     """
     exact = max(amax / LARGEST, SMALLEST)
     if not exact <= HIGHEST:
@@ -87,7 +111,12 @@ def scale_of(amax: float) -> float:
 
 
 def shared_scales(amax: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Scale of every tensor, those of a group sharing the one of their largest range."""
+    """Scale of every tensor.
+
+    Args:
+        amax: tensor -> its range.
+        groups: name -> the tensors of a group, which share the scale of their largest range.
+    """
     return {
         tensor: scale
         for members in groups.values()

@@ -32,6 +32,8 @@ from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.golden import Proof
 
+__all__ = ["LayerChoice", "MixedPrecision", "Options", "Recipe", "build", "prepared", "recipe_of", "require_consistent"]
+
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 RANGING_FACES = 8
 HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
@@ -41,7 +43,9 @@ HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backen
 class MixedPrecision:
     """An INT8 network of which some layers stay in floating point.
 
-    layers: names of the graph's nodes that stay. record: why, and what was measured, for the sidecar.
+    Attributes:
+        layers: names of the graph's nodes that stay.
+        record: why, and what was measured, for the sidecar.
     """
 
     layers: tuple[str, ...]
@@ -52,15 +56,30 @@ class LayerChoice(Protocol):
     """Says which layers of an INT8 network stay in floating point: `ampnet_opt.sensitivity` measures it."""
 
     def choose(self, checkpoint: Checkpoint, source: Source, int8: Int8, options: Options, step: Steps) -> MixedPrecision:
-        """source: of the checkpoint. int8: of every layer of it. options: those that hold this choice."""
+        """Choose them.
+
+        Args:
+            checkpoint: the network.
+            source: its float graph.
+            int8: of every layer of it.
+            options: those that hold this choice.
+            step: of `core.progress.steps`.
+        """
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to build. faces: for the calibration of int8, and to look for overflow in fp16. method: of calibration.
+    """What to build.
 
-    table: scales to take as they are, instead of a calibration. search: for int8, chooses the layers that stay in floating
-    point; without it every layer is INT8. compiling: how the backend compiles the graphs.
+    Attributes:
+        backend: by its name.
+        precisions: an engine is built for each, in this order.
+        image_input: dtype of the images that the engines take.
+        faces: for the calibration of int8, and to look for overflow in fp16.
+        method: of calibration, of `calibration.ranges.METHODS`.
+        table: scales to take as they are, instead of a calibration.
+        search: for int8, chooses the layers that stay in floating point; without it every layer is INT8.
+        compiling: how the backend compiles the graphs.
     """
 
     backend: str
@@ -77,8 +96,13 @@ class Options:
 class Recipe:
     """What the engines of a checkpoint are made from.
 
-    proof: of `float_proof`. ranges: of the float tensors, for FP16 that is written into a graph. The rest is for int8: its
-    scales, and the layers that stay in floating point.
+    Attributes:
+        source: the float graph.
+        origin: what a sidecar says of it.
+        proof: of `float_proof`.
+        ranges: largest magnitude of each float tensor, for FP16 that is written into a graph.
+        int8: scales and bias corrections, if int8 is asked for.
+        mixed_precision: for int8, the layers that stay in floating point, if a choice of them is asked for.
     """
 
     source: Source
@@ -124,7 +148,8 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
 def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
     """`recipe.model(precision)` in the form (of runtime.build) that a backend takes.
 
-    Raises AmpnetError when a scale of int8 is nothing that the backend reads.
+    Raises:
+        AmpnetError: a scale of int8 is nothing that the backend reads.
     """
     if form == UNSIGNED:
         model = cpu_graph(model, precision)
@@ -150,11 +175,22 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
 
 
 def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> dict[Path, str]:
-    """Build an engine per precision in `output`, each a directory named backend-precision; returns, for each, why it was
-    not run here, or "".
+    """Build an engine per precision in `output`, each a directory named backend-precision, whole or not at all.
 
-    Raises MisuseError when one stands there already and `force` is not given, int8 is asked for without faces, or its table
-    is of another checkpoint; AmpnetError when a step fails. An engine appears whole or not at all.
+    Args:
+        checkpoint: the network.
+        options: what to build of it.
+        output: the folder of the engines' directories.
+        step: of `core.progress.steps`.
+        force: replace engines that stand there.
+
+    Returns:
+        For each engine, by its directory, why it was not run here, or "".
+
+    Raises:
+        MisuseError: an engine stands there already and `force` is not given, int8 is asked for without faces, or its table
+            is of another checkpoint.
+        AmpnetError: a step fails.
     """
     targets = {p: require_new(Path(output) / engine_name(options.backend, p), force) for p in options.precisions}
     require_consistent(options)
@@ -185,7 +221,11 @@ def _build(
 
 
 def require_consistent(options: Options) -> None:
-    """What cannot be right on any machine is said before minutes of work."""
+    """Refuse, before minutes of work, what cannot be right on any machine.
+
+    Raises:
+        MisuseError: int8 is asked for without faces or a table, or a precision that the backend does not have.
+    """
     if "int8" in options.precisions and not options.faces and options.table is None:
         raise MisuseError("int8 needs faces to calibrate on")
     find_backend(options.backend).require_precisions(options.precisions)

@@ -18,15 +18,28 @@ from ampnet_opt.runtime.backend import TYPED
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import GOLDEN, Part
 
+__all__ = ["bundle_checkpoint", "bundle_recipe"]
+
 
 def bundle_checkpoint(
     checkpoint: Checkpoint, options: Options, target: Target, output: PathLike, step: Steps, *, force: bool = False
 ) -> Path:
-    """Write a bundle from which `target` builds an engine for each of the precisions; returns its path.
+    """Write a bundle from which `target` builds an engine for each of the precisions: whole, or not at all.
 
-    options: as of `build`, for the target's backend; batches and compute capabilities are chosen on the target. Raises
-    MisuseError when the file exists and `force` is not given, or int8 is asked for without faces; AmpnetError when a step
-    fails. The bundle is whole or not there.
+    Args:
+        checkpoint: the network.
+        options: as of `build`, for the target's backend; how it compiles is chosen on the target.
+        target: the machine, of `bundling.targets.TARGETS`.
+        output: the file.
+        step: of `core.progress.steps`.
+        force: replace a file that stands there.
+
+    Returns:
+        The bundle's path.
+
+    Raises:
+        MisuseError: the file exists and `force` is not given, or int8 is asked for without faces.
+        AmpnetError: a step fails.
     """
     path = require_new(output, force)
     require_consistent(options)
@@ -38,7 +51,12 @@ def bundle_checkpoint(
 def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, path: Path, step: Steps) -> Path:
     """Write a bundle of what is calibrated already, in place of what stands at `path`; see `bundle_checkpoint`.
 
-    recipe: made for the target's forms, and for int8 if that is among the precisions.
+    Args:
+        recipe: made for the target's forms, and for int8 if that is among the precisions.
+        precisions: of the engines that are built from the bundle.
+        target: as of `bundle_checkpoint`.
+        path: of the bundle, which is returned.
+        step: as of `bundle_checkpoint`.
     """
     with new_bundle(path, target) as pack:
         # The user's own faces do not leave the house: the golden ones are drawn.

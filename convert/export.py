@@ -19,6 +19,8 @@ from ampnet_opt.core.graph_interface import IMAGE_SIDE, INPUTS, OUTPUT, ImageInp
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.network.onnx_session import onnx_session
 
+__all__ = ["OPSET", "ImageInput", "check_against", "export", "module_path", "random_faces"]
+
 # The newest opset that TensorRT 8.5's parser reads (8.6 reads it too); per-channel Q/DQ needs at least 13.
 OPSET = 17
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime, both float32
@@ -39,9 +41,19 @@ class _CameraInput(nn.Module):
 def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.ModelProto:
     """The network as a simplified, checked graph of opset 17 with a dynamic batch.
 
-    Inputs: `image`, uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224] in [0, 1], and `landmarks`, float32 [N, 5, 2] in
-    pixels. Output: `logits`, float32 [N, classes]. Batch norms are folded. Metadata: classes, patch radius, image input,
-    the checkpoint's hash, whether it was trained. Raises AmpnetError when the graph and the network disagree.
+    Batch norms are folded.
+
+    Args:
+        checkpoint: the network, in eval mode.
+        image_input: dtype of the input `image`.
+
+    Returns:
+        A graph with the inputs `image`, uint8 [N, 224, 224, 3] or float32 [N, 3, 224, 224] in [0, 1], and `landmarks`,
+        float32 [N, 5, 2] in pixels, and the output `logits`, float32 [N, classes]. Metadata: classes, patch radius, image
+        input, the checkpoint's hash, whether it was trained.
+
+    Raises:
+        AmpnetError: the graph and the network disagree.
     """
     model = checkpoint.model if image_input == "float32" else _CameraInput(checkpoint.model)
     image, landmarks = random_faces(2, image_input)
@@ -77,10 +89,22 @@ def module_path(node: str) -> str:
 
 
 def check_against(model: nn.Module, graph: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> float:
-    """Largest difference of a logit between `model` and `graph` in ONNX Runtime; AmpnetError when over the tolerance.
+    """Compare a network in PyTorch with its graph in ONNX Runtime.
 
-    images, landmarks: as the graph takes them. The images also run with the landmarks in reverse order, so that a graph with
-    the boxes of its traced image baked in cannot pass.
+    The images also run with the landmarks in reverse order, so that a graph with the boxes of its traced image baked in
+    cannot pass.
+
+    Args:
+        model: takes what the graph takes.
+        graph: exported from it.
+        images: as the graph takes them.
+        landmarks: float32 [N, 5, 2], pixels.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        AmpnetError: it is over `TOLERANCE`.
     """
     session = onnx_session(graph)
     worst = 0.0
@@ -113,7 +137,11 @@ def _trace(model: nn.Module, image: Tensor, landmarks: Tensor) -> onnx.ModelProt
 
 
 def random_faces(count: int, image_input: ImageInput, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise as images and points anywhere as landmarks: inputs of the graph where no faces are at hand."""
+    """Inputs of the graph where no faces are at hand.
+
+    Returns:
+        Noise as images, `count` of the dtype `image_input`; points anywhere in them, float32 [count, 5, 2].
+    """
     rng = np.random.default_rng(seed)
     landmarks = rng.uniform(0, IMAGE_SIDE, (count, 5, 2)).astype(np.float32)
     if image_input == "uint8":

@@ -54,12 +54,19 @@ class Engine:
     ) -> Engine:
         """Check an engine against its sidecar and this machine, then load it.
 
-        threads: for the cpu backend, how many to run on; by default one per core. The next two are for the GPU. contexts:
-        how many inferences run at a time; threads that are more wait their turn. (On a CPU one inference takes all cores.)
-        Each context takes its own memory for activations and batches, and with TensorRT 8.5 for the weights too. cuda_graph:
-        launch a batch as one CUDA graph, for batches of a size that come one after the other. trusted: load files that were
-        changed after they were built, too: they are a program that is not the one that the sidecar names. Raises MisuseError
-        when there is no engine there, AmpnetError when it is damaged or made for another machine or version.
+        Args:
+            directory: of the engine.
+            threads: on a CPU, how many to run on; by default one per core.
+            contexts: on a GPU, how many inferences run at a time; threads that are more wait their turn. (On a CPU one
+                inference takes all cores.) Each context takes its own memory for activations and batches, and with TensorRT
+                8.5 for the weights too.
+            cuda_graph: on a GPU, launch a batch as one CUDA graph, for batches of a size that come one after the other.
+            trusted: load files that were changed after they were built, too: they are a program that is not the one that
+                the sidecar names.
+
+        Raises:
+            MisuseError: there is no engine there.
+            AmpnetError: it is damaged, or made for another machine or version.
         """
         sidecar = read_sidecar(directory, trusted)
         backend = find_backend(sidecar.backend)
@@ -81,16 +88,22 @@ class Engine:
     def infer(self, images: Any, landmarks: Any) -> np.ndarray:
         """Logits float32 [N, classes] of N faces.
 
-        images: uint8 [N, 224, 224, 3], or floating point [N, 3, 224, 224] in [0, 1]; RGB. An engine that takes uint8
-        rounds floating-point images to 1/255. landmarks: [N, 5, 2], (x, y) in pixels, image-left eye, image-right eye,
-        nose tip, image-left and image-right mouth corner; points outside the image count as on its border. A face whose
-        points all lie within [-1, 1] is refused: these are shares of the image, or stand for a face that was not found. No
-        other landmarks are judged here. Any N, 0 included: more images than the profile's largest batch run in several
-        batches.
+        Any N, 0 included: more images than the profile's largest batch run in several batches.
 
-        Either may be on the GPU already, as an object with `__cuda_array_interface__`, and is read there in place: images
-        exactly as the engine takes them (uint8 [N, 224, 224, 3], or float32 [N, 3, 224, 224] with `--input float32`),
-        landmarks float32 [N, 5, 2]; what they hold is not checked. Raises MisuseError for anything else.
+        Either argument may be on the GPU already, as an object with `__cuda_array_interface__`, and is read there in place:
+        images exactly as the engine takes them (uint8 [N, 224, 224, 3], or float32 [N, 3, 224, 224] with `--input float32`),
+        landmarks float32 [N, 5, 2]; what they hold is not checked.
+
+        Args:
+            images: uint8 [N, 224, 224, 3], or floating point [N, 3, 224, 224] in [0, 1]; RGB. An engine that takes uint8
+                rounds floating-point images to 1/255.
+            landmarks: [N, 5, 2], (x, y) in pixels, image-left eye, image-right eye, nose tip, image-left and image-right
+                mouth corner; points outside the image count as on its border. A face whose points all lie within [-1, 1] is
+                refused: these are shares of the image, or stand for a face that was not found. No other landmarks are
+                judged here.
+
+        Raises:
+            MisuseError: the arguments are no such faces.
         """
         return self._calls.run(self._infer, images, landmarks)
 
@@ -108,9 +121,12 @@ class Engine:
     def infer_each(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits float32 [classes] of each face, in their order: for many faces, at the highest rate.
 
-        faces: pairs of an image [224, 224, 3] or [3, 224, 224] and landmarks [5, 2], else as for `infer`; all images of one
-        kind. They are taken ahead of what is returned, for as many batches as the backend works at. The iterator's `close`
+        Faces are taken ahead of what is returned, for as many batches as the backend works at. The iterator's `close`
         ends it early; the engine's `close` does too, and what is left of it raises AmpnetError.
+
+        Args:
+            faces: pairs of an image [224, 224, 3] or [3, 224, 224] and landmarks [5, 2], else as for `infer`; all images of
+                one kind.
         """
         return self._calls.run(self._results, faces)
 
@@ -156,7 +172,10 @@ class Engine:
     def close(self) -> None:
         """Wait for the calls that run, end each unfinished `infer_each`, and free what the engine holds.
 
-        A second call does nothing. Raises AmpnetError when the faces that an `infer_each` reads call it.
+        A second call does nothing.
+
+        Raises:
+            AmpnetError: the faces that an `infer_each` reads call it.
         """
         self._calls.close(self._free)
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+__all__ = ["AmpnetError", "MisuseError"]
+
 
 class AmpnetError(Exception):
     """Something that was asked for could not be done.
 
-    message: one sentence for the user. whole: the same with all that the sentence only counts, for --verbose.
+    Args:
+        message: one sentence for the user.
+        whole: the same with all that the sentence only counts, for --verbose; by default the message.
+
+    Attributes:
+        whole: as given.
+        exit_code: of a command that ends with this.
     """
 
     exit_code = 1

@@ -38,8 +38,13 @@ NAMED = 3  # keys that a sentence names; the others are counted
 class Checkpoint:
     """A network in eval mode and where it came from.
 
-    classes: names in the order of the outputs. trained: False for seeded weights. dropped: keys of the file that the
-    network has no use for. sha256: of the file. assumed: what was assumed about it for want of better, a sentence, or "".
+    Attributes:
+        model: the network.
+        classes: names in the order of the outputs.
+        trained: False for seeded weights.
+        dropped: keys of the file that the network has no use for.
+        sha256: of the file.
+        assumed: what was assumed about it for want of better, a sentence, or "".
     """
 
     model: AMPNet
@@ -58,10 +63,15 @@ def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
 def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> Checkpoint:
     """Read the authors' layout, however it is wrapped (see `wrapped.choose`), or our safetensors file.
 
-    classes: names of the outputs, for the authors' files, which carry none: by default RAF-DB's seven, with a warning. A
-    file of ours has its own, and others are refused. patch_radius: of the authors' files; None is the published 5. Raises
-    MisuseError when there is no such file, or the classes or radius do not fit, AmpnetError when it is no AMP-Net
-    checkpoint; its `whole` names every missing or misshapen key.
+    Args:
+        path: of the file.
+        classes: names of the outputs, for the authors' files, which carry none: by default RAF-DB's seven, with a warning.
+            A file of ours has its own, and others are refused.
+        patch_radius: of the authors' files; None is the published 5.
+
+    Raises:
+        MisuseError: there is no such file, or the classes or the radius do not fit.
+        AmpnetError: it is no AMP-Net checkpoint; its `whole` names every missing or misshapen key.
     """
     file = require_file(path, "checkpoint")
     try:
@@ -170,9 +180,17 @@ def save_checkpoint(
     trained: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write our safetensors file: the weights as `dtype`, with classes, configuration and `trained` as metadata.
+    """Write our safetensors file, with classes, configuration and `trained` as metadata.
 
-    What `dtype` cannot hold raises AmpnetError: a weight may be rounded, not lost.
+    Args:
+        path: of the file.
+        model: the network.
+        classes: names in the order of the outputs.
+        trained: False for seeded weights.
+        dtype: of the weights in the file.
+
+    Raises:
+        AmpnetError: `dtype` cannot hold a weight, which may be rounded, not lost.
     """
     metadata = {
         "format": FORMAT,
@@ -269,8 +287,14 @@ def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], b
 def init_checkpoint(path: PathLike, seed: int, width: float, classes: Sequence[str]) -> AMPNet:
     """Write a seeded, untrained network, so that every command can be tried without a checkpoint of one's own.
 
-    Equal arguments give equal weights. Raises MisuseError for a width outside (0, 4], fewer than 2 classes or a seed that
-    torch has no room for.
+    Args:
+        path: of the file.
+        seed: equal seeds give equal weights, the other arguments being equal.
+        width: of the layers, relative to the published network's.
+        classes: names in the order of the outputs.
+
+    Raises:
+        MisuseError: the width is outside (0, 4], there are fewer than 2 classes, or torch has no room for the seed.
     """
     model = seeded(seed, width, len(classes)).eval()
     save_checkpoint(path, model, classes, trained=False)
