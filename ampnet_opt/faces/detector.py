@@ -8,7 +8,6 @@ place landmarks 4 pixels apart on average.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,32 +16,13 @@ from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_file, sha256
+from ampnet_opt.faces.detection import Detection, overlap
 
 INSTALL = "pip install 'ampnet-opt[detect]'"
 SMALL, LARGE = 320, 1280  # pixels, longest side
 BORDER = 0.25  # of the longest side
 BEST = 200.0  # pixels
 OVERLAP = 0.4
-
-
-@dataclass(frozen=True)
-class Detection:
-    """box: (x, y, width, height); landmarks: float32 [5, 2], (x, y), image-left eye first; all in pixels. score: 0 to 1."""
-
-    box: tuple[float, float, float, float]
-    score: float
-    landmarks: np.ndarray
-
-    @property
-    def side(self) -> float:
-        """The longer side of the box in pixels."""
-        return max(self.box[2:])
-
-    def moved(self, scale: float, border: float) -> Detection:
-        """The same face in the picture that was scaled by `scale`, then given `border` pixels at its left and top."""
-        x, y, width, height = self.box
-        box = ((x - border) / scale, (y - border) / scale, width / scale, height / scale)
-        return Detection(box, self.score, ((self.landmarks - border) / scale).astype(np.float32))
 
 
 class Detector(Protocol):
@@ -165,14 +145,6 @@ def _distinct(found: list[tuple[float, Detection]]) -> list[Detection]:
     """One of each face that was found at two sizes: the one whose size suited the network better."""
     kept: list[Detection] = []
     for _, face in sorted(found, key=lambda item: (item[0], item[1].box)):
-        if all(_overlap(face.box, other.box) < OVERLAP for other in kept):
+        if all(overlap(face.box, other.box) < OVERLAP for other in kept):
             kept.append(face)
     return kept
-
-
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes (x, y, width, height)."""
-    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / max(one[2] * one[3] + other[2] * other[3] - shared, 1e-9)

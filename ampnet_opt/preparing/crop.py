@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
-from ampnet_opt.faces.detector import Detection
+from ampnet_opt.faces.detection import Detection
 from ampnet_opt.faces.pictures import SMALLEST_SIDE
 from ampnet_opt.faces.plausibility import upright_fault
 

@@ -1,0 +1,1 @@
+"""Face detectors, on the runtimes of the backends."""

@@ -1,0 +1,36 @@
+"""A face that a detector found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detection:
+    """box: (x, y, width, height); landmarks: float32 [5, 2], (x, y), image-left eye first; all in pixels. score: 0 to 1."""
+
+    box: Tuple[float, float, float, float]
+    score: float
+    landmarks: np.ndarray
+
+    @property
+    def side(self) -> float:
+        """The longer side of the box in pixels."""
+        return max(self.box[2:])
+
+    def moved(self, scale: float, border: float) -> Detection:
+        """The same face in the picture that was scaled by `scale`, then given `border` pixels at its left and top."""
+        x, y, width, height = self.box
+        box = ((x - border) / scale, (y - border) / scale, width / scale, height / scale)
+        return Detection(box, self.score, ((self.landmarks - border) / scale).astype(np.float32))
+
+
+def overlap(one: Tuple[float, ...], other: Tuple[float, ...]) -> float:
+    """Intersection over union of two boxes (x, y, width, height)."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    return shared / max(one[2] * one[3] + other[2] * other[3] - shared, 1e-9)

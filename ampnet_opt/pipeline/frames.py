@@ -1,0 +1,57 @@
+"""What goes through the pipeline: frames of a source, and the faces on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional
+
+import numpy as np
+
+from ampnet_opt.faces.detection import Detection
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: uint8 [height, width, 3], RGB, upright.
+        index: its number in the source, from 0; frames that were dropped count.
+        time: seconds since the source's first frame.
+        name: the file of a picture, "" for a frame of a video or camera.
+        captured: `time.monotonic()` when it was in memory.
+    """
+
+    image: np.ndarray
+    index: int = 0
+    time: float = 0.0
+    name: str = ""
+    captured: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrackedFace:
+    """A face on a frame and its expression.
+
+    Attributes:
+        detection: box, score and landmarks, in pixels of the frame.
+        probabilities: float32 [classes], softmax of this frame's logits.
+        smoothed: float32 [classes], probabilities over the face's track; equal to `probabilities` without smoothing.
+        label: index of the class that is shown, by `smoothed` with hysteresis.
+        track: the same number for the same person while in view, from 1; None in pictures.
+    """
+
+    detection: Detection
+    probabilities: np.ndarray
+    smoothed: np.ndarray
+    label: int
+    track: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """A frame, its faces (largest first), and the seconds that each stage took for it."""
+
+    frame: Frame
+    faces: List[TrackedFace]
+    seconds: Dict[str, float] = field(default_factory=dict)
