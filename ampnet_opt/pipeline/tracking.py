@@ -117,8 +117,8 @@ class Tracker:
 def closeness(one: Box, other: Box) -> float:
     """How close two boxes are, from -1 to 1: where they overlap and where they do not.
 
-    Distance-IoU (Zheng et al., Distance-IoU Loss, 2020): intersection over union, less the squared distance of the centres as
-    a share of the squared diagonal of the smallest box round both.
+    Distance-IoU (Zheng et al., Distance-IoU Loss, 2020): intersection over union, less the squared distance of the centres
+    as a share of the squared diagonal of the smallest box round both.
     """
     wide = max(one[0] + one[2], other[0] + other[2]) - min(one[0], other[0])
     high = max(one[1] + one[3], other[1] + other[3]) - min(one[1], other[1])
@@ -163,7 +163,7 @@ def _moved(face: Detection, dx: float, dy: float, scale: float) -> Detection:
     """A face that moved by (dx, dy) pixels and grew by `scale` about its centre."""
     x, y, width, height = face.box
     centre = np.array([x + width / 2, y + height / 2])
-    new = centre + [dx, dy]
+    new = centre + np.array([dx, dy])
     box = (float(new[0] - scale * width / 2), float(new[1] - scale * height / 2), scale * width, scale * height)
     landmarks = (new + scale * (face.landmarks - centre)).astype(np.float32)
     return Detection(box, face.score, landmarks)
