@@ -20,6 +20,7 @@ class Frame:
         time: seconds since the source's first frame.
         name: the file of a picture, "" for a frame of a video or camera.
         captured: `time.monotonic()` when it was in memory.
+        scale: pixels of the source per pixel of `image`; above 1 where a large picture was scaled down as it was read.
     """
 
     image: np.ndarray
@@ -27,6 +28,7 @@ class Frame:
     time: float = 0.0
     name: str = ""
     captured: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
