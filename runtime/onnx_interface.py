@@ -90,7 +90,9 @@ def _weight_name(field: _Field) -> str:
 def _tensor_type(value: memoryview) -> Tuple[int, List[int]]:
     """Element type and dimensions of a ValueInfoProto; 0 stands for a dimension without a number."""
     tensor = _first(_first(value, VALUE_TYPE), TENSOR_TYPE)
-    kinds = [_varint(field.value, 0)[0] for field in _fields(tensor) if field.number == ELEMENT_TYPE and field.wire == VARINT]
+    kinds = [
+        _varint(field.value, 0)[0] for field in _fields(tensor) if field.number == ELEMENT_TYPE and field.wire == VARINT
+    ]
     dimensions = []
     for field in _fields(_first(tensor, SHAPE)):
         if field.number == DIMENSION and field.wire == BYTES:

@@ -52,7 +52,7 @@ def one_pass(size: Tuple[int, int], min_face: float, smallest: int) -> Scale:
     The black rim makes both sides multiples of 32. Raises MisuseError for faces that are too small for the image.
     """
     if not min_face >= SMALLEST_SIDE:  # NaN, too
-        raise MisuseError(f"faces of {min_face:g} pixels are too small; the smallest to find must be {SMALLEST_SIDE} or more")
+        raise MisuseError(f"faces of {min_face:g} pixels are too small; the smallest to find has {SMALLEST_SIDE} or more")
     factor = smallest / min_face
     if max(size) * factor > LARGEST:
         least = math.ceil(max(size) * smallest / LARGEST)

@@ -1,7 +1,7 @@
 """YuNet: what it takes, and how its outputs become faces.
 
-Wu, Peng, Yu: YuNet: A Tiny Millisecond-level Face Detector (2023). Its grids have cells of 8, 16 and 32 pixels. Preparing and
-decoding are those of OpenCV's FaceDetectorYN (modules/objdetect/src/face_detect.cpp), and give the same faces.
+Wu, Peng, Yu: YuNet: A Tiny Millisecond-level Face Detector (2023). Its grids have cells of 8, 16 and 32 pixels. Preparing
+and decoding are those of OpenCV's FaceDetectorYN (modules/objdetect/src/face_detect.cpp), and give the same faces.
 """
 
 from __future__ import annotations
