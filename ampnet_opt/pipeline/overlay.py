@@ -38,14 +38,13 @@ def draw(result: FrameResult, classes: Sequence[str], *, blur: bool = False) -> 
         uint8 [height, width, 3], RGB, a new array.
     """
     picture = Image.fromarray(result.frame.image)
-    faces = [face.detection for face in result.faces] + [face for face, _ in result.rejected]
-    if blur:
-        for face in faces:
-            _hide(picture, face)
+    found = [face.detection for face in result.faces] + [face for face, _ in result.rejected]
+    for one in found if blur else ():
+        _hide(picture, one)
     pen = ImageDraw.Draw(picture)
     for face in result.faces:
         _outline(pen, face, COLOURS[face.label % len(COLOURS)], landmarks=not blur)
-    taken = [_box(face) for face in faces]
+    taken = [_box(one) for one in found]
     for face in result.faces:
         _label(picture, pen, face, classes, taken)
     return np.asarray(picture)

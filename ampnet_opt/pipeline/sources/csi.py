@@ -31,7 +31,7 @@ class CsiCamera(LiveSource[bytes]):
         if shutil.which(LAUNCH) is None:
             raise AmpnetError(f"{text} needs {LAUNCH} of GStreamer, which JetPack brings; it is not installed here")
         self.size, self.rate = SIZE, float(RATE)
-        self._said: IO[bytes] = tempfile.TemporaryFile()
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (the child writes to it)
         self._child = subprocess.Popen(
             command(sensor), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True
         )

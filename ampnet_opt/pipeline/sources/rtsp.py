@@ -25,7 +25,7 @@ class RtspCamera(LiveSource[Any]):
     """A network camera. The first connection must succeed; one that is lost later is sought again until `close`."""
 
     def __init__(self, url: str) -> None:
-        """Raises MisuseError for an address without a host, AmpnetError when PyAV is missing or the camera does not answer."""
+        """Raises MisuseError for an address without a host, AmpnetError without PyAV or when the camera does not answer."""
         super().__init__(without_password(url))
         if not _host(url):
             raise MisuseError(f"{self.name} names no host; write rtsp://HOST/PATH")

@@ -15,7 +15,6 @@ from ampnet_opt.faces.picture_files import LARGEST
 from ampnet_opt.pipeline.frames import Frame
 
 Raw = TypeVar("Raw")
-SILENT = 10.0  # seconds without a frame after which a live source is given up
 ENDING = 5.0  # seconds that a reading thread gets to see that it is over
 
 
