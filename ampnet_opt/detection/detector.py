@@ -52,7 +52,7 @@ class Detector:
             image: uint8 [height, width, 3], RGB.
             min_face: for video, the longer side in pixels of the smallest face to find. The image is searched once, scaled
                 so that such a face can just be found. By default it is searched as pictures are, whatever their faces'
-                sizes: twice, which takes up to 30 times as long.
+                sizes: twice, and larger.
 
         Raises:
             MisuseError: the image is none, or too large for so small faces.
@@ -128,7 +128,8 @@ def _kind(network: Network) -> Optional[ModuleType]:
 def _fastest() -> Backend:
     """The fastest backend on a CPU that is installed.
 
-    ONNX Runtime before OpenVINO: CenterFace at 640 x 480 takes 71 and 97 ms, YuNet 16 and 25 (one thread, AVX2).
+    ONNX Runtime before OpenVINO: CenterFace at 640 x 480 takes 66 and 81 ms of processor time, YuNet 17 and 22 (one thread,
+    x86-64 with AVX2; 92 and 25 in OpenCV 5).
     """
     for name in ("onnxruntime", "cpu"):
         backend = find_backend(name)

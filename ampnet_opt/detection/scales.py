@@ -19,7 +19,7 @@ SMALL, LARGE = 320, 1280  # pixels, longest side of what pictures are searched a
 BORDER = 0.25  # of the longest side
 BEST = 200.0  # pixels
 OVERLAP = 0.4
-LARGEST = 4096  # pixels, longest side of one pass; CenterFace takes 2 GB of memory there
+LARGEST = 4096  # pixels, longest side of one pass, which bounds its memory
 GRID = 32  # pixels; both networks' largest cell
 
 
