@@ -6,15 +6,22 @@ from typing import Any, Iterator, Optional
 
 import numpy as np
 
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import one_line
 from ampnet_opt.faces.picture_files import LARGEST
 
 
-def video_stream(container: Any) -> Any:
-    """The stream to show, ready to decode; None where there is none but sound, data or a cover picture."""
+def video_stream(container: Any, name: str) -> Any:
+    """The stream to show, ready to decode.
+
+    Raises MisuseError that names the source when it has none but sound, data or a cover picture, AmpnetError when this
+    FFmpeg lacks the codec.
+    """
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
-        return None
+        raise MisuseError(f"{name} has no pictures, only sound or other data")
+    if streams[0].codec_context is None:
+        raise AmpnetError(f"{name} has pictures of a codec that this FFmpeg lacks; convert it to H.264, say")
     streams[0].codec_context.options = {"max_pixels": str(LARGEST)}  # a larger frame fails before memory is taken for it
     return streams[0]
 

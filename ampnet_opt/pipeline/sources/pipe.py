@@ -22,9 +22,29 @@ class Pipe:
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
         self.closing = threading.Event()
+        self._ahead = b""
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, fewer where there are no more; they are read again afterwards. Only before anything is read."""
+        while len(self._ahead) < size:
+            more = self._wait(size - len(self._ahead))
+            if not more:
+                break
+            self._ahead += more
+        first = self._ahead
+        if self.seekable():
+            self._ahead = b""
+            self._file.seek(-len(first), os.SEEK_CUR)
+        return first
 
     def read(self, size: int) -> bytes:
         """Up to so many bytes, none at the end."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._wait(size)
+
+    def _wait(self, size: int) -> bytes:
         while not self.closing.is_set():
             # Windows knows no waiting for pipes.
             if os.name == "nt" or select.select([self._file], [], [], LOOK)[0]:

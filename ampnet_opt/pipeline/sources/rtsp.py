@@ -36,7 +36,7 @@ class RtspCamera(LiveSource[Any]):
             raise MisuseError(f"{self.name} names no host; write rtsp://HOST/PATH")
         self._url, self._av = url, load_av()
         self._container: Any = self._connect()
-        stream = self._container.streams.video[0]
+        stream = video_stream(self._container, self.name)
         self.size = (stream.codec_context.width, stream.codec_context.height)
         self.rate = float(stream.average_rate) if stream.average_rate else None
 
@@ -52,9 +52,11 @@ class RtspCamera(LiveSource[Any]):
                 why = "its host cannot be reached"
             # FFmpeg's error names the URL: it is not for a traceback.
             raise AmpnetError(f"{self.name} does not answer as a camera: {why}") from None
-        if video_stream(container) is None:
+        try:
+            video_stream(container, self.name)
+        except AmpnetError:
             container.close()
-            raise AmpnetError(f"{self.name} sends no pictures")
+            raise
         return container
 
     def read(self) -> Iterator[Any]:
@@ -85,7 +87,7 @@ class RtspCamera(LiveSource[Any]):
 
     def _frames(self) -> Iterator[Any]:
         damaged = 0
-        for frame in decoded(self._container, video_stream(self._container), self._av):
+        for frame in decoded(self._container, video_stream(self._container, self.name), self._av):
             damaged = damaged + 1 if frame is None else 0
             if frame is not None:
                 yield frame

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.sources.decoding import decoded, reason, to_image, video_stream
@@ -20,12 +20,14 @@ from ampnet_opt.pipeline.video_writer import load_av
 log = logging.getLogger(__name__)
 
 STDIN = "-"
+JPEG = b"\xff\xd8\xff"  # first bytes
 # Containers of video. Others that FFmpeg knows are playlists, which name further files and addresses, or pictures.
 CONTAINERS = (
     "asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mjpeg,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nut,ogg,obu,"
     "rawvideo,rm,yuv4mpegpipe,wtv"
 )
 RATE = 25.0  # of a video whose frames have no times and that names no rate
+MICROSECONDS = 1e6  # a second: FFmpeg's unit
 SLOWEST, FASTEST = 0.01, 1000.0  # rates that are believed
 VIDEOS = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"} | {
     *(".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
@@ -42,7 +44,7 @@ class Video(Source):
 
         Raises:
             MisuseError: it is no video, or one without pictures.
-            AmpnetError: PyAV is not installed.
+            AmpnetError: PyAV is not installed, or lacks the codec.
         """
         super().__init__("standard input" if path == STDIN else printable(path))
         self._av = load_av()
@@ -58,22 +60,25 @@ class Video(Source):
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file,pipe"}
         try:
             # A path that begins like "http:" is still a file's.
-            self._container = self._av.open(self._pipe or os.path.abspath(path), "r", options=options)
-        except (self._av.FFmpegError, OSError) as error:
+            place, form = self._pipe or os.path.abspath(path), self._piped_format()
+            self._container = self._av.open(place, "r", format=form, options=options, metadata_errors="replace")
+        except (self._av.FFmpegError, OSError, ValueError) as error:
             raise MisuseError(f"{self.name} is no video that can be read: {reason(error, self._av)}") from error
-        self._stream = video_stream(self._container)
-        if self._stream is None:
-            self._free()
-            raise MisuseError(f"{self.name} has no pictures, only sound or other data")
-        self._stream.thread_type = "AUTO"
         try:
+            self._stream = video_stream(self._container, self.name)
             require_size(self.name, self._stream.codec_context.width, self._stream.codec_context.height)
-        except MisuseError:
+        except AmpnetError:
             self._free()
             raise
+        self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = float(rate) if rate and SLOWEST <= rate <= FASTEST else None
         self.count = self._stream.frames or None
+        self._length = _stated_length(self._container, self._stream)
+
+    def _piped_format(self) -> Optional[str]:
+        """Motion JPEG in a pipe has no name that tells it from a picture; None leaves it to FFmpeg."""
+        return "mjpeg" if self._pipe is not None and self._pipe.peek(len(JPEG)) == JPEG else None
 
     def __iter__(self) -> Iterator[Frame]:
         with self._lock:
@@ -97,6 +102,10 @@ class Video(Source):
             return
         if index == 0:
             raise MisuseError(f"{self.name} has no frame that can be decoded")
+        if clock.last + max(1.0, 0.05 * self._length) < self._length:
+            log.warning(
+                "%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, clock.last, self._length
+            )
         if damaged:
             log.warning("%s: %s skipped", self.name, count(damaged, "damaged packet"))
 
@@ -122,8 +131,17 @@ class Video(Source):
             self._pipe.close()
 
 
+def _stated_length(container: Any, stream: Any) -> float:
+    """Seconds of the pictures as an index states them, 0 where FFmpeg only estimates them, or sound may be longer."""
+    if stream.duration and "mp4" in container.format.name:
+        return float(stream.duration * stream.time_base)
+    if container.duration and "matroska" in container.format.name and len(container.streams) == 1:
+        return float(container.duration) / MICROSECONDS
+    return 0.0
+
+
 class _Clock:
-    """Times of frames from 0, never falling.
+    """Times of frames from 0, never falling; `last` is the last one given.
 
     Where a file's clock starts again, as in videos that were put one behind the other, this one goes on.
     """
@@ -131,19 +149,19 @@ class _Clock:
     def __init__(self, rate: float) -> None:
         self._step = 1 / rate
         self._start: Optional[float] = None
-        self._last = 0.0
+        self.last = 0.0
 
     def time(self, shown: Optional[float]) -> float:
         """The next frame's, in seconds. shown: what the file says; without it, a frame follows the last at the rate."""
         if self._start is None:
             self._start = shown or 0.0
-            return self._last
-        now = self._last + self._step if shown is None else shown - self._start
-        if now < self._last - 2 * self._step:  # more than frames that are out of order
-            now = self._last + self._step
+            return self.last
+        now = self.last + self._step if shown is None else shown - self._start
+        if now < self.last - 2 * self._step:  # more than frames that are out of order
+            now = self.last + self._step
             self._start = (shown or 0.0) - now
-        self._last = max(self._last, now)
-        return self._last
+        self.last = max(self.last, now)
+        return self.last
 
 
 def is_video_name(path: Path) -> bool:
