@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from typing import Any, Iterator, List, Optional
 
 import numpy as np
@@ -15,11 +16,13 @@ from ampnet_opt.pipeline.sources.source import LiveSource
 
 INSTALL = "pip install opencv-python-headless"
 NAME = re.compile(r"camera:(\d{1,4})|(/dev/video\d{1,4})")
-MISSES = 30  # failed reads in a row that mean that the camera is gone
+SILENCE = 3.0  # seconds of failed reads that mean that the camera is gone
 
 
 class Camera(LiveSource[np.ndarray]):
     """A camera that the system knows: `camera:0`, or `/dev/video0` on Linux."""
+
+    patience = 15.0
 
     def __init__(self, text: str) -> None:
         """Raises MisuseError when there is no such camera, AmpnetError when OpenCV is missing or cannot open it."""
@@ -39,20 +42,22 @@ class Camera(LiveSource[np.ndarray]):
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or None
 
     def read(self) -> Iterator[np.ndarray]:
-        missed = 0
-        try:
-            while not self.closing.is_set():
-                there, image = self._capture.read()
-                missed = 0 if there else missed + 1
-                if there:
-                    yield image
-                elif missed == MISSES:
-                    raise AmpnetError(f"camera {self.name} gives no more pictures: is it still plugged in?")
-        finally:
-            self._capture.release()
+        seen = time.monotonic()
+        while not self.closing.is_set():
+            there, image = self._capture.read()
+            if there:
+                seen = time.monotonic()
+                yield image
+            elif time.monotonic() - seen > SILENCE:
+                raise AmpnetError(f"camera {self.name} gives no more pictures: is it still plugged in?")
+            else:
+                self.closing.wait(0.05)  # a camera that is gone says so at once, again and again
 
     def image(self, raw: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(raw[..., ::-1])
+
+    def release(self) -> None:
+        self._capture.release()
 
 
 def device(text: str) -> Optional[int]:
@@ -69,8 +74,10 @@ def cameras() -> List[str]:
 
 def load_opencv() -> Any:
     """The module cv2, any build of it. Raises AmpnetError that says how to get it."""
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")  # seconds, not 10, that a silent camera keeps `close`
     try:
         import cv2
     except ImportError as error:
         raise AmpnetError(f"cameras need OpenCV, which cannot be imported ({error}): {INSTALL}") from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints to stderr; what fails is raised
     return cv2

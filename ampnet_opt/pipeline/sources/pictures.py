@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Iterator, Sequence
 
@@ -35,7 +36,7 @@ class Pictures(Source):
             except AmpnetError as error:
                 self.failures.append(error)
                 continue
-            yield Frame(image, index, name=str(file), scale=size[0] / image.shape[1])
+            yield Frame(image, index, name=str(file), captured=time.monotonic(), scale=size[0] / image.shape[1])
 
     def close(self) -> None:
         self._closed = True

@@ -6,7 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, Generic, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import Generic, Iterator, List, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -61,17 +61,23 @@ class Source(ABC):
 
 
 class LiveSource(Source, Generic[Raw]):
-    """Reads in a thread of its own, as fast as frames come, and keeps the newest."""
+    """Reads in a thread of its own, as fast as frames come, and keeps the newest.
+
+    Attributes:
+        patience: seconds without a frame after which the source counts as dead; None where `read` sees to that itself.
+        closing: set when the source is to end.
+    """
 
     live = True
+    patience: Optional[float] = None
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.closing = threading.Event()
         self._changed = threading.Condition()
         self._newest: Optional[Tuple[int, float, Raw]] = None
         self._ended = False
         self._error: Optional[BaseException] = None
-        self.closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
 
     @abstractmethod
@@ -82,8 +88,15 @@ class LiveSource(Source, Generic[Raw]):
     def image(self, raw: Raw) -> np.ndarray:
         """uint8 [height, width, 3], RGB, of what was read: made of frames that are taken alone."""
 
+    @abstractmethod
+    def release(self) -> None:
+        """Give the device back. Called once: by the reading thread at its end, or by `close` when it never began."""
+
+    def interrupt(self) -> None:
+        """Make a `read` that waits for the device return, where that is possible; called by `close`."""
+
     def _work(self) -> None:
-        arrived = 0
+        arrived, error = 0, None
         try:
             for raw in self.read():
                 with self._changed:
@@ -93,49 +106,59 @@ class LiveSource(Source, Generic[Raw]):
                 arrived += 1
                 if self.closing.is_set():
                     break
-        except BaseException as error:
-            self._error = error
+        except BaseException as raised:
+            error = raised
+        try:
+            self.release()
+        except BaseException as raised:
+            error = error or raised
         with self._changed:
-            self._ended = True
+            self._ended, self._error = True, error
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Frame]:
-        self._thread.start()
-        first: Optional[float] = None
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._ended or self.closing.is_set())
-                taken, self._newest = self._newest, None
+        with self._changed:
             if self.closing.is_set():
                 return
+            self._thread.start()
+        first: Optional[float] = None
+        while True:
+            taken = self._take()
             if taken is None:
-                if self._error is not None:
-                    raise self._error
                 return
             index, captured, raw = taken
             first = captured if first is None else first
             yield Frame(self.image(raw), index, captured - first, captured=captured)
 
-    def close(self) -> None:
-        self.closing.set()
+    def _take(self) -> Optional[Tuple[int, float, Raw]]:
+        """The newest frame as soon as there is one, None at the end. Raises what ended the reading thread."""
+        asked = time.monotonic()
         with self._changed:
+            while not (self._newest or self._ended or self.closing.is_set()):
+                self._changed.wait(0.5)  # not for ever: Ctrl-C has to be heard on Windows too
+                if self.patience is not None and time.monotonic() - asked > self.patience and self._newest is None:
+                    raise AmpnetError(f"{self.name} has given no picture for {self.patience:.0f} seconds: is it connected?")
+            taken, self._newest = self._newest, None
+            if taken is None and self._error is not None and not self.closing.is_set():
+                raise self._error
+            return None if self.closing.is_set() else taken
+
+    def close(self) -> None:
+        with self._changed:
+            again = self.closing.is_set()
+            self.closing.set()
             self._changed.notify_all()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(ENDING)
+            begun = self._thread.ident is not None
+        if not begun:
+            if not again:
+                self.release()
+            return
+        self.interrupt()
+        if self._thread is not threading.current_thread():
+            self._thread.join(ENDING)  # a device may keep it longer: a library's call cannot be ended from outside
 
 
 def require_size(name: str, width: int, height: int) -> None:
     """MisuseError for frames larger than a picture may be."""
     if width * height > LARGEST:
         raise MisuseError(f"{name} has frames of {width} x {height} pixels; at most {LARGEST // 10**6} megapixels are read")
-
-
-def upright(image: np.ndarray, degrees: float) -> np.ndarray:
-    """The image turned counter-clockwise by the nearest quarter turns."""
-    turns = round(degrees / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-
-def listed_error(error: Any) -> str:
-    """What a library says went wrong, in a few words."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)[:120]
