@@ -17,6 +17,7 @@ from ampnet_opt.pipeline.sources.source import LiveSource
 LAUNCH = "gst-launch-1.0"
 NAME = re.compile(r"csi:(\d{1,2})")
 SIZE, RATE = (1280, 720), 30
+REASON = re.compile("error|no element", re.IGNORECASE)  # a line of GStreamer's that says what is wrong
 CHANNELS = 4  # nvvidconv gives no packed RGB of three
 
 
@@ -49,7 +50,7 @@ class CsiCamera(LiveSource[bytes]):
             self._end()
         if not self.closing.is_set():
             self._said.seek(0)
-            reasons = [line for line in self._said.read(1 << 16).decode("utf-8", "replace").splitlines() if "ERROR" in line]
+            reasons = [line for line in self._said.read(1 << 16).decode("utf-8", "replace").splitlines() if REASON.search(line)]
             raise AmpnetError(
                 f"camera {self.name} gives no pictures: {one_line(reasons[0] if reasons else 'it ended', 160)}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Iterator
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import printable
 from ampnet_opt.pipeline.sources.source import LiveSource, listed_error, require_size
 from ampnet_opt.pipeline.sources.video import to_image
-from ampnet_opt.pipeline.video_writer import load_av
+from ampnet_opt.pipeline.video_writer import load_av, refusals
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class RtspCamera(LiveSource[Any]):
         if not _host(url):
             raise MisuseError(f"{self.name} names no host; write rtsp://HOST/PATH")
         self._url, self._av = url, load_av()
+        self._refusals = refusals(self._av)
         self._container: Any = self._connect()
         stream = self._container.streams.video[0]
         self.size = (stream.codec_context.width, stream.codec_context.height)
@@ -37,10 +39,14 @@ class RtspCamera(LiveSource[Any]):
 
     def _connect(self) -> Any:
         options = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
+        start = time.monotonic()
         try:
             container = self._av.open(self._url, "r", options=options, timeout=(ANSWER, SILENCE))
-        except (OSError, ValueError) as error:
-            raise AmpnetError(f"{self.name} does not answer as a camera: {listed_error(error)}") from error
+        except self._refusals as error:
+            silent = time.monotonic() - start >= ANSWER
+            reason = f"silent for {ANSWER:.0f} seconds" if silent else listed_error(error)
+            # FFmpeg's own text holds the URL, password and all: no cause is kept that a traceback would show.
+            raise AmpnetError(f"{self.name} does not answer as a camera: {reason}") from None
         if not container.streams.video:
             container.close()
             raise AmpnetError(f"{self.name} sends no pictures")
@@ -64,7 +70,7 @@ class RtspCamera(LiveSource[Any]):
                     yield frame
                     if self.closing.is_set():
                         break
-            except (OSError, ValueError) as error:
+            except self._refusals as error:
                 reason = listed_error(error)
             finally:
                 self._container.close()

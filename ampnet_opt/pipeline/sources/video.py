@@ -14,7 +14,7 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.sources.source import Source, listed_error, require_size, upright
-from ampnet_opt.pipeline.video_writer import load_av
+from ampnet_opt.pipeline.video_writer import load_av, refusals
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,14 @@ class Video(Source):
         """
         super().__init__("standard input" if path == STDIN else printable(path))
         self._av = load_av()
+        self._refusals = refusals(self._av)
         self._closed, self._running = False, False
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file,pipe"}
         try:
             # A path that begins like "http:" is still a file's.
             place: Any = sys.stdin.buffer if path == STDIN else os.path.abspath(path)
             self._container = self._av.open(place, "r", options=options)
-        except (OSError, ValueError) as error:
+        except self._refusals as error:
             raise MisuseError(f"{self.name} is no video that can be read: {listed_error(error)}") from error
         if not self._container.streams.video:
             self._container.close()
@@ -91,14 +92,14 @@ class Video(Source):
         while not self._closed:
             try:
                 packet = next(packets, None)
-            except (OSError, ValueError) as error:  # the rest is missing or damaged
+            except self._refusals as error:  # the rest is missing or damaged
                 log.warning(f"{self.name} ends early: {listed_error(error)}")
                 return
             if packet is None:
                 return
             try:
                 yield from packet.decode()
-            except (OSError, ValueError):
+            except self._refusals:
                 yield None
 
     def close(self) -> None:
