@@ -31,9 +31,7 @@ class Lingering:
         now = result.frame.time
         boxes = [face.detection.box for face in result.faces] + [face.box for face, _ in result.rejected]
         older = [
-            (time, old)
-            for time, old in self._seen
-            if now - time <= KEPT and all(overlap(old, box) < SAME for box in boxes)
+            (time, old) for time, old in self._seen if now - time <= KEPT and all(overlap(old, box) < SAME for box in boxes)
         ]
         self._seen = older + [(now, box) for box in boxes]
         return [box for _, box in older]
@@ -54,8 +52,5 @@ def hide(image: np.ndarray, box: Box) -> None:
     if right <= left or bottom <= top:
         return
     part = image[top:bottom, left:right]
-    rows, columns = np.arange(0, part.shape[0], cell), np.arange(0, part.shape[1], cell)
-    sums = np.add.reduceat(np.add.reduceat(part, rows, axis=0, dtype=np.uint32), columns, axis=1)
-    areas = np.outer(np.diff(rows, append=part.shape[0]), np.diff(columns, append=part.shape[1]))
-    means = Image.fromarray((sums // areas[..., None]).astype(np.uint8))
+    means = Image.fromarray(np.ascontiguousarray(part)).reduce(cell)
     part[:] = np.asarray(means.resize((part.shape[1], part.shape[0]), Image.Resampling.BILINEAR))

@@ -7,10 +7,10 @@ text, once per word and size.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from ampnet_opt.core.text import printable
 from ampnet_opt.faces.detection import Detection
@@ -25,7 +25,7 @@ COLOURS = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
     (200, 200, 200),
 )
-PLATE, SHADE = (18, 20, 24), 0.85  # the ground of text, and how much of it covers the picture
+PLATE = (18, 20, 24)  # the ground of text; an eighth of the picture shines through
 TEXT, TRACK = (255, 255, 255), (70, 74, 82)  # TRACK: of a bar, as long as 100 %
 SMALLEST_TEXT, LARGEST_TEXT = 11, 0.035  # pixels; share of the picture's longer side
 BARS = 64  # pixels: the side of a face from which each class has a bar
@@ -68,9 +68,7 @@ def _outline(image: np.ndarray, found: Detection, colour: Colour, *, landmarks: 
         _disc(image, float(x), float(y), radius, TEXT)
 
 
-def _label(
-    image: np.ndarray, face: TrackedFace, classes: Sequence[str], taken: Sequence[Rectangle], own: int
-) -> Rectangle:
+def _label(image: np.ndarray, face: TrackedFace, classes: Sequence[str], taken: Sequence[Rectangle], own: int) -> Rectangle:
     """Title and, where they hide nothing else, bars on a plate beside the face. Returns where the plate is."""
     size = round(max(SMALLEST_TEXT, min(face.detection.side / 11, LARGEST_TEXT * max(image.shape[:2]))))
     gap = max(2, size // 4)
@@ -86,7 +84,8 @@ def _label(
     bars = place is not None
     left, top, right, bottom = place or _place(taken, own, (narrow, line + gap), image.shape, None) or (0, 0, 0, 0)
     part = image[top:bottom, left:right]
-    part[:] = np.asarray(PLATE, np.float32) * SHADE + part * np.float32(1 - SHADE)
+    part >>= 3
+    part += np.full(part.shape, [value * 7 // 8 for value in PLATE], np.uint8)  # faster than three values broadcast
     _fill(image, (left, top, left + gap, bottom), COLOURS[face.label % len(COLOURS)])
     _text(image, left + 2 * gap, top + gap // 2, title, size)
     for row, (name, share) in enumerate(zip(classes, face.smoothed) if bars else (), 1):
@@ -95,7 +94,7 @@ def _label(
         start, middle, thick = left + 3 * gap + column, y + line // 2, max(2, size // 2)
         room = right - gap - start
         _fill(image, (start, middle - thick // 2, start + room, middle - thick // 2 + thick), TRACK)
-        filled = round(room * min(1.0, max(0.0, float(np.nan_to_num(share)))))
+        filled = round(room * float(share))
         bar = (start, middle - thick // 2, start + max(1, filled), middle - thick // 2 + thick)
         _fill(image, bar, COLOURS[(row - 1) % len(COLOURS)])
     return left, top, right, bottom
@@ -156,8 +155,8 @@ def _disc(image: np.ndarray, x: float, y: float, radius: float, colour: Colour) 
 def _text(image: np.ndarray, left: int, top: int, text: str, size: int) -> None:
     """Text whose line is `size` pixels high, cut off where the image ends."""
     part = image[top : top + size + size // 3, left : left + _mask(text, size).shape[1]]
-    share = _mask(text, size)[: part.shape[0], : part.shape[1], None]
-    part[:] = part + (np.asarray(TEXT, np.float32) - part) * share
+    share = _mask(text, size)[: part.shape[0], : part.shape[1]]
+    part += ((255 - part) * share >> 8).astype(np.uint8)  # towards white
 
 
 def _box(face: Detection) -> Rectangle:
@@ -175,10 +174,9 @@ def _font(size: int) -> Any:
 
 @lru_cache(maxsize=1024)
 def _mask(text: str, size: int) -> np.ndarray:
-    """float32 [height, width], how much of each pixel text covers, 0 to 1."""
-    from PIL import Image, ImageDraw
-
+    """uint16 [height, width, 3], how much of each pixel text covers, 0 to 256; the same in each channel."""
     font = _font(size)
     picture = Image.new("L", (max(1, round(font.getlength(text)) + 1), size + size // 3))
     ImageDraw.Draw(picture).text((0, 0), text, fill=255, font=font)
-    return np.asarray(picture, np.float32) / 255
+    covered = np.asarray(picture, np.uint16)[..., None]
+    return np.repeat(covered + (covered >> 7), 3, axis=2)

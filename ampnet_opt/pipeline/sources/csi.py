@@ -50,7 +50,9 @@ class CsiCamera(LiveSource[bytes]):
             self._end()
         if not self.closing.is_set():
             self._said.seek(0)
-            reasons = [line for line in self._said.read(1 << 16).decode("utf-8", "replace").splitlines() if REASON.search(line)]
+            reasons = [
+                line for line in self._said.read(1 << 16).decode("utf-8", "replace").splitlines() if REASON.search(line)
+            ]
             raise AmpnetError(
                 f"camera {self.name} gives no pictures: {one_line(reasons[0] if reasons else 'it ended', 160)}"
             )
