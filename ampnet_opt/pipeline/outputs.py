@@ -15,6 +15,7 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import new_file
 from ampnet_opt.core.text import listed, printable
 from ampnet_opt.pipeline.frames import FrameResult
+from ampnet_opt.pipeline.hiding import Lingering
 from ampnet_opt.pipeline.overlay import draw
 from ampnet_opt.pipeline.records import FaceTable, JsonLines, Lines
 from ampnet_opt.pipeline.sources import Source
@@ -51,6 +52,7 @@ class Outputs:
         """
         self._source, self._classes, self._drawn, self._blur = source, list(classes), drawn, blur
         self._names: Set[str] = set()
+        self._lingering = Lingering()
         self._video: Optional[VideoWriter] = None
         self._writers: List[Callable[[FrameResult], None]] = []
         if drawn is not None:
@@ -84,7 +86,8 @@ class Outputs:
         if self._drawn is None and not shown:
             return None
         start = time.perf_counter()
-        image = draw(result, self._classes, blur=self._blur)
+        also = self._lingering.update(result) if self._blur else []
+        image = draw(result, self._classes, blur=self._blur, also_hidden=also)
         drawn = time.perf_counter()
         result.seconds["draw"] = drawn - start
         if self._drawn is not None:

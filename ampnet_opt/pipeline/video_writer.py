@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Type
 
 import numpy as np
 from PIL import Image
@@ -60,6 +60,7 @@ class VideoWriter:
         """
         suffix = require_video_name(path)
         self.path, self._av = Path(path), load_av()
+        self._refusals = refusals(self._av)
         self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
         codec = next((name for name in CODECS[suffix] if name in self._av.codecs_available), None)
         if codec is None:
@@ -75,7 +76,7 @@ class VideoWriter:
             self._stream.options = SETTINGS.get(codec, {})
             self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, CLOCK)
             self._stream.codec_context.gop_size = max(1, round(rate or 30))
-        except (OSError, ValueError) as error:
+        except self._refusals as error:
             raise self._refusal(error, "cannot write") from error
 
     def _options(self, suffix: str) -> Dict[str, str]:
@@ -111,14 +112,14 @@ class VideoWriter:
             container, self._container = self._container, None
             try:
                 container.close()
-            except (OSError, ValueError) as error:
+            except self._refusals as error:
                 raise self._refusal(error, "cannot finish") from error
 
     def _mux(self, frame: Any) -> None:
         try:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
-        except (OSError, ValueError) as error:  # PyAV's errors are both or one
+        except self._refusals as error:
             raise self._refusal(error, "cannot write on in") from error
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
@@ -147,3 +148,8 @@ def load_av() -> Any:
         raise AmpnetError(f"videos need PyAV, which cannot be imported ({error}): {INSTALL}") from error
     av.logging.set_level(av.logging.PANIC)  # FFmpeg prints to stderr; what fails is raised
     return av
+
+
+def refusals(av: Any) -> Tuple[Type[BaseException], ...]:
+    """What PyAV raises: its own errors, of which those of HTTP and of codecs are no OSError, and ValueError."""
+    return av.error.FFmpegError, OSError, ValueError
