@@ -135,7 +135,7 @@ class VideoWriter:
             image = np.pad(image, rim, mode=mode)
         return np.ascontiguousarray(image)
 
-    def _refusal(self, error: Exception, what: str) -> AmpnetError:
+    def _refusal(self, error: BaseException, what: str) -> AmpnetError:
         reason = getattr(error, "strerror", None) or one_line(error, 120)
         return AmpnetError(f"{what} {printable(self.path)}: {reason}; what was written stays")
 
