@@ -62,7 +62,7 @@ class Video(Source):
             # A path that begins like "http:" is still a file's.
             place, form = self._pipe or os.path.abspath(path), self._piped_format()
             self._container = self._av.open(place, "r", format=form, options=options, metadata_errors="replace")
-        except (self._av.FFmpegError, OSError, ValueError) as error:
+        except (self._av.FFmpegError, OSError, ValueError, LookupError) as error:
             raise MisuseError(f"{self.name} is no video that can be read: {reason(error, self._av)}") from error
         try:
             self._stream = video_stream(self._container, self.name)
@@ -94,7 +94,12 @@ class Video(Source):
                     damaged += 1
                     continue
                 require_size(self.name, frame.width, frame.height)
-                yield Frame(to_image(frame), index, clock.time(frame.time), captured=time.monotonic())
+                try:
+                    image = to_image(frame)
+                except self._av.FFmpegError:  # of a damaged header: a form of pixels that cannot be converted
+                    damaged += 1
+                    continue
+                yield Frame(image, index, clock.time(frame.time), captured=time.monotonic())
                 index += 1
         finally:
             self._free()
@@ -113,7 +118,7 @@ class Video(Source):
         """Decoded frames, and None for a packet that is damaged; an end that is missing is a warning."""
         try:
             yield from decoded(self._container, self._stream, self._av)
-        except (self._av.FFmpegError, OSError) as error:
+        except (self._av.FFmpegError, OSError, LookupError) as error:
             log.warning("%s ends early: %s", self.name, reason(error, self._av))
 
     def close(self) -> None:
