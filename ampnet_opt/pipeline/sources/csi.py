@@ -14,7 +14,7 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import one_line
 from ampnet_opt.pipeline.sources.source import LiveSource
 
-LAUNCH = "gst-launch-1.0"
+LAUNCH, ELEMENT = "gst-launch-1.0", "nvarguscamerasrc"
 NAME = re.compile(r"csi:(\d{1,2})")
 SIZE, RATE = (1280, 720), 30
 REASON = re.compile("error|no element", re.IGNORECASE)  # a line of GStreamer's that says what is wrong
@@ -78,7 +78,7 @@ def command(sensor: int) -> List[str]:
     """The words that print a sensor's frames as RGBA, one after the other, on standard output."""
     width, height = SIZE
     stages = [
-        f"nvarguscamerasrc sensor-id={sensor}",
+        f"{ELEMENT} sensor-id={sensor}",
         f"video/x-raw(memory:NVMM),width={width},height={height},framerate={RATE}/1",
         "nvvidconv",
         f"video/x-raw,format=RGBA,width={width},height={height}",

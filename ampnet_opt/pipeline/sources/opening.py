@@ -59,12 +59,14 @@ def _is_video(text: str) -> bool:
         return False
     with regular_file(path) as stream:
         format = recognised(stream.read(HEADER))
-    if format is not None or path.suffix.lower() in PICTURES | OTHER_PICTURES:
-        return False
+    if format is not None:
+        return video.is_stream_of_jpegs(path)
     if not video.is_video_name(path):
         try:
             video.Video(text).close()
         except MisuseError:
+            if path.suffix.lower() in PICTURES | OTHER_PICTURES:
+                return False  # a picture's reader says what is wrong
             known = ", ".join(each.name for each in FORMATS)
             raise MisuseError(f"{printable(text)} is neither a picture ({known}) nor a video that FFmpeg reads") from None
     return True

@@ -47,7 +47,9 @@ class Video(Source):
         try:
             # A path that begins like "http:" is still a file's.
             place: Any = sys.stdin.buffer if path == STDIN else os.path.abspath(path)
-            self._container = self._av.open(place, "r", options=options)
+            # FFmpeg takes a stream of JPEGs without a name for a single picture.
+            form = "mjpeg" if _begins_as_jpeg(path) else None
+            self._container = self._av.open(place, "r", format=form, options=options)
         except self._refusals as error:
             raise MisuseError(f"{self.name} is no video that can be read: {listed_error(error)}") from error
         if not self._container.streams.video:
@@ -115,11 +117,25 @@ def to_image(frame: Any) -> np.ndarray:
     return upright(image, getattr(frame, "rotation", 0))
 
 
+def _begins_as_jpeg(path: str) -> bool:
+    if path == STDIN:
+        return sys.stdin.buffer.peek(len(JPEG))[: len(JPEG)] == JPEG  # type: ignore[attr-defined]
+    return Path(path).is_file() and is_stream_of_jpegs(Path(path))
+
+
+def is_stream_of_jpegs(path: Path) -> bool:
+    """Whether a file is Motion JPEG without a container, which begins as a picture does: its suffix tells."""
+    with open(path, "rb") as stream:
+        return path.suffix.lower() in STREAMS_OF_JPEGS and stream.read(len(JPEG)) == JPEG
+
+
 def is_video_name(path: Path) -> bool:
     """Whether the suffix is one of the usual ones of videos."""
     return path.suffix.lower() in VIDEOS
 
 
+JPEG = b"\xff\xd8\xff"
+STREAMS_OF_JPEGS = {".mjpeg", ".mjpg"}
 VIDEOS = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"} | {
     *(".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
 }
