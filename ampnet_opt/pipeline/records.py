@@ -15,9 +15,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def as_dict(result: FrameResult, classes: Sequence[str]) -> Dict[str, Any]:
     """A frame's results as the module's JSON has them."""
     frame = result.frame
     rejected = [
-        {"box": _numbers(face.box, frame.scale), "score": round(face.score, 4), "reason": reason}
+        {"box": _numbers(face.box, frame.scale), "score": _finite(float(face.score), 4), "reason": reason}
         for face, reason in result.rejected
     ]
     return {
@@ -139,16 +140,21 @@ def _face(face: TrackedFace, scale: float, classes: Sequence[str]) -> Dict[str, 
         "track": face.track,
         "label": classes[face.label],
         "box": _numbers(found.box, scale),
-        "score": round(found.score, 4),
+        "score": _finite(float(found.score), 4),
         "landmarks": [_numbers(point, scale) for point in found.landmarks],
         "probabilities": _shares(face.probabilities, classes),
         "smoothed": _shares(face.smoothed, classes),
     }
 
 
-def _numbers(values: Any, scale: float) -> List[float]:
-    return [round(float(value) * scale, 2) for value in values]
+def _numbers(values: Any, scale: float) -> List[Optional[float]]:
+    return [_finite(float(value) * scale, 2) for value in values]
 
 
-def _shares(values: np.ndarray, classes: Sequence[str]) -> Dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(classes, values)}
+def _shares(values: np.ndarray, classes: Sequence[str]) -> Dict[str, Optional[float]]:
+    return {name: _finite(float(value), 6) for name, value in zip(classes, values)}
+
+
+def _finite(value: float, digits: int) -> Optional[float]:
+    """The number rounded; None, JSON's null, for infinity and not-a-number, which JSON has no words for."""
+    return round(value, digits) if math.isfinite(value) else None
