@@ -89,10 +89,12 @@ class Pipeline:
             MisuseError, AmpnetError: as the source, the detector and the engine do, after the frames before.
         """
         reading: Iterator[Frame] = iter(source)
+        depth, stop = 1, source.close
         if not source.live:  # a live source reads in a thread of its own, and gives its newest frame
-            reading = Ahead(reading, READ_AHEAD, name="capture")
-        depth = 1 if source.live else WORK_AHEAD
-        found = Ahead(self._detect(reading), depth, name="detect", stop=source.close)
+            # Pictures may be hundreds of megabytes each, frames of a video are of one size.
+            reading = ahead = Ahead(reading, 1 if source.still else READ_AHEAD, name="capture", stop=source.close)
+            depth, stop = 1 if source.still else WORK_AHEAD, ahead.close
+        found = Ahead(self._detect(reading), depth, name="detect", stop=stop)
         classified = Ahead(self._classify(found), depth, name="infer", stop=found.close)
         smoother = Smoother(self._smooth, len(self._engine.classes))
         with closing(source), closing(classified):

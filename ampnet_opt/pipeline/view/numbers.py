@@ -7,6 +7,8 @@ from collections import deque
 from statistics import median
 from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
+
 from ampnet_opt.core.text import one_line
 from ampnet_opt.pipeline.frames import FrameResult, TrackedFace
 
@@ -110,7 +112,7 @@ def _face(face: TrackedFace) -> Dict[str, Any]:
     return {"track": face.track, "label": int(face.label), "row": _row(face.smoothed)}
 
 
-def _row(probabilities: Sequence[float]) -> Row:
+def _row(probabilities: np.ndarray) -> Row:
     return [_rounded(float(each), 3) for each in probabilities]
 
 
