@@ -112,7 +112,7 @@ def _place(
     corners = [(right - width, top), (left, top), (right - width, bottom - height), (left, bottom - height)]
     places = np.array(beside + corners)
     places = np.maximum(0, np.minimum(places, (shape[1] - width, shape[0] - height)))
-    ends = np.minimum(places + (width, height), (shape[1], shape[0]))
+    ends = np.minimum(np.add(places, (width, height)), (shape[1], shape[0]))
     boxes = np.array(taken)
     sides = np.minimum(ends[:, None], boxes[:, 2:]) - np.maximum(places[:, None], boxes[:, :2])
     shared = np.maximum(0, sides).prod(axis=2)  # [places, taken], pixels
