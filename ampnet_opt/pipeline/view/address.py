@@ -59,7 +59,9 @@ def parse_address(text: str) -> Address:
     if not colon:
         return Address(LOOPBACK, int(port))
     if not host:
-        raise MisuseError(f"--view {shown} names no host: write {port} for this machine alone, 0.0.0.0:{port} for all networks")
+        raise MisuseError(
+            f"--view {shown} names no host: write {port} for this machine alone, 0.0.0.0:{port} for all networks"
+        )
     if host.startswith("[") and host.endswith("]"):
         ip = _ip(host[1:-1])
         if ip is None or ip.version != 6:
@@ -110,7 +112,9 @@ def reachable_host(address: Address) -> str:
         return f"[{address.host}]" if ":" in address.host else address.host
     with contextlib.suppress(OSError):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.connect(("192.0.2.1", 9))  # sends nothing: it only makes the system choose; the address is nobody's (RFC 5737)
+            asking.connect(
+                ("192.0.2.1", 9)
+            )  # sends nothing: it only makes the system choose; the address is nobody's (RFC 5737)
             return str(asking.getsockname()[0])
     return socket.gethostname()
 

@@ -108,7 +108,9 @@ class Guard:
 
     def _refusal(self, request: Request, given: str) -> Optional[Response]:
         if not may_ask_for(request.headers.get("host", ""), self._address):
-            return PlainTextResponse("This host name is not one of this machine: use the address the terminal printed.\n", 421)
+            return PlainTextResponse(
+                "This host name is not one of this machine: use the address the terminal printed.\n", 421
+            )
         if request.method != "GET":
             return PlainTextResponse("This page is only read: GET.\n", 405, {"Allow": "GET"})
         navigates = request.headers.get("sec-fetch-mode") == "navigate"

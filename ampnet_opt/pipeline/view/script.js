@@ -56,6 +56,8 @@ function start(told) {
   element("about").replaceChildren(
     ...told.about.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]),
   );
+  element("summary").textContent = told.about.slice(0, 3).map(([, value]) => value).join(" · ");
+  element("summary").hidden = told.about.length === 0;
   element("stored").textContent = told.stored.length
     ? `This run stores: ${told.stored.join(", ")}.`
     : "Nothing is stored; the last minute is kept in memory.";
@@ -270,6 +272,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== " " || event.repeat || event.target !== document.body) return;
   event.preventDefault();
   pause();
+});
+element("picture").addEventListener("error", () => {
+  if (paused || element("picture").dataset.retried) return;
+  element("picture").dataset.retried = "yes";
+  setTimeout(() => {
+    delete element("picture").dataset.retried;
+    if (!paused) element("picture").src = `pictures?${Date.now()}`;
+  }, RETRY);
 });
 // The token has become a cookie: it need not stand in the address bar and the history.
 if (location.search) history.replaceState(null, "", location.pathname);
