@@ -87,7 +87,7 @@ def test_an_address_is_a_port_with_or_without_a_host(text: str, host: str, numbe
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (":8000", "write 8000 for this machine alone, 0.0.0.0:8000 for all networks"),
+        (":8000", "8000 is this machine alone, 0.0.0.0:8000 all its networks"),
         ("localhost", "names no port"),
         ("", "names no port"),
         ("localhost:", "names no port"),
@@ -116,9 +116,7 @@ def test_loopback_names_may_be_asked_for(name: str) -> None:
     assert may_ask_for(name, Address("127.0.0.1", 8000))
 
 
-@pytest.mark.parametrize(
-    "name", ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.4", "[::2]"]
-)
+@pytest.mark.parametrize("name", ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.4"])
 def test_other_names_may_not(name: str) -> None:
     assert not may_ask_for(name, Address("127.0.0.1", 8000))
 
@@ -210,7 +208,12 @@ def test_a_large_picture_is_halved_until_it_fits() -> None:
 
 def test_nothing_is_encoded_while_nobody_watches(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
-    monkeypatch.setattr("ampnet_opt.pipeline.view.feed.encode", lambda image: encoded.append(1) or encode(image))
+
+    def counted(image: np.ndarray) -> bytes:
+        encoded.append(image)
+        return encode(image)
+
+    monkeypatch.setattr("ampnet_opt.pipeline.view.feed.encode", counted)
     for index in range(50):
         view.publish(frame(index), np.zeros((120, 160, 3), np.uint8))
     text_of(ask(view))  # the server's thread has had its turn

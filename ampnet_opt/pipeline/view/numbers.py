@@ -7,12 +7,14 @@ from collections import deque
 from statistics import median
 from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
+
 from ampnet_opt.core.text import one_line
 from ampnet_opt.pipeline.frames import FrameResult, TrackedFace
 
 WINDOW = 3.0  # seconds that rate, delay and the stages' times are of
 MINUTE = 60.0  # seconds of probabilities that are kept
-STEP = 0.2  # seconds between two that are kept
+STEP = 0.19  # seconds between two that are kept: five a second, with frames not quite on time
 MOST_FACES = 12  # of a frame that the page shows
 MOST_TRACKS = 32  # whose past is kept
 STAGES = ("capture", "detect", "cut", "infer", "draw", "encode")
@@ -110,7 +112,7 @@ def _face(face: TrackedFace) -> Dict[str, Any]:
     return {"track": face.track, "label": int(face.label), "row": _row(face.smoothed)}
 
 
-def _row(probabilities: Sequence[float]) -> Row:
+def _row(probabilities: np.ndarray) -> Row:
     return [_rounded(float(each), 3) for each in probabilities]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import threading
@@ -92,10 +93,8 @@ class View:
         self._feed.end("The run has ended.")
         if self._thread is None or self._loop is None or self._closing is None:
             return
-        try:
+        with contextlib.suppress(RuntimeError):  # its thread has ended already
             self._loop.call_soon_threadsafe(self._closing.set)
-        except RuntimeError:  # its thread has ended already
-            pass
         self._thread.join(GRACE)
         self._thread = None
 
