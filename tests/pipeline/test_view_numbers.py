@@ -51,6 +51,17 @@ def test_the_past_holds_a_minute_in_steps() -> None:
     assert past["rows"][0] == [0.2, 0.5, 0.3]
 
 
+def test_the_past_breaks_where_a_face_was_out_of_view_and_not_where_frames_are_rare() -> None:
+    numbers = Numbers()
+    row = [1.0, 0.0, 0.0]
+    for index in (0, 30, 60):
+        numbers.add(frame(index, tracked(1, row)), index / 10, 0)
+    for index in (61, 62):
+        numbers.add(frame(index), index / 10, 0)
+    numbers.add(frame(63, tracked(1, row)), 6.3, 0)
+    assert numbers.past() == [{"track": 1, "times": [0.0, 3.0, 6.0, 6.1, 6.3], "rows": [row, row, row, [], row]}]
+
+
 def test_tracks_that_left_are_forgotten_after_a_minute_and_many_are_bounded() -> None:
     numbers = Numbers()
     for index in range(200):
