@@ -45,8 +45,8 @@ class Numbers:
         self._forget(now)
         for face in result.faces[:MOST_FACES]:
             self._remember(face, result.frame.time)
-        self._mark_absent({face.track for face in result.faces}, result.frame.time)
         self._forget_tracks(result.frame.time)
+        self._mark_absent({face.track for face in result.faces}, result.frame.time)
 
     def _remember(self, face: TrackedFace, time: float) -> None:
         if face.track is None or not math.isfinite(time):
