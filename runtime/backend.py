@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ampnet_opt.runtime.layers import Layer
+    from ampnet_opt.runtime.network import Network
+    from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 
 Progress = Callable[[float], None]  # called with the share done, 0 to 1
 
@@ -177,6 +179,14 @@ class Backend(ABC):
     @abstractmethod
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         """Load an engine that `check` let pass. Raises MisuseError for options that do not go with this backend."""
+
+    def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:
+        """Load a network that is no engine of AMP-Net, such as a face detector, as it is in its ONNX file.
+
+        threads: on a CPU, how many to run on; by default one per core. Raises AmpnetError when the library is missing or
+        refuses the graph, or where this backend runs engines alone.
+        """
+        raise AmpnetError(f"the backend {self.name} does not run face detectors; cpu and onnxruntime do")
 
     @abstractmethod
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:

@@ -185,7 +185,7 @@ def file_states(directory: PathLike, sidecar: Sidecar) -> Dict[str, str]:
     states = {}
     for name, digest in sidecar.files.items():
         path = Path(directory) / name
-        states[name] = MISSING if not path.is_file() else UNCHANGED if sha256(path) == digest else CHANGED
+        states[name] = MISSING if not os.path.isfile(path) else UNCHANGED if sha256(path) == digest else CHANGED
     return states
 
 

@@ -23,6 +23,7 @@ CALIBRATION_PANEL = "Calibration"
 BUDGET_PANEL = "Accuracy budget"
 TENSORRT_PANEL = "TensorRT"
 NETWORK_PANEL = "Network"
+DETECTION_PANEL = "Detection"
 TRAINING_PANEL = "Training"
 INFERENCE_PANEL = "Inference"
 OUTPUT_PANEL = "Output"
@@ -258,6 +259,15 @@ def runs_option(fewest: int, help_text: str) -> Any:
 
 # Output
 FORCE = typer.Option(False, "--force", help="Replace what stands there.", rich_help_panel=OUTPUT_PANEL)
+
+
+DETECTOR = typer.Option(
+    None,
+    "--detector",
+    metavar="FILE",
+    help="ONNX file of YuNet or CenterFace (default: CenterFace of [detect]).",
+    rich_help_panel=DETECTION_PANEL,
+)
 
 
 def output_option(default: Any, help_text: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Iterable, Optional
 import typer
 
 from ampnet_opt.cli.options import (
+    DETECTION_PANEL,
+    DETECTOR,
     FACES_PANEL,
     LANDMARKS_FORMAT,
     MOST_WORKERS,
@@ -17,8 +19,6 @@ from ampnet_opt.cli.options import (
 )
 from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import counter
-
-DETECTION_PANEL = "Detection"
 
 
 def _formats() -> Iterable[str]:
@@ -44,12 +44,7 @@ def prepare(
         rich_help_panel=FACES_PANEL,
     ),
     form: str = LANDMARKS_FORMAT,
-    detector: Optional[Path] = typer.Option(
-        None,
-        "--detector",
-        help="A YuNet ONNX file (default: CenterFace of [detect]).",
-        rich_help_panel=DETECTION_PANEL,
-    ),
+    detector: Optional[Path] = DETECTOR,
     crop: bool = typer.Option(
         True, help="Cut out the face; --no-crop keeps aligned pictures whole.", rich_help_panel=DETECTION_PANEL
     ),

@@ -1,26 +1,72 @@
-"""`ampnet-opt run`: faces in, expressions out."""
+"""`ampnet-opt run`: pictures, videos and cameras in, expressions out."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 import typer
 
 from ampnet_opt.cli.json_output import STDOUT, json_lines
-from ampnet_opt.cli.options import FACES_PANEL, INFERENCE_PANEL, LANDMARKS_FORMAT, THREADS, json_option
-from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.cli.options import (
+    DETECTION_PANEL,
+    DETECTOR,
+    FACES_PANEL,
+    INFERENCE_PANEL,
+    LANDMARKS_FORMAT,
+    MOST_RUNS,
+    OUTPUT_PANEL,
+    THREADS,
+    json_option,
+    output_option,
+)
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.messages import remark, say
+
+if TYPE_CHECKING:
+    from ampnet_opt.pipeline.frames import FrameResult
+    from ampnet_opt.pipeline.live_rate import Rate
+    from ampnet_opt.runtime import Engine
+
+LARGEST_FACE = 1 << 14  # pixels
+LONGEST_SMOOTH = 60  # seconds
 
 
 def run(
     engine: Path = typer.Argument(..., metavar="ENGINE", help="An engine directory."),
-    images: List[Path] = typer.Argument(..., metavar="IMAGES", help="Pictures, or folders of them."),
-    landmarks: Path = typer.Option(
-        ..., "--landmarks", help="Table with file and the five landmarks, or its folder.", rich_help_panel=FACES_PANEL
+    sources: List[str] = typer.Argument(
+        ...,
+        metavar="SOURCES",
+        help="Pictures or folders; or a video, /dev/video0, camera:0, csi:0, rtsp://..., or - (a video on stdin).",
+    ),
+    landmarks: Optional[Path] = typer.Option(
+        None,
+        "--landmarks",
+        help="Table with file and the five landmarks, or its folder: no face is detected, each picture is one.",
+        rich_help_panel=FACES_PANEL,
     ),
     form: str = LANDMARKS_FORMAT,
+    detector: Optional[Path] = DETECTOR,
+    min_face: int = typer.Option(
+        40,
+        "--min-face",
+        min=16,
+        max=LARGEST_FACE,
+        help="Smallest face in a video, in pixels.",
+        rich_help_panel=DETECTION_PANEL,
+    ),
+    every: int = typer.Option(
+        1, "--every", min=1, max=1000, help="Detect in every Nth frame of a video only.", rich_help_panel=DETECTION_PANEL
+    ),
+    smooth: float = typer.Option(
+        0.4,
+        "--smooth",
+        min=0,
+        max=LONGEST_SMOOTH,
+        help="Time constant in seconds of the average over a face's track; 0: none.",
+        rich_help_panel=INFERENCE_PANEL,
+    ),
     threads: Optional[int] = THREADS,
     trusted: bool = typer.Option(
         False,
@@ -28,14 +74,136 @@ def run(
         help="Run an engine whose files were changed after it was built.",
         rich_help_panel=INFERENCE_PANEL,
     ),
+    drawn: Optional[Path] = output_option(None, "Drawn picture, video (.mp4, .mkv, .webm, ...), or folder of pictures."),
+    force: bool = typer.Option(False, "--force", help="Replace what stands at -o.", rich_help_panel=OUTPUT_PANEL),
     json_file: Optional[Path] = json_option("one JSON object a line"),
+    table: Optional[Path] = typer.Option(
+        None, "--csv", metavar="FILE", help="Write a row a face to this file.", rich_help_panel=OUTPUT_PANEL
+    ),
+    view: Optional[str] = typer.Option(
+        None,
+        "--view",
+        metavar="[HOST:]PORT",
+        help="Show it live on a web page, 8000 say; other machines need the token that is printed.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+    blur: bool = typer.Option(
+        False, "--blur", help="Make faces unrecognisable in what is drawn and shown.", rich_help_panel=OUTPUT_PANEL
+    ),
+    frames: Optional[int] = typer.Option(
+        None, "--frames", min=1, max=MOST_RUNS, help="Stop after so many frames.", rich_help_panel=INFERENCE_PANEL
+    ),
 ) -> None:
-    """Classify faces: the expression and its probability for every picture."""
+    """Classify the faces of pictures, videos and cameras: where they are, their expressions and how likely these are."""
+    if landmarks is not None:
+        given = {"-o": drawn, "--csv": table, "--view": view, "--frames": frames, "--detector": detector}
+        extra = [name for name, value in given.items() if value is not None]
+        if extra or blur:
+            raise MisuseError(f"{(extra or ['--blur'])[0]} goes without --landmarks, which leave nothing to detect or draw")
+        return _run_given(engine, sources, landmarks, form, threads=threads, trusted=trusted, json_file=json_file)
+    if blur and drawn is None and view is None:
+        raise MisuseError("--blur changes what -o and --view show; give one of them")
+    from ampnet_opt.core.files import require_new
+    from ampnet_opt.detection.detector import load_detector
+    from ampnet_opt.pipeline.live_rate import Rate
+    from ampnet_opt.pipeline.outputs import Outputs
+    from ampnet_opt.pipeline.pipeline import Pipeline
+    from ampnet_opt.pipeline.sources import open_source
+    from ampnet_opt.runtime import Engine
+
+    if drawn is not None:
+        require_new(drawn, force)
+    with ExitStack() as stack:
+        loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
+        finder = load_detector(detector, threads=threads)
+        stack.callback(finder.close)
+        source = stack.enter_context(open_source(*sources))
+        files = None if json_file == STDOUT else json_file
+        outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=drawn, json_lines=files, table=table, blur=blur))
+        page = _page(view, engine, loaded, [str(path) for path in (drawn, files, table) if path is not None])
+        if page is not None:
+            stack.enter_context(page)
+            remark(f"the page is at {page.address}")
+        _warn_untrained(loaded)
+        rate = stack.enter_context(Rate(source))
+        pipeline = Pipeline(loaded, finder, smooth=smooth, every=every, min_face=min_face)
+        results = pipeline.frames(source)
+        stack.callback(results.close)  # type: ignore[attr-defined]
+        reported = 0
+        for count, result in enumerate(results, 1):
+            image = outputs.write(result, shown=page is not None)
+            if page is not None and image is not None:
+                page.publish(result, image, dropped=source.dropped)
+            _print(result, loaded.classes, json_file, rate)
+            for failure in source.failures[reported:]:
+                remark(f"error: {failure}")
+            reported = len(source.failures)
+            if count == frames:
+                break
+        for failure in source.failures[reported:]:
+            remark(f"error: {failure}")
+        if page is not None:
+            page.end()
+    if source.failures:
+        raise AmpnetError(f"{len(source.failures)} of {source.count} pictures could not be read")
+
+
+def _print(result: FrameResult, classes: List[str], json_file: Optional[Path], rate: Rate) -> None:
+    """One line a face of a picture; of a video, the rate and the faces in view, in place."""
+    from ampnet_opt.core.text import count
+
+    if json_file == STDOUT:
+        import json
+
+        from ampnet_opt.pipeline.records import as_dict
+
+        print(json.dumps(as_dict(result, classes)), flush=True)
+        return
+    frame = result.frame
+    if not frame.name:
+        rate.show(result, [f"{face.track} {classes[face.label]} {face.smoothed[face.label]:.0%}" for face in result.faces])
+        return
+    for face in result.faces:
+        x, y, width, height = (round(value * frame.scale) for value in face.detection.box)
+        say(f"{frame.name}  {x},{y} {width}x{height}  {classes[face.label]}  {face.smoothed[face.label]:.1%}")
+    for _, reason in result.rejected:
+        remark(f"note: {frame.name}: a face is left out: {reason}")
+    if not result.faces and not result.rejected:
+        remark(f"note: {frame.name}: {count(0, 'face')} found")
+
+
+def _page(view: Optional[str], directory: Path, engine: Engine, stored: List[str]) -> Any:
+    if view is None:
+        return None
+    from ampnet_opt.pipeline.view import View, parse_address
+
+    address = parse_address(view)
+    about = {"Engine": directory.name, "Backend": engine.sidecar.backend, "Precision": engine.sidecar.precision.upper()}
+    return View(host=address.host, port=address.port, classes=engine.classes, about=about, stored=stored)
+
+
+def _warn_untrained(engine: Engine) -> None:
+    if not engine.sidecar.trained:
+        remark("untrained weights: these answers mean nothing")
+
+
+def _run_given(
+    engine: Path,
+    images: List[str],
+    landmarks: Path,
+    form: str,
+    *,
+    threads: Optional[int],
+    trusted: bool,
+    json_file: Optional[Path],
+) -> None:
+    """Classify pictures whose landmarks are given."""
     from ampnet_opt.core.text import count
     from ampnet_opt.pipeline.classify import classify, find_faces, left_out, name_unread
 
-    found = find_faces(images, landmarks, form)
-    others = left_out(images)
+    paths = [Path(image) for image in images]
+    found = find_faces(paths, landmarks, form)
+    others = left_out(paths)
     if others:
         remark(f"note: {count(len(others), 'picture')} left out, of formats not read here: {name_unread(others)}")
     from ampnet_opt.runtime import Engine
@@ -44,8 +212,7 @@ def run(
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
         write = None if json_file is None else stack.enter_context(json_lines(json_file))
-        if not loaded.sidecar.trained:
-            remark("untrained weights: these answers mean nothing")
+        _warn_untrained(loaded)
         for result in classify(loaded, found, threads):
             if result.error is not None:
                 failures += 1

@@ -141,3 +141,9 @@ def latency(seconds: Sequence[float], batch: int) -> Latency:
     """Percentiles and rate of runs of `batch` images that took `seconds` each."""
     p50, p90, p99 = (float(value) for value in np.percentile(seconds, [50, 90, 99]) * 1e3)
     return Latency(p50, p90, p99, batch * len(seconds) / sum(seconds), len(seconds))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 of logits [..., classes]: exp(x) / sum exp(x) over the last axis."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))  # less the largest, so that none overflows
+    return np.asarray(powers / powers.sum(-1, keepdims=True))

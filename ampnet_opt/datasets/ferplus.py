@@ -14,6 +14,7 @@ Pictures where none has that, where unknown or NF has it, or that have no name t
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def _read_folders(path: Path) -> Dataset:
     skipped: list[Skipped] = []
     for table in _labels(path):
         folder, rows = table.parent, _rows(table)
-        refuse_missing([name for _, name, _ in rows if not (folder / name).is_file()], len(rows), table)
+        refuse_missing([name for _, name, _ in rows if not os.path.isfile(folder / name)], len(rows), table)
         for where, name, votes in rows:
             file = folder / name
             picture = Picture(file.relative_to(path).as_posix(), "", split_of(folder.name), file)

@@ -109,7 +109,7 @@ def _read_tables(path: Path) -> Dataset:
                 raise MisuseError(f"{where}: {name[:80]!r} is not called as pictures of RAF-DB are")
             label, split = _label(number, where), matched[1]
             places = [path / top / split / number / name for top in ("DATASET", "")]
-            file = next((place for place in places if place.is_file()), None)
+            file = next((place for place in places if os.path.isfile(place)), None)
             if file is None:
                 missing.append(f"{split}/{number}/{name}")
             else:

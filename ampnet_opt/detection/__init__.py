@@ -1,1 +1,1 @@
-"""Face detectors, on the runtimes of the backends."""
+"""Face detectors, on the runtimes of the backends: `load_detector` in `detector`."""

@@ -27,6 +27,12 @@ class Detection:
         box = ((x - border) / scale, (y - border) / scale, width / scale, height / scale)
         return Detection(box, self.score, ((self.landmarks - border) / scale).astype(np.float32))
 
+    def stretched(self, across: float, down: float) -> Detection:
+        """The same face in an image that is `across` times as wide and `down` times as high."""
+        x, y, width, height = self.box
+        box = (x * across, y * down, width * across, height * down)
+        return Detection(box, self.score, self.landmarks * np.array([across, down], np.float32))
+
 
 def overlap(one: Tuple[float, ...], other: Tuple[float, ...]) -> float:
     """Intersection over union of two boxes (x, y, width, height)."""

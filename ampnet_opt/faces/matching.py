@@ -62,7 +62,7 @@ def rows_of(pictures: Sequence[Path], files: Sequence[str], folder: Path, table:
         own = {row: own_picture(folders, files[row]) for row in candidates}
         same = [row for row in candidates if _same(own[row], picture)]
         if not same:
-            free = [row for row in candidates if not own[row].is_file() or _equal(own[row], picture)]
+            free = [row for row in candidates if not os.path.isfile(own[row]) or _equal(own[row], picture)]
             same = _longest(picture, parts, free, parts_of=parts_of, files=files, table=table)
             if not same:
                 missing.append(str(picture))
@@ -115,7 +115,7 @@ def _not_its_own(table: str, own: Path, picture: Path) -> str:
 def _same(one: Path, other: Path) -> bool:
     try:
         return os.path.samefile(one, other)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in a name
         return False
 
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.metrics import softmax
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import listed
 from ampnet_opt.faces.face import Face, load_face, read_landmarks
@@ -115,7 +116,5 @@ def _load(face: Face) -> Tuple[np.ndarray, np.ndarray] | AmpnetError:
 
 
 def _result(face: Face, logits: np.ndarray, engine: Any) -> Classified:
-    shares = np.exp(logits - logits.max())
-    shares = shares / shares.sum()
-    probabilities = {name: round(float(share), 6) for name, share in zip(engine.classes, shares)}
+    probabilities = {name: round(float(share), 6) for name, share in zip(engine.classes, softmax(logits))}
     return Classified(face.file, engine.classes[int(logits.argmax())], probabilities)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Frame:
         time: seconds since the source's first frame.
         name: the file of a picture, "" for a frame of a video or camera.
         captured: `time.monotonic()` when it was in memory.
+        scale: pixels of the source per pixel of `image`; above 1 where a large picture was scaled down as it was read.
     """
 
     image: np.ndarray
@@ -27,6 +28,7 @@ class Frame:
     time: float = 0.0
     name: str = ""
     captured: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,16 @@ class TrackedFace:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """A frame, its faces (largest first), and the seconds that each stage took for it."""
+    """What the pipeline found in a frame.
+
+    Attributes:
+        frame: the frame.
+        faces: that were classified, largest first.
+        rejected: faces whose landmarks cannot be a face's, or that are too small, with the reason; not classified.
+        seconds: that each stage took for the frame: capture (waiting for it included), detect, cut, infer.
+    """
 
     frame: Frame
     faces: List[TrackedFace]
+    rejected: List[Tuple[Detection, str]] = field(default_factory=list)
     seconds: Dict[str, float] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.core.text import printable, spreadsheet_cell
 from ampnet_opt.datasets.labelled_picture import Picture, Skipped
 from ampnet_opt.datasets.listing import IMAGES, SKIPPED
-from ampnet_opt.faces.detector import load_detector
+from ampnet_opt.detection.detector import load_detector
 from ampnet_opt.faces.face import COLUMNS, ORIGIN, SIZE
 from ampnet_opt.faces.landmark_checks import Given, to_pixels
 from ampnet_opt.faces.landmark_formats import AUTO

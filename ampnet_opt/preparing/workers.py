@@ -18,8 +18,8 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import PathLike, new_file
 from ampnet_opt.core.text import printable
 from ampnet_opt.datasets.labelled_picture import Picture
+from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.faces.detection import Detection
-from ampnet_opt.faces.detector import Detector, load_detector
 from ampnet_opt.faces.face import fit
 from ampnet_opt.faces.plausibility import impossible
 from ampnet_opt.preparing.crop import crop, implausible, square_of
@@ -128,7 +128,7 @@ def _begin(settings: Settings) -> None:
     """Runs once in each process."""
     global _settings, _detector
     _settings = settings
-    _detector = load_detector(settings.detector) if settings.needs_detector else None
+    _detector = load_detector(settings.detector, threads=1) if settings.needs_detector else None
 
 
 def _work(task: Task) -> Outcome:

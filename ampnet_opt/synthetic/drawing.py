@@ -18,8 +18,18 @@ def draw(person: Person, pose: Pose, units: Units, rng: np.random.Generator) -> 
     """The face before its camera, float32 [224, 224, 3] RGB of 0 to 255."""
     view = View(pose)
     picture = background(rng)
-    pen = ImageDraw.Draw(picture)
-    worn.shoulders(pen, person, view, rng)
+    worn.shoulders(ImageDraw.Draw(picture), person, view, rng)
+    lit = head(picture, person, pose, units, rng=rng)
+    kind = str(rng.choice(list(worn.OCCLUSIONS), p=list(worn.OCCLUSIONS.values())))
+    return wear(lit, kind, person, view, rng)
+
+
+def head(picture: Image.Image, person: Person, pose: Pose, units: Units, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw a head on a picture of 448 x 448, which changes; float32 [224, 224, channels], 0 to 255, scaled down and lit.
+
+    picture: RGB, or RGBA that is transparent where nothing is to be behind the head.
+    """
+    view, pen = View(pose), ImageDraw.Draw(picture)
     hair.back_hair(pen, person, view)
     contour, depth = outline(person, units)
     edge = pixels(view(contour, depth=depth))
@@ -35,14 +45,14 @@ def draw(person: Person, pose: Pose, units: Units, rng: np.random.Generator) -> 
     features.brows(pen, person, view, units)
     hair.front_hair(picture, person, view, rng)
     folds = creases(person, pose, units)
-    flat = np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX), np.float32)
+    flat = np.array(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX), np.float32)
     light, ambient = _light(rng)
     bright = shade(person, pose, units, light, ambient=ambient, gloss=float(rng.uniform(0, 0.3))) * (1 - folds)
     mottle = Image.fromarray(rng.normal(0, 0.035, (56, 56)).astype(np.float32))
     bright = bright * (1 + np.asarray(mottle.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR)))
     inside = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.8)), np.float32) / 255
-    lit = flat * (1 + inside * (bright - 1))[:, :, None]
-    return _over(lit, person, view, rng)
+    flat[:, :, :3] *= (1 + inside * (bright - 1))[:, :, None]
+    return flat
 
 
 def _light(rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -51,9 +61,8 @@ def _light(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     return direction / np.linalg.norm(direction), float(rng.uniform(0.3, 0.6))
 
 
-def _over(lit: np.ndarray, person: Person, view: View, rng: np.random.Generator) -> np.ndarray:
-    """What lies over the skin and takes no part in its shading: glasses and things in front of the face."""
-    kind = str(rng.choice(list(worn.OCCLUSIONS), p=list(worn.OCCLUSIONS.values())))
+def wear(lit: np.ndarray, kind: str, person: Person, view: View, rng: np.random.Generator) -> np.ndarray:
+    """What lies over the skin and takes no part in its shading: glasses, and one of the things in front of the face."""
     if person.glasses == "none" and kind == "none":
         return lit
     picture = Image.fromarray(lit.clip(0, 255).astype(np.uint8)).resize((IMAGE_SIDE * FINE,) * 2, Image.Resampling.BILINEAR)

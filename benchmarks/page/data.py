@@ -12,7 +12,7 @@ from PIL import Image
 from ampnet_opt.benchmarks.compare import Report
 from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.metrics import confusion_matrix
+from ampnet_opt.core.metrics import confusion_matrix, softmax
 from ampnet_opt.core.text import printable
 from ampnet_opt.faces.face import Face, load_batches
 from ampnet_opt.sensitivity.analysis import Sensitivity
@@ -127,12 +127,6 @@ def paired(reference: np.ndarray, engine: np.ndarray, labels: np.ndarray) -> Pai
     before, after = reference.argmax(1), engine.argmax(1)
     differ, was, now = before != after, before == labels, after == labels
     return Paired(int((differ & was).sum()), int((differ & now).sum()), int((differ & ~was & ~now).sum()))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Class probabilities float64 [N, classes]."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
 
 
 def moved(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ampnet_opt.runtime.layers import Layer
+    from ampnet_opt.runtime.network import Network
+    from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 
 
 class OnnxRuntime(Backend):
@@ -81,6 +83,11 @@ class OnnxRuntime(Backend):
         if options.threads is not None and self.device == "gpu":
             raise MisuseError(f"threads are for CPUs; an engine for {self.name} runs on the GPU")
         return Session(directory, sidecar, options.threads)
+
+    def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:
+        from ampnet_opt.runtime.onnxruntime import network
+
+        return network.Network(self.name, graph, threads)
 
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
         from ampnet_opt.runtime.onnxruntime.layers import list_layers

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ampnet_opt.runtime.layers import Layer
+    from ampnet_opt.runtime.network import Network
+    from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 
 
 class OpenVino(Backend):
@@ -75,6 +77,11 @@ class OpenVino(Backend):
         if options.contexts > 1:
             raise MisuseError("contexts are for engines on a GPU; the cpu backend runs one inference at a time")
         return open_executor(directory, sidecar, options.threads)
+
+    def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:
+        from ampnet_opt.runtime.openvino import network
+
+        return network.Network(graph, threads)
 
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
         from ampnet_opt.runtime.openvino.layers import list_layers

@@ -10,7 +10,7 @@ from collections import deque
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -130,40 +130,45 @@ def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> 
     return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, files=sidecar.files)
 
 
-class _Request:
+class Request:
     """An infer request, used by one thread at a time.
 
-    memory: what its compiled model reads, if that is mapped: it must outlive the request, whoever frees what first.
+    names: of the inputs. memory: what its compiled model reads, if that is mapped: it must outlive the request, whoever
+    frees what first.
     """
 
-    def __init__(self, compiled: _Compiled) -> None:
+    def __init__(self, compiled: Compiled, names: Sequence[str] = INPUTS) -> None:
+        self._names = names
         self._native = compiled.native.create_infer_request()
         self._memory = compiled.memory
         self._inputs: Optional[Tuple[np.ndarray, ...]] = None  # of the inference that runs, which reads them
 
-    def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    def run(self, *values: np.ndarray, outputs: Sequence[Union[int, str]] = (0,)) -> List[np.ndarray]:
+        """The outputs that have these names or places, of contiguous inputs."""
         try:
-            self.start(images, landmarks)
-            return self.logits()
+            self.start(*values)
+            return self.results(outputs)
         finally:
             self.wait()
 
-    def start(self, images: np.ndarray, landmarks: np.ndarray) -> None:
-        """Begin an inference; the arrays are read in place until `logits` or `wait` returns."""
+    def start(self, *values: np.ndarray) -> None:
+        """Begin an inference; the arrays are read in place until `results` or `wait` returns."""
         self.wait()  # for one that Ctrl-C left running
         # Tensors over our own memory, and one copy out: the request's convenience call costs a tenth of a millisecond.
-        self._inputs = tuple(map(_writable, (images, landmarks)))
-        for name, value in zip(INPUTS, self._inputs):
+        self._inputs = tuple(map(_writable, values))
+        for name, value in zip(self._names, self._inputs):
             self._native.set_tensor(name, load_openvino().Tensor(value, shared_memory=True))
         self._native.start_async()
 
-    def logits(self) -> np.ndarray:
+    def results(self, outputs: Sequence[Union[int, str]] = (0,)) -> List[np.ndarray]:
+        """Wait for an inference, and copy its outputs."""
         try:
             self._native.wait()
         except RuntimeError as error:
             raise AmpnetError(f"OpenVINO failed to compute: {said(error)}") from error
         self._inputs = None
-        return self._native.get_output_tensor(0).data.copy()
+        get = self._native.get_tensor
+        return [(self._native.get_output_tensor(one) if isinstance(one, int) else get(one)).data.copy() for one in outputs]
 
     def wait(self) -> None:
         """Until nothing reads the inputs."""
@@ -193,7 +198,7 @@ class _SameMemory:
         self.__array_interface__ = {**about, "data": (about["data"][0], False)}
 
 
-class _Compiled:
+class Compiled:
     """A compiled model, and the memory that it reads, which is freed after it."""
 
     def __init__(self, native: Any, memory: Any) -> None:
@@ -272,8 +277,8 @@ class Executor(backend.Executor):
         request = self._requests.setdefault(shape, _Lazy())
         with request.lock:
             if request.made is None:
-                request.made = _Request(self._load(shape, PERFORMANCE_HINT="LATENCY"))
-            return request.made.run(images, landmarks)
+                request.made = Request(self._load(shape, PERFORMANCE_HINT="LATENCY"))
+            return request.made.run(images, landmarks)[0]
 
     def run_many(self, batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits of each batch of images and landmarks, in their order; each core works at a batch of its own.
@@ -292,19 +297,19 @@ class Executor(backend.Executor):
                 parallel.made = self._load(size, PERFORMANCE_HINT="THROUGHPUT")
             compiled = parallel.made
         requests = 2 * compiled.native.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        idle = [_Request(compiled) for _ in range(requests)]
-        busy: Deque[Tuple[_Request, int]] = deque()  # and how many faces each has
+        idle = [Request(compiled) for _ in range(requests)]
+        busy: Deque[Tuple[Request, int]] = deque()  # and how many faces each has
         for images, landmarks in chain([first], waiting):
             if not idle:
                 request, count = busy[0]
-                yield request.logits()[:count]
+                yield request.results()[0][:count]
                 idle.append(busy.popleft()[0])
             request = idle.pop()
             busy.append((request, len(images)))
             request.start(filled(images, size), filled(landmarks, size))
         while busy:
             request, count = busy[0]
-            yield request.logits()[:count]
+            yield request.results()[0][:count]
             busy.popleft()
 
     def profile(self, images: np.ndarray, landmarks: np.ndarray, runs: int) -> List[Tuple[str, str, float]]:
@@ -314,7 +319,7 @@ class Executor(backend.Executor):
         """
         shape = self._shape(len(images))
         compiled = self._compile(shape, PERFORMANCE_HINT="LATENCY", PERF_COUNT=True)
-        request = _Request(_Compiled(compiled, None))
+        request = Request(Compiled(compiled, None))
         seconds: Dict[Tuple[str, str], float] = {}
         for timed in range(-1, runs):  # one untimed run first
             request.run(images, landmarks)
@@ -331,12 +336,12 @@ class Executor(backend.Executor):
         """The batch to compile for; -1, a dynamic one."""
         return batch if batch in self._fixed else -1
 
-    def _load(self, batch: int, **config: Any) -> _Compiled:
+    def _load(self, batch: int, **config: Any) -> Compiled:
         if self._files is None:
-            return _Compiled(self._compile(batch, **config), None)
+            return Compiled(self._compile(batch, **config), None)
         identity = {"files": dict(self._files), "batch": batch}
         make = partial(self._compile, batch, **config)
-        return _Compiled(*load_or_compile(load_openvino(), core(computes=True), identity, {**self._config, **config}, make))
+        return Compiled(*load_or_compile(load_openvino(), core(computes=True), identity, {**self._config, **config}, make))
 
     def _compile(self, batch: int, **config: Any) -> Any:
         model_xml = bytes(read_unchanged(self._path, self._files))

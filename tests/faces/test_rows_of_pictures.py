@@ -66,6 +66,11 @@ def test_a_name_alone_serves_when_there_is_one_row_and_one_picture_of_it(tmp_pat
     assert "x/1.png" in message and "y/1.png" in message and str(c) in message
 
 
+@pytest.mark.parametrize("name", ["x" * 5000 + "/1.png", "a\0b/1.png"])
+def test_a_row_whose_name_no_file_can_have_is_no_obstacle(name: str, tmp_path: Path) -> None:
+    assert moved([picture(tmp_path / "a/1.png", 1)], table(tmp_path / "t.csv", {name: 3.0, "a/1.png": 1.0})) == [1]
+
+
 def test_two_rows_of_one_picture_must_be_equal(tmp_path: Path) -> None:
     a = picture(tmp_path / "1.png", 1)
     assert moved([a], table(tmp_path / "t.csv", [("1.png", 1.0), ("1.png", 1.0)])) == [1]

@@ -28,7 +28,7 @@ from ampnet_opt.runtime.backend import CompileOptions
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.openvino.executor import Executor
-from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
+from ampnet_opt.runtime.sidecar import MISSING, UNCHANGED, BatchRange, file_states, read_sidecar
 
 openvino = pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
 CLASSES = PRESETS["rafdb"]
@@ -301,6 +301,12 @@ def test_a_changed_engine_that_is_trusted_is_not_taken_for_what_it_was(
     after = answer(tmp_path / "engine", True)
     np.testing.assert_array_equal(after, answer(engines["int8"], False))
     assert (after != before).any()
+
+
+def test_a_file_whose_name_is_too_long_for_the_system_is_missing(engines: dict[str, Path], tmp_path: Path) -> None:
+    sidecar = read_sidecar(engines["fp32"])
+    states = file_states(engines["fp32"], replace(sidecar, files={**sidecar.files, "x" * 5000: "ab" * 32}))
+    assert states["x" * 5000] == MISSING and states["engine.xml"] == UNCHANGED
 
 
 def test_a_broken_engine_that_is_trusted_is_refused_in_words(engines: dict[str, Path], tmp_path: Path) -> None:

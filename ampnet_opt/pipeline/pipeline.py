@@ -1,0 +1,157 @@
+"""Frames in, faces and their expressions out: `Pipeline(engine, detector).frames(source)`.
+
+from ampnet_opt.detection.detector import load_detector
+from ampnet_opt.pipeline.pipeline import Pipeline
+from ampnet_opt.pipeline.sources import open_source
+from ampnet_opt.runtime import Engine
+
+with Engine.load("engines/cpu-int8") as engine, open_source("clip.mp4") as source:
+    for result in Pipeline(engine, load_detector()).frames(source):
+        for face in result.faces:
+            print(result.frame.time, face.track, engine.classes[face.label], face.smoothed[face.label])
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.metrics import softmax
+from ampnet_opt.detection.detector import Detector
+from ampnet_opt.faces.detection import Detection
+from ampnet_opt.pipeline.frames import Frame, FrameResult, TrackedFace
+from ampnet_opt.pipeline.smoothing import Smoother
+from ampnet_opt.pipeline.sources import Source
+from ampnet_opt.pipeline.stages import Ahead
+from ampnet_opt.pipeline.tracking import Tracker
+from ampnet_opt.preparing.crop import crop, implausible
+from ampnet_opt.runtime import Engine
+
+SMOOTH = 0.4  # seconds
+MIN_FACE = 40  # pixels: in smaller faces the network, made for 224, sees little
+READ_AHEAD, WORK_AHEAD = 4, 2  # frames of a file that wait for the next stage; of a live source one
+
+
+@dataclass
+class _Found:
+    """A frame on its way: faces with the numbers of their tracks, None in a picture; those that are not classified."""
+
+    frame: Frame
+    faces: List[Detection]
+    tracks: List[Optional[int]]
+    rejected: List[Tuple[Detection, str]]
+    ended: List[int]
+    seconds: Dict[str, float]
+    logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+class Pipeline:
+    """Finds the faces of each frame, follows them, and classifies their expressions.
+
+    Reading, detecting and classifying run beside each other, each in a thread. A frame of a file is never dropped; of a live
+    source the newest is taken, and at most one frame waits between two stages.
+
+    In a picture every face is sought at any size, as `ampnet-opt prepare` does. Frames of a video are searched once, at the
+    size that `min_face` needs; faces get the number of a track, and probabilities are smoothed over it.
+    """
+
+    def __init__(
+        self, engine: Engine, detector: Detector, *, smooth: float = SMOOTH, every: int = 1, min_face: float = MIN_FACE
+    ) -> None:
+        """
+        Args:
+            engine: loaded; it stays the caller's to close.
+            detector: likewise.
+            smooth: time constant in seconds of the average over a track; 0 turns it off.
+            every: faces are detected in every such frame, and followed in those between.
+            min_face: the smallest face to find in a video, longer side in pixels.
+
+        Raises:
+            MisuseError: a number is out of range.
+        """
+        if every < 1:
+            raise MisuseError(f"faces are detected in every 1st, 2nd, ... frame, not every {every}")
+        if not min_face >= 1:
+            raise MisuseError(f"the smallest face is 1 pixel or more, not {min_face}")
+        self._engine, self._detector = engine, detector
+        self._smooth, self._every, self._min_face = smooth, every, min_face
+        Smoother(smooth, len(engine.classes))  # refuses what is no number of seconds
+
+    def frames(self, source: Source) -> Iterator[FrameResult]:
+        """Each frame of a source with its faces, in order. Closing the iterator ends all stages, and the source.
+
+        Raises:
+            MisuseError, AmpnetError: as the source, the detector and the engine do, after the frames before.
+        """
+        reading: Iterator[Frame] = iter(source)
+        depth, stop = 1, source.close
+        if not source.live:  # a live source reads in a thread of its own, and gives its newest frame
+            # Pictures may be hundreds of megabytes each, frames of a video are of one size.
+            reading = ahead = Ahead(reading, 1 if source.still else READ_AHEAD, name="capture", stop=source.close)
+            depth, stop = 1 if source.still else WORK_AHEAD, ahead.close
+        found = Ahead(self._detect(reading), depth, name="detect", stop=stop)
+        classified = Ahead(self._classify(found), depth, name="infer", stop=found.close)
+        smoother = Smoother(self._smooth, len(self._engine.classes))
+        with closing(source), closing(classified):
+            for one in classified:
+                yield self._result(one, smoother)
+
+    def _detect(self, frames: Iterator[Frame]) -> Iterator[_Found]:
+        tracker, video = Tracker(), 0
+        while True:
+            start = time.perf_counter()
+            frame = next(frames, None)
+            seconds = {"capture": time.perf_counter() - start}
+            if frame is None:
+                return
+            start = time.perf_counter()
+            if frame.name:
+                faces, tracks, ended = self._detector.detect(frame.image), None, []
+            elif video % self._every == 0:
+                faces = self._detector.detect(frame.image, min_face=self._min_face)
+                tracks, ended = tracker.update(faces, frame.time), tracker.ended
+            else:
+                followed, ended = tracker.follow(frame.time), []
+                faces, tracks = [face for _, face in followed], [number for number, _ in followed]
+            video += not frame.name
+            seconds["detect"] = time.perf_counter() - start
+            yield _judged(frame, faces, tracks, ended, seconds)
+
+    def _classify(self, found: Iterator[_Found]) -> Iterator[_Found]:
+        for one in found:
+            start = time.perf_counter()
+            cuts = [crop(one.frame.image, face.box, face.landmarks) for face in one.faces]
+            one.seconds["cut"] = time.perf_counter() - start
+            start = time.perf_counter()
+            if cuts:
+                images, landmarks = zip(*cuts)
+                one.logits = self._engine.infer(np.stack(images), np.stack(landmarks))
+            one.seconds["infer"] = time.perf_counter() - start
+            yield one
+
+    def _result(self, one: _Found, smoother: Smoother) -> FrameResult:
+        faces = []
+        for face, track, logits in zip(one.faces, one.tracks, one.logits):
+            probabilities = softmax(logits).astype(np.float32)
+            smoothed, label = probabilities, int(probabilities.argmax())
+            if track is not None:
+                smoothed, label = smoother.update(track, one.frame.time, probabilities)
+            faces.append(TrackedFace(face, probabilities, smoothed, label, track))
+        smoother.forget(one.ended)
+        return FrameResult(one.frame, faces, one.rejected, one.seconds)
+
+
+def _judged(
+    frame: Frame, faces: List[Detection], tracks: Optional[List[int]], ended: List[int], seconds: Dict[str, float]
+) -> _Found:
+    """The faces that can be classified, and those that cannot, with the reason."""
+    reasons = [implausible(face) for face in faces]
+    kept = [index for index, reason in enumerate(reasons) if not reason]
+    numbers = [None if tracks is None else tracks[index] for index in kept]
+    rejected = [(face, reason) for face, reason in zip(faces, reasons) if reason]
+    return _Found(frame, [faces[index] for index in kept], numbers, rejected, ended, seconds)

@@ -1,0 +1,121 @@
+"""From what a user names to the source of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.text import printable
+from ampnet_opt.faces.picture_files import FORMATS, HEADER, Format, recognised, regular_file
+from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture, remedy
+from ampnet_opt.pipeline.sources import camera, csi, rtsp, video
+from ampnet_opt.pipeline.sources.pictures import Pictures
+from ampnet_opt.pipeline.sources.source import Source
+
+MOTION_JPEG = {".mjpeg", ".mjpg"}  # begin as a picture does: they are JPEG after JPEG
+
+
+def open_source(*texts: str) -> Source:
+    """The source that the texts name: pictures and folders of them, any number, or one of the others.
+
+    Args:
+        texts: paths of pictures, folders and videos; "-" for a video on standard input; `/dev/video0` or `camera:0`;
+            `csi:0` on a Jetson; `rtsp://...`. Whether a file is a picture or a video its first bytes say.
+
+    Raises:
+        MisuseError: nothing is there, it is neither a picture nor a video, or things are mixed.
+        AmpnetError: a package is missing, or a camera does not answer.
+    """
+    alone = [text for text in texts if text == video.STDIN or _is_device(text) or _is_video(text)]
+    if alone and len(texts) > 1:
+        name = rtsp.without_password(alone[0]) if "://" in alone[0] else printable(alone[0])
+        raise MisuseError(f"{name} goes alone: give one video or camera, or pictures and folders")
+    if not alone:
+        if len(texts) == 1:
+            _require_picture(Path(texts[0]))
+        return Pictures(_files(texts))
+    text = alone[0]
+    if text.startswith(rtsp.SCHEMES):
+        return rtsp.RtspCamera(text)
+    if camera.device(text) is not None:
+        return camera.Camera(text)
+    if csi.sensor_of(text) is not None:
+        return csi.csi_camera(text)
+    return video.Video(text)
+
+
+def _is_device(text: str) -> bool:
+    if text.startswith(rtsp.SCHEMES) or camera.device(text) is not None or csi.sensor_of(text) is not None:
+        return True
+    if "://" in text or text.startswith(("camera:", "csi:")):
+        name = rtsp.without_password(text) if "://" in text else printable(text)
+        raise MisuseError(f"{name} names no source; there are rtsp://HOST/PATH, camera:0, /dev/video0, csi:0, and -")
+    return False
+
+
+def _is_video(text: str) -> bool:
+    """Whether a path is to be read as a video. A file that cannot be read is none: its reader says why."""
+    path = Path(text)
+    if path.is_fifo():
+        return True
+    if not path.is_file():
+        return False
+    if _picture_format(path) is not None:
+        return path.suffix.lower() in MOTION_JPEG
+    if video.is_video_name(path):
+        return True
+    try:
+        video.Video(text).close()
+    except MisuseError:
+        return False
+    except AmpnetError:  # PyAV is missing
+        if _has_picture_name(path):
+            return False
+        raise
+    return True
+
+
+def _picture_format(path: Path) -> Optional[Format]:
+    try:
+        with regular_file(path) as stream:
+            return recognised(stream.read(HEADER))
+    except MisuseError:
+        return None
+
+
+def _has_picture_name(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES | OTHER_PICTURES
+
+
+def _require_picture(path: Path) -> None:
+    if path.is_file() and path.stat().st_size > 0 and not _has_picture_name(path) and _picture_format(path) is None:
+        known = ", ".join(each.name for each in FORMATS)
+        raise MisuseError(f"{printable(path)} is neither a picture ({known}) nor a video that FFmpeg reads")
+
+
+def _files(paths: Sequence[str]) -> List[Path]:
+    files: List[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += _inside(path)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise MisuseError(f"image or video {printable(path)} does not exist")
+    return files
+
+
+def _inside(folder: Path) -> List[Path]:
+    found = sorted(folder.iterdir())
+    inside = [file for file in found if is_picture(file)]
+    if inside:
+        return inside
+    others = [file for file in found if is_picture(file, OTHER_PICTURES)]
+    videos = [file for file in found if video.is_video_name(file)]
+    what = "holds no pictures"
+    if others:
+        what = f"holds pictures that are not read here: {remedy(others[0].suffix)}"
+    elif videos:
+        what = f"holds videos, which are given one by one: {printable(videos[0].name)}, say"
+    raise MisuseError(f"folder {printable(folder)} {what}")

@@ -1,0 +1,169 @@
+"""Which face of a frame is which of the frames before, by where they are. numpy alone.
+
+Libraries for this (norfair, trackers, motpy) bring SciPy, a Kalman filter for crowds of many kinds or a whole OpenCV; faces
+are few, large, and found in nearly every frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from ampnet_opt.faces.detection import Detection, overlap
+
+KEPT = 1.0  # seconds that a track lives without a detection
+NEAR = -0.25  # the least `closeness` of a track and a detection: two equal squares 1.2 sides apart
+ALIKE = 2.0  # the most that a face grows or shrinks by between its detections
+MEMORY = 0.2  # seconds over which a speed is averaged
+
+Box = Tuple[float, float, float, float]
+
+
+@dataclass
+class _Track:
+    """A face as it was last seen, and how it moves: centre in pixels a second, size in factors of e a second."""
+
+    number: int
+    seen: float
+    face: Detection
+    speed: np.ndarray  # [3]: x, y, logarithm of the size
+
+    def at(self, time: float) -> Detection:
+        """The face moved to a later time, at constant speed."""
+        after = time - self.seen
+        dx, dy, growth = (float(value) for value in self.speed * after)
+        return _moved(self.face, dx, dy, float(np.exp(growth)))
+
+    def see(self, face: Detection, time: float) -> None:
+        after = time - self.seen
+        if after > 0:
+            # An exponential average over `MEMORY` seconds, however many frames they hold.
+            share = 1 - np.exp(-after / MEMORY)
+            self.speed = self.speed + share * ((_state(face) - _state(self.face)) / after - self.speed)
+        self.face, self.seen = face, time
+
+
+class Tracker:
+    """Numbers faces from frame to frame by where they are.
+
+    Each face takes the track whose box, moved on at constant speed, is closest by `closeness`: tracks seen in the last frame
+    choose first, then those that were missed (ByteTrack's order, Zhang et al. 2022, with time in place of confidence).
+    Times, not frames, decide, so that dropped frames and a variable rate do no harm. A number is never given twice.
+
+    Attributes:
+        kept: seconds that a track lives without a detection. Faces that are further apart in time are new ones.
+        ended: the numbers of the tracks that ended at the last update.
+    """
+
+    def __init__(self, kept: float = KEPT) -> None:
+        self.kept = kept
+        self.ended: List[int] = []
+        self._tracks: Dict[int, _Track] = {}
+        self._updated = -np.inf
+        self._next = 1
+
+    def update(self, detections: Sequence[Detection], time: float) -> List[int]:
+        """The track of each detection of a frame, in the order given.
+
+        A time before the last one (a seek) ends all tracks.
+
+        Args:
+            detections: all faces of the frame.
+            time: of the frame, in seconds.
+        """
+        self._end(time)
+        fresh = [track for track in self._tracks.values() if track.seen == self._updated]
+        missed = [track for track in self._tracks.values() if track.seen != self._updated]
+        numbers = [0] * len(detections)
+        for tracks in (fresh, missed):
+            free = [index for index, number in enumerate(numbers) if not number]
+            for track, index in _pairs(tracks, [detections[index] for index in free], time):
+                numbers[free[index]] = track.number
+        # New numbers by what the faces are, not by the order in which they are given.
+        for index in sorted((i for i, number in enumerate(numbers) if not number), key=lambda i: _rank(detections[i])):
+            numbers[index] = self._next
+            self._next += 1
+        for number, face in zip(numbers, detections):
+            if number in self._tracks:
+                self._tracks[number].see(face, time)
+            else:
+                self._tracks[number] = _Track(number, time, face, np.zeros(3))
+        self._updated = time
+        return numbers
+
+    def follow(self, time: float) -> List[Tuple[int, Detection]]:
+        """The faces of the last update, moved on to a frame in which none were sought, largest first.
+
+        The landmarks move with the box. Nothing is remembered of it: the next update starts from the last detections.
+        """
+        seen = [track for track in self._tracks.values() if track.seen == self._updated]
+        moved = [(track.number, track.at(time)) for track in seen if 0 <= time - track.seen <= self.kept]
+        return sorted(moved, key=lambda item: _rank(item[1]))
+
+    def forget(self) -> None:
+        """End all tracks: at a cut, or when another source begins."""
+        self.ended = list(self._tracks)
+        self._tracks.clear()
+
+    def _end(self, time: float) -> None:
+        back = time < self._updated
+        self.ended = [number for number, track in self._tracks.items() if back or time - track.seen > self.kept]
+        for number in self.ended:
+            del self._tracks[number]
+
+
+def closeness(one: Box, other: Box) -> float:
+    """How close two boxes are, from -1 to 1: where they overlap and where they do not.
+
+    Distance-IoU (Zheng et al., Distance-IoU Loss, 2020): intersection over union, less the squared distance of the centres
+    as a share of the squared diagonal of the smallest box round both.
+    """
+    wide = max(one[0] + one[2], other[0] + other[2]) - min(one[0], other[0])
+    high = max(one[1] + one[3], other[1] + other[3]) - min(one[1], other[1])
+    dx = one[0] + one[2] / 2 - other[0] - other[2] / 2
+    dy = one[1] + one[3] / 2 - other[1] - other[3] / 2
+    return overlap(one, other) - (dx**2 + dy**2) / max(wide**2 + high**2, 1e-9)
+
+
+def _pairs(tracks: Sequence[_Track], faces: Sequence[Detection], time: float) -> List[Tuple[_Track, int]]:
+    """Tracks with the index of their face, the closest first; a track or a face is in one pair at most."""
+    candidates = []
+    for track in tracks:
+        expected = track.at(time)
+        for index, face in enumerate(faces):
+            close = closeness(expected.box, face.box)
+            if close >= NEAR and 1 / ALIKE <= _size(face) / _size(track.face) <= ALIKE:
+                candidates.append((-close, _rank(face), track.number, index, track))
+    pairs: List[Tuple[_Track, int]] = []
+    taken_tracks, taken_faces = set(), set()
+    for _, _, number, index, track in sorted(candidates, key=lambda candidate: candidate[:3]):
+        if number not in taken_tracks and index not in taken_faces:
+            pairs.append((track, index))
+            taken_tracks.add(number)
+            taken_faces.add(index)
+    return pairs
+
+
+def _rank(face: Detection) -> Tuple[float, Box]:
+    return -face.side, face.box
+
+
+def _size(face: Detection) -> float:
+    return max(1e-6, float(np.sqrt(face.box[2] * face.box[3])))
+
+
+def _state(face: Detection) -> np.ndarray:
+    x, y, width, height = face.box
+    return np.array([x + width / 2, y + height / 2, np.log(_size(face))])
+
+
+def _moved(face: Detection, dx: float, dy: float, scale: float) -> Detection:
+    """A face that moved by (dx, dy) pixels and grew by `scale` about its centre."""
+    x, y, width, height = face.box
+    centre = np.array([x + width / 2, y + height / 2])
+    new = centre + np.array([dx, dy])
+    box = (float(new[0] - scale * width / 2), float(new[1] - scale * height / 2), scale * width, scale * height)
+    landmarks = (new + scale * (face.landmarks - centre)).astype(np.float32)
+    return Detection(box, face.score, landmarks)

@@ -1,0 +1,155 @@
+"""A video written frame by frame with PyAV, at the times that the frames have. What was written plays, however it ends."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple, Type
+
+import numpy as np
+from PIL import Image
+
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.text import listed, one_line, printable
+
+INSTALL = "pip install 'ampnet-opt[video]'"
+CLOCK = 90_000  # ticks a second: every usual frame rate has whole ticks, as in MPEG
+# The codecs of each container, the first that this FFmpeg has is taken.
+CODECS = {
+    ".mp4": ("libx264", "h264_v4l2m2m", "mpeg4"),
+    ".mov": ("libx264", "mpeg4"),
+    ".mkv": ("libx264", "mpeg4"),
+    ".avi": ("libx264", "mpeg4"),
+    ".webm": ("libvpx", "libvpx-vp9"),
+}
+SETTINGS = {
+    "libx264": {"preset": "superfast", "crf": "23"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "4M"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0"},
+    "mpeg4": {"qscale": "4"},
+}
+HYBRID = (61, 7, 100)  # libavformat whose MP4 is cut into fragments only until it is finished
+
+
+def require_video_name(path: PathLike) -> str:
+    """The suffix of a video that can be written. Raises MisuseError for any other."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in CODECS:
+        raise MisuseError(f"{printable(path)} names no video that can be written; a name ends in {listed(CODECS, 9)}")
+    return suffix
+
+
+class VideoWriter:
+    """Writes frames of one size. A frame of another size is scaled to fit, with black borders.
+
+    MP4 and MOV are written in fragments of a second, so that what is on disk plays even after a kill; Matroska, WebM and AVI
+    play without their index.
+    """
+
+    def __init__(self, path: PathLike, size: Tuple[int, int], rate: Optional[float] = None) -> None:
+        """
+        Args:
+            path: of the video; its suffix says the container. What is there is replaced.
+            size: (width, height) of the first frame; an odd number grows by one, as the codecs need.
+            rate: frames a second, for the codec's planning and players' information; times decide.
+
+        Raises:
+            MisuseError: the suffix is not known.
+            AmpnetError: PyAV or a codec is missing, or the file cannot be made.
+        """
+        suffix = require_video_name(path)
+        self.path, self._av = Path(path), load_av()
+        self._refusals = refusals(self._av)
+        self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        codec = next((name for name in CODECS[suffix] if name in self._av.codecs_available), None)
+        if codec is None:
+            raise AmpnetError(f"this FFmpeg has no codec for {suffix} ({listed(CODECS[suffix])}); take another suffix")
+        self._last = -1
+        self._container: Any = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = self._av.open(str(self.path), "w", options=self._options(suffix))
+            self._stream = self._container.add_stream(codec, rate=Fraction(rate or 30).limit_denominator(1001))
+            self._stream.width, self._stream.height = self._size
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = SETTINGS.get(codec, {})
+            self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, CLOCK)
+            self._stream.codec_context.gop_size = max(1, round(rate or 30))
+        except self._refusals as error:
+            raise self._refusal(error, "cannot write") from error
+
+    def _options(self, suffix: str) -> Dict[str, str]:
+        if suffix not in (".mp4", ".mov"):
+            return {}
+        hybrid = self._av.library_versions.get("libavformat", (0,)) >= HYBRID
+        fragments = "hybrid_fragmented" if hybrid else "empty_moov+default_base_moof"
+        return {"movflags": f"{fragments}+frag_keyframe"}
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        """Add a frame.
+
+        Args:
+            image: uint8 [height, width, 3], RGB.
+            time: in seconds, later than the last frame's; one that is not comes right after it.
+
+        Raises:
+            AmpnetError: the file takes no more; what was written stays.
+        """
+        frame = self._av.VideoFrame.from_ndarray(self._fitted(image), format="rgb24")
+        frame.pts = self._last = max(self._last + 1, round(time * CLOCK))
+        frame.time_base = Fraction(1, CLOCK)
+        self._mux(frame)
+
+    def close(self) -> None:
+        """Finish the video. A second call does nothing. Raises AmpnetError when its end cannot be written."""
+        if self._container is None:
+            return
+        try:
+            if self._last >= 0:
+                self._mux(None)
+        finally:
+            container, self._container = self._container, None
+            try:
+                container.close()
+            except self._refusals as error:
+                raise self._refusal(error, "cannot finish") from error
+
+    def _mux(self, frame: Any) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except self._refusals as error:
+            raise self._refusal(error, "cannot write on in") from error
+
+    def _fitted(self, image: np.ndarray) -> np.ndarray:
+        width, height = self._size
+        if image.shape[0] > height or image.shape[1] > width or (image.shape[0] + 1 < height and image.shape[1] + 1 < width):
+            factor = min(width / image.shape[1], height / image.shape[0])
+            size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        down, across = height - image.shape[0], width - image.shape[1]
+        if down or across:
+            mode: Any = "edge" if max(down, across) == 1 else "constant"  # one more pixel for an odd side is no border
+            rim = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
+            image = np.pad(image, rim, mode=mode)
+        return np.ascontiguousarray(image)
+
+    def _refusal(self, error: BaseException, what: str) -> AmpnetError:
+        reason = getattr(error, "strerror", None) or one_line(error, 120)
+        return AmpnetError(f"{what} {printable(self.path)}: {reason}; what was written stays")
+
+
+def load_av() -> Any:
+    """PyAV's module. Raises AmpnetError that says how to get it."""
+    try:
+        import av
+    except ImportError as error:
+        raise AmpnetError(f"videos need PyAV, which cannot be imported ({error}): {INSTALL}") from error
+    av.logging.set_level(av.logging.PANIC)  # FFmpeg prints to stderr; what fails is raised
+    return av
+
+
+def refusals(av: Any) -> Tuple[Type[BaseException], ...]:
+    """What PyAV raises: its own errors, of which those of HTTP and of codecs are no OSError, and ValueError."""
+    return av.error.FFmpegError, OSError, ValueError

@@ -1,0 +1,39 @@
+"""Runs a network that is no engine of AMP-Net in ONNX Runtime."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.text import one_line
+from ampnet_opt.runtime import network
+from ampnet_opt.runtime.onnx_interface import FlexibleGraph
+from ampnet_opt.runtime.onnxruntime.executor import new_session
+
+
+class Network(network.Network):
+    """One session for all sizes."""
+
+    def __init__(self, backend: str, graph: FlexibleGraph, threads: Optional[int]) -> None:
+        super().__init__()
+        self._session: Any = new_session(backend, graph.content, "fp32", threads, _for_any_size)
+        self._input, self._outputs = graph.input, graph.outputs
+        self._lock = threading.Lock()
+
+    def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
+        try:
+            with self._lock:  # memory for one at a time
+                results = self._session.run(self._outputs, {self._input: np.ascontiguousarray(image, np.float32)})
+        except Exception as error:  # its exceptions have no base of their own
+            raise AmpnetError(f"ONNX Runtime failed to compute: {one_line(error, 200)}") from error
+        return dict(zip(self._outputs, results))
+
+    def _free(self) -> None:
+        self._session = None
+
+
+def _for_any_size(library: Any, options: Any) -> None:
+    options.enable_mem_pattern = False  # it keeps a plan of the memory for each size that it has seen

@@ -1,0 +1,68 @@
+"""JSON lines and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faces_of_a_frame import CLASSES, face, result
+from full_disk import no_file_beyond
+
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.faces.face import read_landmarks
+from ampnet_opt.pipeline.records import FORMAT, FaceTable, JsonLines, Lines
+
+IMAGE = np.zeros((48, 64, 3), np.uint8)
+
+
+def test_a_line_of_json_holds_a_frame_and_its_faces(tmp_path: Path) -> None:
+    writer = JsonLines(Lines(tmp_path / "f.jsonl"), CLASSES)
+    writer.write(result(IMAGE, face(10, 20, 30, 7), time=0.48, index=12))
+    writer.write(result(IMAGE, index=13, time=0.52))
+    first, second = map(json.loads, (tmp_path / "f.jsonl").read_text().splitlines())
+    assert (first["format"], first["frame"], first["time"], first["file"]) == (FORMAT, 12, 0.48, None)
+    [found] = first["faces"]
+    assert (found["track"], found["label"], found["box"]) == (7, "happiness", [10, 20, 30, 30])
+    assert found["smoothed"]["happiness"] == pytest.approx(0.7) and len(found["landmarks"]) == 5
+    assert second["faces"] == []
+
+
+def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
+    broken = replace(face(1, 2, 3), probabilities=np.array([np.nan, np.inf, 0, 1], np.float32))
+    JsonLines(Lines(tmp_path / "f.jsonl"), CLASSES).write(result(IMAGE, broken))
+    text = (tmp_path / "f.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text)["faces"][0]["probabilities"]["fear"] is None
+
+
+def test_pixels_are_those_of_the_file_when_a_picture_was_scaled_down(tmp_path: Path) -> None:
+    one = result(IMAGE, face(10, 20, 30, None))
+    JsonLines(Lines(tmp_path / "f.jsonl"), CLASSES).write(replace(one, frame=replace(one.frame, scale=2.0)))
+    assert json.loads((tmp_path / "f.jsonl").read_text())["faces"][0]["box"] == [20, 40, 60, 60]
+
+
+def test_a_file_name_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    FaceTable(Lines(tmp_path / "f.csv"), CLASSES).write(result(IMAGE, face(1, 2, 3, None), name="=cmd()\n.jpg"))
+    [row] = csv.DictReader((tmp_path / "f.csv").open(newline=""))
+    assert row["file"] == "'=cmd()\\n.jpg" and row["track"] == ""
+
+
+def test_the_table_of_pictures_gives_landmarks_to_run(tmp_path: Path) -> None:
+    one = face(10, 20, 30, None)
+    FaceTable(Lines(tmp_path / "f.csv"), CLASSES).write(result(IMAGE, one, name="a.jpg"))
+    (tmp_path / "a.jpg").touch()
+    [read] = read_landmarks(tmp_path / "f.csv", [tmp_path / "a.jpg"])
+    np.testing.assert_allclose(read.landmarks, one.detection.landmarks, atol=0.05)
+
+
+def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
+    writer = JsonLines(Lines(tmp_path / "f.jsonl"), CLASSES)
+    with no_file_beyond(2000), pytest.raises(AmpnetError, match="lines before are kept"):
+        for index in range(100):
+            writer.write(result(IMAGE, face(10, 20, 30), index=index))
+    lines = (tmp_path / "f.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines))) and lines
