@@ -23,4 +23,4 @@ def frame(index: int, *faces: TrackedFace, size: tuple[int, int] = (160, 120), *
     image = np.full((size[1], size[0], 3), index % 200 + 20, np.uint8)
     given: dict[str, Any] = {"index": index, "time": index / 10, **changes}
     seconds = given.pop("seconds", {"detect": 0.007, "capture": 0.004})
-    return FrameResult(Frame(image, **given), list(faces), seconds)
+    return FrameResult(Frame(image, **given), list(faces), seconds=seconds)

@@ -9,8 +9,6 @@ from typing import Any, Deque, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-import numpy as np
-
 from ampnet_opt.core.text import one_line
 from ampnet_opt.pipeline.frames import FrameResult, TrackedFace
 
