@@ -57,7 +57,7 @@ class Actor:
         speed = (self._place(time + 0.05)[0] - x) / 0.05 / (EYES * scale)  # eye distances a second
         wave = np.sin(np.array([1.3, 0.9, 0.7, 1.1, 0.8]) * time + self.phases[:5])
         pose = Pose(
-            yaw=float(0.28 * wave[0] + 0.12 * np.clip(speed, -2, 2)),
+            yaw=float(0.26 * wave[0] + 0.1 * np.clip(speed, -1.5, 1.5)),  # beyond 28 degrees an eye would leave the head
             pitch=float(0.1 * wave[1]),
             roll=float(0.1 * wave[2]),
             scale=HEAD_SCALE,
@@ -87,7 +87,9 @@ class Actor:
             label = label if share >= 0.5 else before
         for begin, end in self.talks:
             if begin <= time <= end:
-                wide = 0.5 - 0.25 * np.cos(2 * np.pi * 3.7 * (time - begin)) - 0.25 * np.cos(2 * np.pi * 5.9 * (time - begin))
+                wide = (
+                    0.5 - 0.25 * np.cos(2 * np.pi * 3.7 * (time - begin)) - 0.25 * np.cos(2 * np.pi * 5.9 * (time - begin))
+                )
                 opened = float(wide) * smooth((time - begin) / 0.2) * smooth((end - time) / 0.2)
                 units = _raised(_raised(units, 25, 0.5 * opened), 26, 0.3 * opened)
         if np.sin(1.7 * time + self.phases[5]) > 0.995:  # a blink about every four seconds

@@ -57,7 +57,7 @@ def draw_video(
 ) -> Iterator[DrawnFrame]:
     """The frames of a video; the same arguments give the same bytes.
 
-    A frame takes about 40 ms for each person in it and 20 for the rest.
+    A frame of 640 x 480 takes about 45 ms for each person in it and 30 for the rest.
 
     Args:
         seed: of the people, of what they do and of the background.
@@ -81,11 +81,9 @@ def _frame(room: Image.Image, states: list[tuple[Actor, State]], time: float, rn
     shown: list[tuple[np.ndarray, int]] = []  # the pixels of each face that are still seen, and how many there are in all
     for actor, state in states:
         cover = Image.new("L", picture.size)
-        face = _stand(picture, cover, actor, state)
-        # A face that reaches out of the frame: its share within counts.
+        seen, whole = _stand(picture, cover, actor, state)
         for mask, _ in shown:
             mask &= np.asarray(cover) < 128
-        seen, whole = face
         if state.hand > 0:
             hand = Image.new("L", picture.size)
             _hand(picture, hand, actor, state)
@@ -155,7 +153,8 @@ def _filled(edge: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, int]:
     mask = Image.new("L", size)
     ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in edge], fill=1)
     low = np.floor(edge.min(axis=0))
-    whole = Image.new("L", tuple(int(v) for v in np.ceil(edge.max(axis=0)) - low + 1))
+    width, height = (int(value) for value in np.ceil(edge.max(axis=0)) - low + 1)
+    whole = Image.new("L", (width, height))
     ImageDraw.Draw(whole).polygon([(float(x), float(y)) for x, y in edge - low], fill=1)
     return np.array(mask, bool), int(np.asarray(whole).sum())
 
@@ -186,8 +185,11 @@ def _hand(picture: Image.Image, cover: Image.Image, actor: Actor, state: State) 
         (_round(0, 30, 62, 66), skin),
     ]
     for x, top in ((-48, -62), (-17, -84), (15, -80), (46, -58)):
-        shapes += [(_round(x, (top + 20) / 2, 19, (20 - top) / 2 + 10), dark), (_round(x, top / 2 + 9, 16, 19 - top / 2), skin)]
-    _paint(picture, cover, [(points + [0, lift], colour) for points, colour in shapes], state)
+        shapes += [
+            (_round(x, (top + 20) / 2, 19, (20 - top) / 2 + 10), dark),
+            (_round(x, top / 2 + 9, 16, 19 - top / 2), skin),
+        ]
+    _paint(picture, cover, [(points + np.array([0.0, lift]), colour) for points, colour in shapes], state)
 
 
 def _round(x: float, y: float, wide: float, high: float) -> np.ndarray:
