@@ -10,8 +10,8 @@ import numpy as np
 from ampnet_opt.core.errors import MisuseError
 
 # Seconds that another class must lead for. Measured on drawn videos in which expressions change 18.5 times a minute:
-# smoothing over 0.4 seconds alone shows 28.4 changes, with a lead of 0.1 in probability 27.3, of 0.3 still 24.2, with this 23.1.
-# Longer, labels come later than they gain: 0.4 seconds leave 18.8 changes, but 7 % fewer labels are right.
+# smoothing over 0.4 seconds alone shows 28.4 changes, with a lead of 0.1 in probability 27.3, of 0.3 still 24.2, with
+# this 23.1. Longer, labels come later than they gain: 0.4 seconds leave 18.8, but 7 % fewer labels are right.
 HOLD = 0.2
 
 
