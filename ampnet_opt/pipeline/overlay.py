@@ -110,24 +110,22 @@ def _place(
     (left, top, right, bottom), (width, height) = taken[own], size
     beside = [(right + 3, top), (left - 3 - width, top), (left, bottom + 3), (left, top - 3 - height)]
     corners = [(right - width, top), (left, top), (right - width, bottom - height), (left, bottom - height)]
-    best, least = None, float("inf")
-    for x, y in beside + corners:
-        x, y = max(0, min(x, shape[1] - width)), max(0, min(y, shape[0] - height))
-        plate = (x, y, min(x + width, shape[1]), min(y + height, shape[0]))
-        others = sum(_shared(plate, other) for index, other in enumerate(taken) if index != own)
-        covered = _shared(plate, taken[own])
-        if inside is not None and (others or covered > inside * (right - left) * (bottom - top)):
-            continue
-        if 2 * others + covered < least:
-            best, least = plate, 2 * others + covered
-    return best
-
-
-def _shared(one: Rectangle, other: Rectangle) -> int:
-    """Pixels that two rectangles have in common."""
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0, wide) * max(0, high)
+    places = np.array(beside + corners)
+    places = np.maximum(0, np.minimum(places, (shape[1] - width, shape[0] - height)))
+    ends = np.minimum(np.add(places, (width, height)), (shape[1], shape[0]))
+    boxes = np.array(taken)
+    sides = np.minimum(ends[:, None], boxes[:, 2:]) - np.maximum(places[:, None], boxes[:, :2])
+    shared = np.maximum(0, sides).prod(axis=2)  # [places, taken], pixels
+    covered = shared[:, own]
+    others = shared.sum(axis=1) - covered
+    if inside is not None:
+        fitting = (others == 0) & (covered <= inside * (right - left) * (bottom - top))
+        if not fitting.any():
+            return None
+        covered = np.where(fitting, covered, np.iinfo(covered.dtype).max)
+        others[:] = 0
+    best = int(np.argmin(2 * others + covered))
+    return int(places[best, 0]), int(places[best, 1]), int(ends[best, 0]), int(ends[best, 1])
 
 
 def _fill(image: np.ndarray, where: Rectangle, colour: Colour) -> None:

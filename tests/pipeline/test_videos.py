@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces import picture_files
@@ -19,7 +20,7 @@ from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.sources import Source, decoding, open_source, source, video
 
 pytest.importorskip("av", reason="PyAV is not installed")
-from video_file import DIFFERENT, number, set_matrix, write_video
+from video_file import DIFFERENT, number, picture, set_matrix, write_video
 
 STEADY = [index / 25 for index in range(12)]
 LONGEST = 300  # characters of a message
@@ -297,3 +298,13 @@ def test_a_video_comes_from_a_fifo(tmp_path: Path) -> None:
     thread = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(data.getvalue()), daemon=True)
     thread.start()
     assert len(frames(tmp_path / "pipe")) == 12
+
+
+@pytest.mark.parametrize("name", ["v.mjpeg", "v.MJPG"])
+def test_motion_jpeg_without_a_container_is_a_video_whose_size_may_change(tmp_path: Path, name: str) -> None:
+    data = io.BytesIO()
+    for index, width in enumerate((64, 64, 128)):
+        Image.fromarray(picture(index, (width, 48))).save(data, "JPEG")
+    (tmp_path / name).write_bytes(data.getvalue())
+    found = [(number(frame.image), frame.image.shape) for frame in frames(tmp_path / name)]
+    assert found == [(0, (48, 64, 3)), (1, (48, 64, 3)), (2, (48, 128, 3))]

@@ -7,12 +7,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable
 
 PATH = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE = 60.0  # seconds for one answer of a busy machine
+# Chromium reads commands at descriptor 3 and writes answers at 4.
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -22,11 +31,10 @@ class Browser:
         assert PATH is not None
         to_read, self._to = os.pipe()
         self._answers, from_write = os.pipe()
-        # Chromium reads commands at descriptor 3 and writes answers at 4: the shell puts them there.
         words = [PATH, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run"]
         words += ["--disable-dev-shm-usage", "--disable-background-networking", f"--user-data-dir={folder}", "about:blank"]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec 3<&{to_read} 4>&{from_write}; exec "$@"', "sh", *words],
+            [sys.executable, "-c", START, str(to_read), str(from_write), *words],
             pass_fds=(to_read, from_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -60,7 +60,7 @@ class Video(Source):
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file,pipe"}
         try:
             # A path that begins like "http:" is still a file's.
-            place, form = self._pipe or os.path.abspath(path), self._piped_format()
+            place, form = self._pipe or os.path.abspath(path), self._format(path)
             self._container = self._av.open(place, "r", format=form, options=options, metadata_errors="replace")
         except (self._av.FFmpegError, OSError, ValueError, LookupError) as error:
             raise MisuseError(f"{self.name} is no video that can be read: {reason(error, self._av)}") from error
@@ -76,9 +76,14 @@ class Video(Source):
         self.count = self._stream.frames or None
         self._length = _stated_length(self._container, self._stream)
 
-    def _piped_format(self) -> Optional[str]:
-        """Motion JPEG in a pipe has no name that tells it from a picture; None leaves it to FFmpeg."""
-        return "mjpeg" if self._pipe is not None and self._pipe.peek(len(JPEG)) == JPEG else None
+    def _format(self, path: str) -> Optional[str]:
+        """Motion JPEG without a container begins as a picture, for which FFmpeg takes it; None leaves it to FFmpeg."""
+        if self._pipe is not None:
+            first = self._pipe.peek(len(JPEG))
+        else:
+            with open(path, "rb") as file:
+                first = file.read(len(JPEG))
+        return "mjpeg" if first == JPEG else None
 
     def __iter__(self) -> Iterator[Frame]:
         with self._lock:

@@ -59,9 +59,7 @@ def parse_address(text: str) -> Address:
     if not colon:
         return Address(LOOPBACK, int(port))
     if not host:
-        raise MisuseError(
-            f"--view {shown} names no host: write {port} for this machine alone, 0.0.0.0:{port} for all networks"
-        )
+        raise MisuseError(f"--view {shown} names no host: {port} is this machine alone, 0.0.0.0:{port} all its networks")
     if host.startswith("[") and host.endswith("]"):
         ip = _ip(host[1:-1])
         if ip is None or ip.version != 6:
@@ -107,7 +105,7 @@ def _refusal(error: OSError, port: int) -> str:
 
 
 def reachable_host(address: Address) -> str:
-    """The host for a URL: where `address` stands for all networks, this machine's address on the one it reaches others by."""
+    """The host for a URL; of an address that stands for all networks, the one by which this machine reaches others."""
     if not address.everywhere:
         return f"[{address.host}]" if ":" in address.host else address.host
     with contextlib.suppress(OSError):

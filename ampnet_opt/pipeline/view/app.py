@@ -37,6 +37,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 FILES = {"index.html": "text/html", "style.css": "text/css", "script.js": "text/javascript"}
+WRONG_HOST = "This host name is not this machine's: use the address that the terminal printed.\n"
 NO_TOKEN = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>Token needed - ampnet-opt</title>
 <link rel="icon" href="data:,"></head><body><h1>This page needs its token</h1>
@@ -109,7 +110,7 @@ class Guard:
     def _refusal(self, request: Request, given: str) -> Optional[Response]:
         if not may_ask_for(request.headers.get("host", ""), self._address):
             return PlainTextResponse(
-                "This host name is not one of this machine: use the address the terminal printed.\n", 421
+                "This host name is not this machine's: use the address that the terminal printed.\n", 421
             )
         if request.method != "GET":
             return PlainTextResponse("This page is only read: GET.\n", 405, {"Allow": "GET"})

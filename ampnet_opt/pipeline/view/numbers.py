@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from statistics import median
-from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Deque, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ampnet_opt.pipeline.frames import FrameResult, TrackedFace
 
 WINDOW = 3.0  # seconds that rate, delay and the stages' times are of
 MINUTE = 60.0  # seconds of probabilities that are kept
-STEP = 0.2  # seconds between two that are kept
+STEP = 0.19  # seconds between two that are kept: five a second, with frames not quite on time
 MOST_FACES = 12  # of a frame that the page shows
 MOST_TRACKS = 32  # whose past is kept
 STAGES = ("capture", "detect", "cut", "infer", "draw", "encode")
@@ -46,6 +46,7 @@ class Numbers:
         for face in result.faces[:MOST_FACES]:
             self._remember(face, result.frame.time)
         self._forget_tracks(result.frame.time)
+        self._mark_absent({face.track for face in result.faces}, result.frame.time)
 
     def _remember(self, face: TrackedFace, time: float) -> None:
         if face.track is None or not math.isfinite(time):
@@ -55,6 +56,11 @@ class Numbers:
             past.clear()
         if not past or time - past[-1][0] >= STEP:
             past.append((round(time, 2), _row(face.smoothed)))
+
+    def _mark_absent(self, present: Set[Optional[int]], time: float) -> None:
+        for track, past in self._past.items():
+            if track not in present and past[-1][1] and time >= past[-1][0]:
+                past.append((round(time, 2), []))
 
     def _forget(self, now: float) -> None:
         while self._recent and now - self._recent[0][0] > WINDOW:
@@ -70,7 +76,10 @@ class Numbers:
             del self._past[track]
 
     def past(self) -> List[Dict[str, Any]]:
-        """Each track's probabilities over the last minute: {"track", "times": [n], "rows": [n][classes]}."""
+        """Each track's probabilities over the last minute: {"track", "times": [n], "rows": [n][classes]}.
+
+        A row is empty where the face went out of view, however far apart frames are.
+        """
         return [
             {"track": track, "times": [time for time, _ in past], "rows": [row for _, row in past]}
             for track, past in sorted(self._past.items())

@@ -56,6 +56,8 @@ function start(told) {
   element("about").replaceChildren(
     ...told.about.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]),
   );
+  element("summary").textContent = told.about.slice(0, 3).map(([, value]) => value).join(" · ");
+  element("summary").hidden = told.about.length === 0;
   element("stored").textContent = told.stored.length
     ? `This run stores: ${told.stored.join(", ")}.`
     : "Nothing is stored; the last minute is kept in memory.";
@@ -174,6 +176,10 @@ function faces(told) {
     const gone = !here.has(key);
     kept.card.classList.toggle("gone", gone);
     const left = told.time - kept.seen;
+    if (gone && kept.rows.length && kept.rows[kept.rows.length - 1].length) {
+      kept.times = [...kept.times, told.time];
+      kept.rows = [...kept.rows, []]; // the line breaks while the face is out of view
+    }
     // Tracks that came with the past but are not in view are kept without a card, should they return.
     if (gone && (kept.id === null || !(left >= 0 && left <= LINGER))) {
       kept.card.remove();
@@ -228,13 +234,16 @@ function chart(kept, colours) {
     pen.fillStyle = colours.line;
     pen.fillRect(0, ground, width, 1);
     pen.restore();
-    let from = 0;
-    for (let at = 1; at <= times.length; at += 1) {
-      const whole = at < times.length && known(rows[at][each]) && times[at] - times[at - 1] < 1;
-      if (whole) continue;
-      area(pen, times.slice(from, at).map((time, i) => [across(time), up(rows[from + i][each] || 0)]), ground);
-      from = at;
-    }
+    let points = [];
+    times.forEach((time, at) => {
+      const value = rows[at][each];
+      if (known(value)) points.push([across(time), up(value)]);
+      else {
+        area(pen, points, ground);
+        points = [];
+      }
+    });
+    area(pen, points, ground);
   });
 }
 
@@ -270,6 +279,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== " " || event.repeat || event.target !== document.body) return;
   event.preventDefault();
   pause();
+});
+element("picture").addEventListener("error", () => {
+  if (paused || element("picture").dataset.retried) return;
+  element("picture").dataset.retried = "yes";
+  setTimeout(() => {
+    delete element("picture").dataset.retried;
+    if (!paused) element("picture").src = `pictures?${Date.now()}`;
+  }, RETRY);
 });
 // The token has become a cookie: it need not stand in the address bar and the history.
 if (location.search) history.replaceState(null, "", location.pathname);
