@@ -33,7 +33,7 @@ ORDERS = {  # as they are undone, one after the other
     "nose-first": "the nose comes before the eyes",
     "nose-last": "the nose comes after the mouth",
     "mouth-first": "the mouth comes before the eyes",
-    "subject": "left and right are the person's, not the image's",
+    "subject": "left and right are the person's, not the image's (or the picture was mirrored, its points were not)",
     "y-up": "y counts from the bottom",
 }
 # Which given point is ours.
