@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from typing import Dict
 
@@ -18,6 +19,7 @@ class Network(ABC):
 
     def __init__(self) -> None:
         self._calls = Calls()
+        self._lock = threading.Lock()
         keep_in_children(self)
         end_with_process(self)
 
@@ -26,11 +28,15 @@ class Network(ABC):
 
         Raises AmpnetError when the library cannot compute it, as at a size that the network does not take.
         """
-        return self._calls.run(self._run, image)
+        return self._calls.run(self._run_alone, image)
+
+    def _run_alone(self, image: np.ndarray) -> Dict[str, np.ndarray]:
+        with self._lock:  # memory for one at a time
+            return self._run(np.ascontiguousarray(image, np.float32))
 
     @abstractmethod
     def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
-        """As `run`."""
+        """As `run`, of a contiguous image; one at a time."""
 
     def close(self) -> None:
         """Wait for the calls that run, then free what the network holds. A second call does nothing."""

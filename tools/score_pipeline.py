@@ -14,8 +14,9 @@ import numpy as np
 from ampnet_opt.detection.detector import load_detector
 from ampnet_opt.pipeline.pipeline import Pipeline
 from ampnet_opt.pipeline.sources import open_source
-from ampnet_opt.pipeline.tracking_score import Scorer, Truth
+from ampnet_opt.pipeline.tracking_score import Scorer
 from ampnet_opt.runtime import Engine
+from ampnet_opt.synthetic.video import TrueFace
 
 HEADER = (
     "clip | persons found | landmark error | without its constant part | switches/min | label changes/min of a person "
@@ -23,9 +24,9 @@ HEADER = (
 )
 
 
-def read_truth(line: str) -> list[Truth]:
+def read_truth(line: str) -> list[TrueFace]:
     return [
-        Truth(face["person"], tuple(face["box"]), np.array(face["landmarks"]), face["expression"], face["visible"])
+        TrueFace(face["person"], tuple(face["box"]), np.array(face["landmarks"]), face["expression"], face["visible"])
         for face in json.loads(line)["faces"]
     ]
 

@@ -135,23 +135,25 @@ def run(
             if page is not None and image is not None:
                 page.publish(result, image, dropped=source.dropped)
             _print(result, loaded.classes, json_file, rate)
-            for failure in source.failures[reported:]:
-                remark(f"error: {failure}")
-            reported = len(source.failures)
+            reported = _report(source.failures, reported)
             if count == frames:
                 break
-        for failure in source.failures[reported:]:
-            remark(f"error: {failure}")
+        _report(source.failures, reported)
         if page is not None:
             page.end()
     if source.failures:
         raise AmpnetError(f"{len(source.failures)} of {source.count} pictures could not be read")
 
 
+def _report(failures: List[AmpnetError], reported: int) -> int:
+    """Say those that were not reported yet; returns how many are now."""
+    for failure in failures[reported:]:
+        remark(f"error: {failure}")
+    return len(failures)
+
+
 def _print(result: FrameResult, classes: List[str], json_file: Optional[Path], rate: Rate) -> None:
     """One line a face of a picture; of a video, the rate and the faces in view, in place."""
-    from ampnet_opt.core.text import count
-
     if json_file == STDOUT:
         import json
 
@@ -169,7 +171,7 @@ def _print(result: FrameResult, classes: List[str], json_file: Optional[Path], r
     for _, reason in result.rejected:
         remark(f"note: {frame.name}: a face is left out: {reason}")
     if not result.faces and not result.rejected:
-        remark(f"note: {frame.name}: {count(0, 'face')} found")
+        remark(f"note: {frame.name}: 0 faces found")
 
 
 def _page(view: Optional[str], directory: Path, engine: Engine, stored: List[str]) -> Any:

@@ -7,12 +7,14 @@ from typing import Tuple
 
 import numpy as np
 
+Box = Tuple[float, float, float, float]  # x, y, width, height
+
 
 @dataclass(frozen=True)
 class Detection:
     """box: (x, y, width, height); landmarks: float32 [5, 2], (x, y), image-left eye first; all in pixels. score: 0 to 1."""
 
-    box: Tuple[float, float, float, float]
+    box: Box
     score: float
     landmarks: np.ndarray
 

@@ -7,10 +7,8 @@ from typing import List, Tuple
 import numpy as np
 from PIL import Image
 
-from ampnet_opt.faces.detection import overlap
+from ampnet_opt.faces.detection import Box, overlap
 from ampnet_opt.pipeline.frames import FrameResult
-
-Box = Tuple[float, float, float, float]  # x, y, width, height
 
 CELLS, ENLARGED = 5, 1.5  # cells across a hidden face, about; its side as a multiple of the box's: hair, chin and ears too
 SMALLEST_CELL = 4  # pixels

@@ -41,9 +41,11 @@ class Rate:
         self._shown = now
         span = max(1e-9, now - self._taken[0])
         total = "" if self._source.count is None else f"/{self._source.count}"
-        dropped = f", {self._source.dropped} dropped" if self._source.live else ""
-        rate = f"{(len(self._taken) - 1) / span:.1f} frames/s{dropped}"
+        rate = f"{(len(self._taken) - 1) / span:.1f} frames/s{self._dropped()}"
         self._print(f"frame {result.frame.index + 1}{total}  {rate}  {', '.join(faces) or 'no face in view'}")
+
+    def _dropped(self) -> str:
+        return f", {self._source.dropped} dropped" if self._source.live else ""
 
     def _print(self, text: str, end: str = "") -> None:
         line = one_line(text, WIDEST)
@@ -60,6 +62,5 @@ class Rate:
     ) -> None:
         if self._frames:
             seconds = max(1e-9, time.monotonic() - self._begun)
-            dropped = f", {self._source.dropped} dropped" if self._source.live else ""
             rate = f"{self._frames / seconds:.1f} frames/s"
-            self._print(f"{self._frames} frames{dropped}, {self._faces} faces, {rate}", "\n")
+            self._print(f"{self._frames} frames{self._dropped()}, {self._faces} faces, {rate}", "\n")

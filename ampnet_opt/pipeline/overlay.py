@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ampnet_opt.core.text import printable
-from ampnet_opt.faces.detection import Detection
+from ampnet_opt.faces.detection import Box, Detection
 from ampnet_opt.pipeline.frames import FrameResult, TrackedFace
-from ampnet_opt.pipeline.hiding import Box, hide
+from ampnet_opt.pipeline.hiding import hide
 
 Colour = Tuple[int, int, int]
 Rectangle = Tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside

@@ -11,7 +11,7 @@ from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from ampnet_opt.faces.detection import Detection, overlap
+from ampnet_opt.faces.detection import Box, Detection, overlap
 
 # Measured on drawn videos: tracks that live for 1 second are lost behind hands (8 switches in 80 seconds), with 2 seconds
 # one is, 3 gain nothing; -0.35 leaves none, -0.25 one, -0.15 three. A speed that fades costs switches or gains none.
@@ -19,8 +19,6 @@ KEPT = 2.0  # seconds that a track lives without a detection
 NEAR = -0.35  # the least `closeness` of a track and a detection: two equal squares 1.7 sides apart
 ALIKE = 2.0  # the most that a face grows or shrinks by between its detections
 MEMORY = 0.2  # seconds over which a speed is averaged
-
-Box = Tuple[float, float, float, float]
 
 
 @dataclass

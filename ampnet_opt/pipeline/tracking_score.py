@@ -9,20 +9,10 @@ import numpy as np
 
 from ampnet_opt.faces.detection import overlap
 from ampnet_opt.pipeline.frames import TrackedFace
+from ampnet_opt.synthetic.video import TrueFace
 
 SAME = 0.4  # the least intersection over union of a person's box and that of a face found
 VISIBLE = 0.8  # the least share of a face that counts as visible
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A person on a frame, as drawn. box: (x, y, width, height); landmarks: float32 [5, 2]; visible: 0 to 1."""
-
-    person: int
-    box: Tuple[float, float, float, float]
-    landmarks: np.ndarray
-    expression: str
-    visible: float
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Scorer:
     _tracks: Dict[int, Optional[int]] = field(default_factory=dict)
     _labels: Dict[int, Tuple[str, str]] = field(default_factory=dict)
 
-    def add(self, time: float, faces: Sequence[TrackedFace], truth: Sequence[Truth]) -> None:
+    def add(self, time: float, faces: Sequence[TrackedFace], truth: Sequence[TrueFace]) -> None:
         """One frame, at a time in seconds."""
         self._times.append(time)
         pairs = self._pairs(faces, truth)
@@ -93,7 +83,7 @@ class Scorer:
                 if face is not None:
                     self._found(face, person)
 
-    def _found(self, face: TrackedFace, person: Truth) -> None:
+    def _found(self, face: TrackedFace, person: TrueFace) -> None:
         self._offsets.append(_offsets(face.detection.landmarks, person.landmarks))
         label = self.classes[face.label]
         self._right += label == person.expression
@@ -102,7 +92,7 @@ class Scorer:
         self._true_changes += true != person.expression
         self._labels[person.person] = label, person.expression
 
-    def _pairs(self, faces: Sequence[TrackedFace], truth: Sequence[Truth]) -> Dict[int, int]:
+    def _pairs(self, faces: Sequence[TrackedFace], truth: Sequence[TrueFace]) -> Dict[int, int]:
         """Indices of persons with those of their faces: first who has kept his track, then by overlap (CLEAR MOT)."""
         candidates = [
             (self._tracks.get(person.person, -1) != face.track, -overlap(person.box, face.detection.box), i, j)

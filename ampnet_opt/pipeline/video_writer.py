@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -12,8 +12,8 @@ from PIL import Image
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike
 from ampnet_opt.core.text import listed, one_line, printable
+from ampnet_opt.pipeline.pyav import load_av, refusals
 
-INSTALL = "pip install 'ampnet-opt[video]'"
 CLOCK = 90_000  # ticks a second: every usual frame rate has whole ticks, as in MPEG
 # The codecs of each container, the first that this FFmpeg has is taken.
 CODECS = {
@@ -138,18 +138,3 @@ class VideoWriter:
     def _refusal(self, error: BaseException, what: str) -> AmpnetError:
         reason = getattr(error, "strerror", None) or one_line(error, 120)
         return AmpnetError(f"{what} {printable(self.path)}: {reason}; what was written stays")
-
-
-def load_av() -> Any:
-    """PyAV's module. Raises AmpnetError that says how to get it."""
-    try:
-        import av
-    except ImportError as error:
-        raise AmpnetError(f"videos need PyAV, which cannot be imported ({error}): {INSTALL}") from error
-    av.logging.set_level(av.logging.PANIC)  # FFmpeg prints to stderr; what fails is raised
-    return av
-
-
-def refusals(av: Any) -> Tuple[Type[BaseException], ...]:
-    """What PyAV raises: its own errors, of which those of HTTP and of codecs are no OSError, and ValueError."""
-    return av.error.FFmpegError, OSError, ValueError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Dict, Optional
 
 import numpy as np
@@ -21,12 +20,10 @@ class Network(network.Network):
         super().__init__()
         self._session: Any = new_session(backend, graph.content, "fp32", threads, _for_any_size)
         self._input, self._outputs = graph.input, graph.outputs
-        self._lock = threading.Lock()
 
     def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
         try:
-            with self._lock:  # memory for one at a time
-                results = self._session.run(self._outputs, {self._input: np.ascontiguousarray(image, np.float32)})
+            results = self._session.run(self._outputs, {self._input: image})
         except Exception as error:  # its exceptions have no base of their own
             raise AmpnetError(f"ONNX Runtime failed to compute: {one_line(error, 200)}") from error
         return dict(zip(self._outputs, results))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Dict, List, Optional
 
 import numpy as np
@@ -28,12 +27,10 @@ class Network(network.Network):
             raise AmpnetError(f"OpenVINO {load_openvino().__version__} cannot load the network: {said(error)}") from error
         self._outputs = graph.outputs
         self._request: Optional[Request] = Request(Compiled(compiled, None), (graph.input,))
-        self._lock = threading.Lock()
 
     def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
-        with self._lock:
-            assert self._request is not None
-            results: List[np.ndarray] = self._request.run(np.ascontiguousarray(image, np.float32), outputs=self._outputs)
+        assert self._request is not None
+        results: List[np.ndarray] = self._request.run(image, outputs=self._outputs)
         return dict(zip(self._outputs, results))
 
     def _free(self) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.pipeline.frames import TrackedFace
-from ampnet_opt.pipeline.tracking_score import Scorer, Truth
+from ampnet_opt.pipeline.tracking_score import Scorer
+from ampnet_opt.synthetic.video import TrueFace
 
 CLASSES = ("neutral", "happiness")
 POINTS = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
@@ -23,8 +24,8 @@ def found(x: float, track: Optional[int], label: int = 0, shift: float = 0.0) ->
     return TrackedFace(detection, probabilities, probabilities, label, track)
 
 
-def true(person: int, x: float, expression: str = "neutral", visible: float = 1.0) -> Truth:
-    return Truth(person, (x, 0.0, 100.0, 100.0), POINTS + np.float32([x, 0]), expression, visible)
+def true(person: int, x: float, expression: str = "neutral", visible: float = 1.0) -> TrueFace:
+    return TrueFace(person, (x, 0.0, 100.0, 100.0), POINTS + np.float32([x, 0]), expression, visible)
 
 
 def test_faces_found_missed_and_false() -> None:
@@ -83,7 +84,7 @@ def test_a_constant_offset_is_told_from_scatter_whatever_the_turn_and_the_size(
         1,
     )
     scorer.add(0.0, [found(0, 1, shift=shift)], [true(1, 0)])
-    scorer.add(0.1, [turned], [Truth(1, (0, 0, 100, 100), (POINTS @ matrix).astype(np.float32), "neutral", 1.0)])
+    scorer.add(0.1, [turned], [TrueFace(1, (0, 0, 100, 100), (POINTS @ matrix).astype(np.float32), "neutral", 1.0)])
     score = scorer.score()
     assert score.landmark_error == pytest.approx(abs(shift) / 40, abs=1e-4)
     assert score.constant == pytest.approx(0, abs=1e-4)

@@ -5,18 +5,31 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from full_disk import no_file_beyond
-from videos import frame, write_video
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.pipeline.sources import open_source
 from ampnet_opt.pipeline.video_writer import CODECS, VideoWriter
 
 pytest.importorskip("av")
+
+
+def frame(index: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """Of one colour, whose red value is 10 times the index."""
+    return np.full((height, width, 3), (10 * index, 100, 200), np.uint8)
+
+
+def write_video(path: Path, times: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4), size: tuple[int, int] = (64, 48)) -> Path:
+    writer = VideoWriter(path, size, 10)
+    for index, time in enumerate(times):
+        writer.write(frame(index, *size), time)
+    writer.close()
+    return path
 
 
 @pytest.mark.parametrize("suffix", sorted(CODECS))

@@ -7,8 +7,8 @@ import subprocess
 from typing import Any, Dict
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources import camera, csi
-from ampnet_opt.pipeline.video_writer import load_av
 
 INSPECT = "gst-inspect-1.0"
 PATIENCE = 30  # seconds: its first call looks at every plugin

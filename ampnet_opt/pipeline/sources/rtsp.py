@@ -13,9 +13,9 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import printable
+from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources.decoding import decoded, reason, to_image, video_stream
 from ampnet_opt.pipeline.sources.source import LiveSource, require_size
-from ampnet_opt.pipeline.video_writer import load_av
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any, Iterator, Optional
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import Frame
+from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources.decoding import decoded, reason, to_image, video_stream
 from ampnet_opt.pipeline.sources.pipe import Pipe, fifo, standard_input
 from ampnet_opt.pipeline.sources.source import Source, require_size
-from ampnet_opt.pipeline.video_writer import load_av
 
 log = logging.getLogger(__name__)
 

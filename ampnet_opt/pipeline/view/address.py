@@ -110,9 +110,8 @@ def reachable_host(address: Address) -> str:
         return f"[{address.host}]" if ":" in address.host else address.host
     with contextlib.suppress(OSError):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.connect(
-                ("192.0.2.1", 9)
-            )  # sends nothing: it only makes the system choose; the address is nobody's (RFC 5737)
+            # Sends nothing: it only makes the system choose. The address is nobody's (RFC 5737).
+            asking.connect(("192.0.2.1", 9))
             return str(asking.getsockname()[0])
     return socket.gethostname()
 

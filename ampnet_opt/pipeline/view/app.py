@@ -109,9 +109,7 @@ class Guard:
 
     def _refusal(self, request: Request, given: str) -> Optional[Response]:
         if not may_ask_for(request.headers.get("host", ""), self._address):
-            return PlainTextResponse(
-                "This host name is not this machine's: use the address that the terminal printed.\n", 421
-            )
+            return PlainTextResponse(WRONG_HOST, 421)
         if request.method != "GET":
             return PlainTextResponse("This page is only read: GET.\n", 405, {"Allow": "GET"})
         navigates = request.headers.get("sec-fetch-mode") == "navigate"
