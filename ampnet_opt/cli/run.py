@@ -125,6 +125,8 @@ def run(
             stack.enter_context(page)
             remark(f"the page is at {page.address}")
         _warn_untrained(loaded)
+        if source.still:
+            _note_left_out([Path(text) for text in sources])
         rate = stack.enter_context(Rate(source))
         pipeline = Pipeline(loaded, finder, smooth=smooth, every=every, min_face=min_face)
         results = pipeline.frames(source)
@@ -184,6 +186,16 @@ def _page(view: Optional[str], directory: Path, engine: Engine, stored: List[str
     return View(host=address.host, port=address.port, classes=engine.classes, about=about, stored=stored)
 
 
+def _note_left_out(paths: List[Path]) -> None:
+    """Name the pictures in the folders among the paths that are of formats not read here."""
+    from ampnet_opt.core.text import count
+    from ampnet_opt.pipeline.picture_folders import left_out, name_unread
+
+    others = left_out(paths)
+    if others:
+        remark(f"note: {count(len(others), 'picture')} left out, of formats not read here: {name_unread(others)}")
+
+
 def _warn_untrained(engine: Engine) -> None:
     if not engine.sidecar.trained:
         remark("untrained weights: these answers mean nothing")
@@ -200,14 +212,11 @@ def _run_given(
     json_file: Optional[Path],
 ) -> None:
     """Classify pictures whose landmarks are given."""
-    from ampnet_opt.core.text import count
-    from ampnet_opt.pipeline.classify import classify, find_faces, left_out, name_unread
+    from ampnet_opt.pipeline.classify import classify, find_faces
 
     paths = [Path(image) for image in images]
     found = find_faces(paths, landmarks, form)
-    others = left_out(paths)
-    if others:
-        remark(f"note: {count(len(others), 'picture')} left out, of formats not read here: {name_unread(others)}")
+    _note_left_out(paths)
     from ampnet_opt.runtime import Engine
 
     failures = 0

@@ -13,10 +13,9 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.metrics import softmax
 from ampnet_opt.core.processor import available_cores
-from ampnet_opt.core.text import listed
 from ampnet_opt.faces.face import Face, load_face, read_landmarks
 from ampnet_opt.faces.landmark_formats import AUTO
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture, remedy
+from ampnet_opt.pipeline.picture_folders import pictures_in
 
 AHEAD = 16  # pictures that each reading thread may be ahead of the engine
 
@@ -42,31 +41,12 @@ def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List
     pictures: List[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if is_picture(file))
-            unread = [] if inside else [Path(file.name) for file in left_out([path])]
-            if unread:
-                raise MisuseError(f"folder {path} holds no pictures that are read here, but {name_unread(unread)}")
-            if not inside:
-                raise MisuseError(f"folder {path} holds no pictures ({', '.join(sorted(PICTURES))})")
-            pictures += inside
+            pictures += pictures_in(path)
         elif path.exists():
             pictures.append(path)
         else:
             raise MisuseError(f"image {path} does not exist")
     return read_landmarks(landmarks, pictures, form)
-
-
-def left_out(paths: Sequence[Path]) -> List[Path]:
-    """Pictures in the folders among `paths` that are of a format that is not read here."""
-    folders = [path for path in paths if path.is_dir()]
-    return sorted(file for folder in folders for file in folder.iterdir() if is_picture(file, OTHER_PICTURES))
-
-
-def name_unread(files: Sequence[Path]) -> str:
-    """Pictures that `left_out` found, and what to do with each kind of them."""
-    remedies = dict.fromkeys(remedy(file.suffix) for file in files)
-    of_each = ([file for file in files if remedy(file.suffix) == what] for what in remedies)
-    return "; ".join(f"{listed(some)} ({what})" for what, some in zip(remedies, of_each))
 
 
 def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) -> Iterator[Classified]:

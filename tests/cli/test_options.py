@@ -24,6 +24,7 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.graph_interface import IMAGE_SHAPES
 from ampnet_opt.datasets.registry import NAMES
 from ampnet_opt.network.model import Config
+from ampnet_opt.pipeline.pipeline import MIN_FACE, SMOOTH
 from ampnet_opt.preparing.prepare import prepare
 from ampnet_opt.runtime.backends import REGISTERED
 from ampnet_opt.runtime.builder_options import HARDWARE, BuilderOptions
@@ -211,3 +212,8 @@ def test_many_options_stand_in_named_panels(name: str) -> None:
     if len(found) > 8:
         assert [option for option, panel in found.items() if panel is None] == []
         assert len(set(found.values())) > 1
+
+
+def test_defaults_of_run_are_those_of_the_pipeline() -> None:
+    defaults = {parameter.name: parameter.default for parameter in TREE["run"].params}
+    assert (defaults["min_face"], defaults["smooth"]) == (MIN_FACE, SMOOTH)

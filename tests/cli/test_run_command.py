@@ -241,7 +241,9 @@ def test_a_video_gives_a_line_a_frame_and_one_track(world: World, photo: Path, t
 def test_pictures_without_faces_and_broken_ones_are_named(world: World, photo: Path, tmp_path: Path) -> None:
     Image.new("RGB", (200, 100), (5, 5, 5)).save(tmp_path / "empty.png")
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "photo.svg").touch()
     result = ampnet("run", world.fp32, tmp_path)
+    assert "1 picture left out, of formats not read here" in result.stderr and "photo.svg" in result.stderr
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "empty.png: 0 faces found" in result.stderr
     assert "text.png" in result.stderr and "1 of 2 pictures could not be read" in result.stderr

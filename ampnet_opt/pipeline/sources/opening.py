@@ -8,7 +8,8 @@ from typing import List, Optional, Sequence
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import printable
 from ampnet_opt.faces.picture_files import FORMATS, HEADER, Format, recognised, regular_file
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture, remedy
+from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture
+from ampnet_opt.pipeline.picture_folders import pictures_in
 from ampnet_opt.pipeline.sources import camera, csi, rtsp, video
 from ampnet_opt.pipeline.sources.pictures import Pictures
 from ampnet_opt.pipeline.sources.source import Source
@@ -108,14 +109,8 @@ def _files(paths: Sequence[str]) -> List[Path]:
 
 def _inside(folder: Path) -> List[Path]:
     found = sorted(folder.iterdir())
-    inside = [file for file in found if is_picture(file)]
-    if inside:
-        return inside
-    others = [file for file in found if is_picture(file, OTHER_PICTURES)]
     videos = [file for file in found if video.is_video_name(file)]
-    what = "holds no pictures"
-    if others:
-        what = f"holds pictures that are not read here: {remedy(others[0].suffix)}"
-    elif videos:
-        what = f"holds videos, which are given one by one: {printable(videos[0].name)}, say"
-    raise MisuseError(f"folder {printable(folder)} {what}")
+    if videos and not any(is_picture(file, PICTURES | OTHER_PICTURES) for file in found):
+        first = printable(videos[0].name)
+        raise MisuseError(f"folder {printable(folder)} holds videos, which are given one by one: {first}, say")
+    return pictures_in(folder)
