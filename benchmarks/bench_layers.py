@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from ampnet_opt.benchmarks.workers import random_faces
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import read_sidecar
 

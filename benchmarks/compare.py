@@ -20,9 +20,8 @@ from ampnet_opt.core.files import size_on_disk
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.labels import label_indices, same_classes, warn_once
 from ampnet_opt.core.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
-from ampnet_opt.core.processor import available_cores, processor_name
+from ampnet_opt.core.processor import available_cores, memory_available, processor_name
 from ampnet_opt.faces.face import Face, load_batches
-from ampnet_opt.runtime.tensorrt.host_memory import memory_available
 
 SCORING_BATCH = 16
 FACE_MEMORY = 4 * 3 * IMAGE_SIDE * IMAGE_SIDE  # bytes at least: pixels here, a copy on the way, the worker's own twice

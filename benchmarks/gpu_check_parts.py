@@ -19,8 +19,7 @@ from typing import Literal
 import numpy as np
 
 from ampnet_opt.benchmarks.gpu_check_networks import Network, network
-from ampnet_opt.benchmarks.gpu_check_others import run_onnxruntime, torch_parts
-from ampnet_opt.benchmarks.gpu_check_timing import (
+from ampnet_opt.benchmarks.gpu_check_others import (
     BATCHES,
     RUNS,
     Figures,
@@ -28,15 +27,17 @@ from ampnet_opt.benchmarks.gpu_check_timing import (
     Work,
     end_to_end,
     row_of,
+    run_onnxruntime,
     some_faces,
+    torch_parts,
 )
 from ampnet_opt.convert.build import Options, Precision, build
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import size_on_disk
 from ampnet_opt.core.metrics import accuracy, agreement
 from ampnet_opt.runtime import Engine, cuda
-from ampnet_opt.runtime.backend import CompileOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import find_backend
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.cuda.device_array import DeviceArray
 from ampnet_opt.runtime.golden import relative_error
 from ampnet_opt.runtime.sidecar import BatchRange

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 from ampnet_opt.benchmarks.sensors import NoSensor, Reading, Sensor, open_sensor
-from ampnet_opt.runtime.backends import REGISTERED, find_backend
+from ampnet_opt.runtime.backend import REGISTERED, find_backend
 from ampnet_opt.system.board import read_board
 from ampnet_opt.system.clocks import mode_advice, read_power_mode
 

@@ -26,8 +26,7 @@ from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, re
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.convert import openvino as cpu
 from ampnet_opt.convert.float16 import to_half
-from ampnet_opt.convert.references import verify
-from ampnet_opt.convert.source import Source, float_ranges, source_of
+from ampnet_opt.convert.source import Source, float_ranges, source_of, verify
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256, write_json
@@ -35,12 +34,12 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.labels import label_indices, parse_classes
 from ampnet_opt.core.messages import fail
 from ampnet_opt.core.metrics import Latency, agreement, latency, sqnr, wilson
+from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.processor import available_cores, processor_name
 from ampnet_opt.core.progress import Steps, steps
 from ampnet_opt.faces.face import Face, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
-from ampnet_opt.network.onnx_session import graph_logits
-from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.tensorrt.compile import build_plan, require_library
 from ampnet_opt.shipped import CHECKPOINT

@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ampnet_opt.benchmarks import quantisers_worker
-from ampnet_opt.calibration.collect import Progress
+from ampnet_opt.calibration.histogram import Progress
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.convert.source import Source, calibrate
 from ampnet_opt.core.errors import AmpnetError

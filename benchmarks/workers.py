@@ -234,7 +234,7 @@ def _load_torch(subject: Subject) -> tuple[Running, Loaded]:
 
 def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
     from ampnet_opt.runtime import Engine
-    from ampnet_opt.runtime.backends import find_backend
+    from ampnet_opt.runtime.backend import find_backend
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
     backend = find_backend(parse_sidecar(subject.path).backend)

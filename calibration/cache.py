@@ -13,8 +13,7 @@ import onnx
 import onnxruntime
 
 from ampnet_opt import __version__
-from ampnet_opt.calibration.collect import Progress, collect
-from ampnet_opt.calibration.histogram import Histogram
+from ampnet_opt.calibration.histogram import Histogram, Progress, collect
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import cache_folder, forget_oldest, new_file
 from ampnet_opt.faces.face import Face

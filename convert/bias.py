@@ -17,7 +17,7 @@ from ampnet_opt.convert.graph import replace_nodes, without_unneeded
 from ampnet_opt.convert.placement import Placement
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.graph_interface import INPUTS
-from ampnet_opt.network.onnx_session import onnx_session
+from ampnet_opt.core.onnx_session import onnx_session
 
 SUFFIX = "_in_int8"
 

@@ -12,14 +12,12 @@ import onnx
 
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
-from ampnet_opt.convert.expected_layers import expected_layers
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.openvino import cpu_graph
-from ampnet_opt.convert.placement import place
-from ampnet_opt.convert.qdq_check import require_representable
-from ampnet_opt.convert.references import float_proof, proof_of
-from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
+from ampnet_opt.convert.placement import expected_layers, place
+from ampnet_opt.convert.quantize import require_representable
+from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, float_ranges, proof_of, source_of
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
@@ -27,9 +25,9 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof
 
 __all__ = ["LayerChoice", "MixedPrecision", "Options", "Recipe", "build", "prepared", "recipe_of", "require_consistent"]

@@ -10,13 +10,13 @@ from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
 from ampnet_opt.convert.build import Options, Recipe, prepared, recipe_of, require_consistent
 from ampnet_opt.core.files import PathLike, require_new, reserved
+from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.network.onnx_session import graph_logits
-from ampnet_opt.runtime.accuracy import require_close
 from ampnet_opt.runtime.backend import TYPED
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import GOLDEN, Part
+from ampnet_opt.runtime.golden import require_close
 
 __all__ = ["bundle_checkpoint", "bundle_recipe"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ampnet_opt.convert.graph import constants_to_initializers
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import IMAGE_SIDE, INPUTS, OUTPUT, ImageInput
+from ampnet_opt.core.onnx_session import onnx_session
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.network.onnx_session import onnx_session
 
 __all__ = ["OPSET", "ImageInput", "check_against", "export", "module_path", "random_faces"]
 

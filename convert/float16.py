@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from ampnet_opt.convert.graph import GraphIndex, replace_nodes
-from ampnet_opt.convert.qdq_check import is_half_scale
+from ampnet_opt.convert.quantize import is_half_scale
 from ampnet_opt.core.graph_interface import INPUTS
 
 # A quarter of the largest float16: other faces may exceed what was measured on some.

@@ -1,47 +1,34 @@
 """What a backend is: one object that says what it can do here, compiles graphs, opens engines and lists their layers.
 
-`ampnet_opt.runtime.backends` finds them by name. docs/architecture.md shows how to add one.
+`find_backend` finds them by name. docs/architecture.md shows how to add one.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import listed
-from ampnet_opt.runtime.builder_options import DEFAULTS, FLAGS, BuilderOptions
-from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
     from ampnet_opt.runtime.network import Network
     from ampnet_opt.runtime.onnx_interface import FlexibleGraph
+    from ampnet_opt.runtime.sidecar import Sidecar
+
 
 Progress = Callable[[float], None]  # called with the share done, 0 to 1
 
 # Forms of a graph: as it is; for OpenVINO with UINT8 where nothing is negative; for TensorRT whose own types say what is
 # computed in FP16, or float32 with float weights, for versions that are told by flags.
 PLAIN, UNSIGNED, TYPED, WEAK = "plain", "unsigned", "typed", "weak"
-
-
-@dataclass(frozen=True)
-class CompileOptions:
-    """How a graph is compiled.
-
-    Attributes:
-        batch: the batches that the engine takes.
-        compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
-        builder: what else is asked of tensorrt and tensorrt-rtx.
-    """
-
-    batch: BatchRange = BatchRange()  # noqa: RUF009 (frozen)
-    compute_capabilities: Sequence[str] = ()
-    builder: BuilderOptions = DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -137,11 +124,9 @@ class Backend(ABC):
         library or this machine does not have.
         """
         self.require_precisions(precisions)
-        given = options.builder.given()
-        if given:
-            raise MisuseError(
-                f"{', '.join(FLAGS[name] for name in given)}: for tensorrt and tensorrt-rtx, not for {self.name}"
-            )
+        flags = options.builder.flags()
+        if flags:
+            raise MisuseError(f"{', '.join(flags)}: for tensorrt and tensorrt-rtx, not for {self.name}")
         self.require_no_capabilities(options)
 
     def require_precisions(self, precisions: Sequence[str]) -> None:
@@ -159,7 +144,7 @@ class Backend(ABC):
         self.require_options(options, precisions)
 
     @abstractmethod
-    def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
+    def graph_form(self, builder: Optional[BuilderOptions] = None) -> str:
         """The form of graph that this machine's library takes. Raises AmpnetError when it is missing."""
 
     @abstractmethod
@@ -208,3 +193,30 @@ class Backend(ABC):
         except AmpnetError as error:
             return str(error)
         return ""
+
+
+def pad_batch(values: np.ndarray, size: int) -> np.ndarray:
+    """`values`, with the last repeated until there are at least `size`."""
+    import numpy as np
+
+    missing = size - len(values)
+    return np.concatenate([values, np.repeat(values[-1:], missing, 0)]) if missing > 0 else values
+
+
+# Name -> the module whose BACKENDS holds it.
+REGISTERED = {
+    "cpu": "ampnet_opt.runtime.openvino.backend",
+    "tensorrt": "ampnet_opt.runtime.tensorrt.backend",
+    "tensorrt-rtx": "ampnet_opt.runtime.tensorrt.backend",
+    "onnxruntime": "ampnet_opt.runtime.onnxruntime.backend",
+    "onnxruntime-cuda": "ampnet_opt.runtime.onnxruntime.backend",
+    "onnxruntime-tensorrt": "ampnet_opt.runtime.onnxruntime.backend",
+}
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of a name. Raises MisuseError when there is none."""
+    if name not in REGISTERED:
+        raise MisuseError(f"there is no backend {name}; there are {listed(list(REGISTERED))}")
+    found: Backend = import_module(REGISTERED[name]).BACKENDS[name]
+    return found

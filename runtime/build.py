@@ -10,9 +10,9 @@ from typing import Any, Dict, List, Optional
 
 from ampnet_opt import __version__
 from ampnet_opt.core.files import new_directory, sha256
-from ampnet_opt.runtime.accuracy import require_close
-from ampnet_opt.runtime.backend import Backend, CompileOptions, Progress
-from ampnet_opt.runtime.golden import Proof, require_right
+from ampnet_opt.runtime.backend import Backend, Progress
+from ampnet_opt.runtime.compile_options import CompileOptions
+from ampnet_opt.runtime.golden import Proof, require_close, require_right
 from ampnet_opt.runtime.layers import list_layers
 from ampnet_opt.runtime.sidecar import Sidecar
 

@@ -19,16 +19,14 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.field_types import require_types
 from ampnet_opt.core.files import PathLike
 from ampnet_opt.core.json_files import parse_json
+from ampnet_opt.core.tar import BLOCK as HEADER
+from ampnet_opt.core.tar import looks_like_tar, members, plain_names
 from ampnet_opt.core.text import listed, one_line
-from ampnet_opt.runtime.accuracy import Accuracy
-from ampnet_opt.runtime.backend import TYPED
-from ampnet_opt.runtime.backends import REGISTERED
+from ampnet_opt.runtime.backend import REGISTERED, TYPED
 from ampnet_opt.runtime.build import TABLE, Origin, Prepared
 from ampnet_opt.runtime.golden import Golden, Proof
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
-from ampnet_opt.runtime.sidecar import PRECISIONS
-from ampnet_opt.runtime.tar import BLOCK as HEADER
-from ampnet_opt.runtime.tar import looks_like_tar, members, plain_names
+from ampnet_opt.runtime.sidecar import PRECISIONS, Accuracy
 
 NAME = "bundle.json"
 FORMAT = "ampnet-opt-bundle/1"

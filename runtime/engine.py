@@ -14,11 +14,8 @@ import numpy as np
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike
 from ampnet_opt.core.graph_interface import IMAGE_SHAPES, IMAGE_SIDE, LANDMARKS_SHAPE
-from ampnet_opt.runtime.backend import Executor, LoadOptions
-from ampnet_opt.runtime.backends import find_backend
-from ampnet_opt.runtime.batches import filled
-from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array, is_on_device
-from ampnet_opt.runtime.lifetime import Calls, end_with_process, keep_in_children, native
+from ampnet_opt.core.lifetime import Calls, end_with_process, keep_in_children, native
+from ampnet_opt.runtime.backend import Executor, LoadOptions, find_backend, pad_batch
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 
 
@@ -155,7 +152,7 @@ class Engine:
 
     def _require_reachable(self, *inputs: Any) -> None:
         """MisuseError for what is on the GPU, where this engine cannot take it from there."""
-        if not any(isinstance(value, DeviceArray) for value in inputs):
+        if all(isinstance(value, np.ndarray) for value in inputs):
             return
         if find_backend(self.sidecar.backend).device == "cpu":
             raise MisuseError(
@@ -167,7 +164,7 @@ class Engine:
 
     def _run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         least = self.sidecar.batch.min  # the profile has no smaller batch; the results of what fills it up are dropped
-        return self._executor.run(filled(images, least), filled(landmarks, least))[: len(images)]
+        return self._executor.run(pad_batch(images, least), pad_batch(landmarks, least))[: len(images)]
 
     def close(self) -> None:
         """Wait for the calls that run, end each unfinished `infer_each`, and free what the engine holds.
@@ -237,16 +234,16 @@ def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
     What is on the GPU becomes a DeviceArray, all else a numpy array.
     """
     if is_on_device(images):
-        pictures: Any = device_array(images, "images", image_input, IMAGE_SHAPES[image_input])
+        pictures: Any = _device_array(images, "images", image_input, IMAGE_SHAPES[image_input])
     else:
         pictures = _host_images(np.asarray(images), image_input)
     if is_on_device(landmarks):
-        points: Any = device_array(landmarks, "landmarks", "float32", LANDMARKS_SHAPE)
+        points: Any = _device_array(landmarks, "landmarks", "float32", LANDMARKS_SHAPE)
     else:
         points = np.asarray(landmarks)
     if points.shape != (len(pictures), 5, 2):
         raise MisuseError(f"landmarks must be [{len(pictures)}, 5, 2] for {len(pictures)} images, got {list(points.shape)}")
-    if isinstance(points, DeviceArray):
+    if not isinstance(points, np.ndarray):
         return pictures, points
     if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
         raise MisuseError("landmarks must be finite numbers")
@@ -255,6 +252,17 @@ def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
             "all landmarks of a face lie within [-1, 1]: they must be pixels of the 224 x 224 image, not shares of it"
         )
     return pictures, np.ascontiguousarray(points, np.float32)
+
+
+def is_on_device(array: Any) -> bool:
+    """Whether an array of some library lies in GPU memory."""
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def _device_array(array: Any, name: str, dtype: str, row: Tuple[int, ...]) -> Any:
+    from ampnet_opt.runtime.cuda.device_array import device_array
+
+    return device_array(array, name, dtype, row)
 
 
 def _host_images(images: np.ndarray, image_input: str) -> np.ndarray:

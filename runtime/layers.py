@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import count
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.sidecar import Sidecar
 
 CONVOLUTION, PRODUCT, REFORMAT, QUANTISATION, OTHER = "convolution", "matrix product", "reformat", "quantisation", "other"

@@ -8,7 +8,7 @@ from typing import Dict
 
 import numpy as np
 
-from ampnet_opt.runtime.lifetime import Calls, end_with_process, keep_in_children
+from ampnet_opt.core.lifetime import Calls, end_with_process, keep_in_children
 
 
 class Network(ABC):

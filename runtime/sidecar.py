@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.field_types import require_types
 from ampnet_opt.core.files import PathLike, sha256, write_json
 from ampnet_opt.core.graph_interface import IMAGE_SHAPES
 from ampnet_opt.core.json_files import read_json
-from ampnet_opt.core.text import command, one_line
-from ampnet_opt.runtime.accuracy import Accuracy
-from ampnet_opt.runtime.backends import REGISTERED, find_backend
+from ampnet_opt.core.text import command, count, one_line
+from ampnet_opt.runtime.backend import REGISTERED, find_backend
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,26 @@ class BatchRange:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """INT8 logits beside the float network's.
+
+    on: DRAWN or CALIBRATION faces, of which there are `faces`. same_top1: share of them with the same top-1. sqnr_db: of the
+    logits, without what all faces have in common; None where INT8 changes nothing (JSON has no infinity). engine: whether
+    the engine itself was measured, or its graph in ONNX Runtime.
+    """
+
+    on: str
+    faces: int
+    same_top1: float
+    sqnr_db: Optional[float]
+    engine: bool
+
+    def __str__(self) -> str:
+        sqnr = "infinite" if self.sqnr_db is None else f"{self.sqnr_db:.1f} dB"
+        return f"same top-1 on {self.same_top1:.0%} of {count(self.faces, f'{self.on} face')}, SQNR {sqnr}"
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """The contents of `engine.json`.
 
@@ -74,7 +94,7 @@ class Sidecar:
     only seeded. files: name -> SHA-256 of every file of the engine. The other hashes are of what the engine was made
     from. mixed_precision: which layers of int8 stayed in floating point, why, and what was measured. built: UTC, ISO 8601.
     layers: what the backend itself lists (`layers.summarise`), or {"not_listed": why}; None in engines from before that.
-    accuracy: of int8, its answers beside the float network's (`accuracy.Accuracy`); None in engines from before that.
+    accuracy: of int8, its answers beside the float network's (`Accuracy`); None in engines from before that.
     classes_assumed: whether the checkpoint named no classes, and those of RAF-DB were assumed.
     """
 
@@ -272,3 +292,24 @@ def _require_search(record: Dict[str, Any]) -> None:
     require_types(record["float_layers"], List[Dict[str, Any]], "float_layers")
     for layer in record["float_layers"]:
         require_types(layer["name"], str, "the name of a layer")
+
+
+def read_unchanged(path: Path, files: Optional[Mapping[str, str]], allocate: Callable[[int], Any] = bytearray) -> Any:
+    """The bytes of a file of an engine, in memory that nobody else writes to, after a check that they have its SHA-256.
+
+    files: name -> SHA-256, as of `Sidecar`; None for an engine that is being built. allocate: gives a writable buffer of so
+    many bytes. Raises AmpnetError when the file is gone or another one.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = allocate(os.fstat(file.fileno()).st_size)
+            with memoryview(content) as view:
+                length = file.readinto(view)
+                whole = length == len(view) and not file.read(1)
+                if files is None or (whole and hashlib.sha256(view).hexdigest() == files[path.name]):
+                    return content
+    except FileNotFoundError as error:
+        raise AmpnetError(f"{path} is gone since the engine was loaded; load the engine again") from error
+    except OSError as error:
+        raise AmpnetError(f"{path} cannot be read: {error.strerror or error}") from error
+    raise AmpnetError(f"engine {path.parent} was replaced after it was loaded; load it again")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Dict, Optional, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_directory, require_new, reserved
-from ampnet_opt.runtime.backend import CompileOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine, engine_name
 from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import read_sidecar
 
 if TYPE_CHECKING:

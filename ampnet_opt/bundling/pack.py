@@ -15,7 +15,7 @@ from ampnet_opt.bundling.targets import TARGETS, Target, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, new_file, require_new, scratch_directory, sha256
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import Origin, engine_name
 from ampnet_opt.runtime.bundle import FORMAT, NAME, Contents, Part
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR

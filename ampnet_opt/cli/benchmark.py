@@ -8,16 +8,17 @@ from typing import Any, Dict, List, Optional
 
 import typer
 
-from ampnet_opt.cli.json_output import STDOUT, write_json
 from ampnet_opt.cli.options import (
     FORCE,
     INFERENCE_PANEL,
     LARGEST_BATCH,
     OUTPUT_PANEL,
+    STDOUT,
     THREADS,
     json_option,
     picture_option,
     runs_option,
+    write_json,
 )
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import stages
@@ -64,11 +65,9 @@ def benchmark(
 ) -> None:
     """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
     from ampnet_opt.benchmarks.bench import benchmark as measure
-    from ampnet_opt.benchmarks.bench_accuracy import read_accuracy
     from ampnet_opt.benchmarks.bench_layers import layer_times
-    from ampnet_opt.benchmarks.bench_picture import draw_benchmark, require_matplotlib
-    from ampnet_opt.benchmarks.bench_report import render, render_changes
-    from ampnet_opt.benchmarks.regression import changes, read_benchmark
+    from ampnet_opt.benchmarks.bench_report import draw_benchmark, render, render_changes, require_matplotlib
+    from ampnet_opt.benchmarks.regression import changes, read_accuracy, read_benchmark
     from ampnet_opt.core.console import console
     from ampnet_opt.core.files import new_file, require_new_file
 

@@ -98,9 +98,8 @@ def build(
     force: bool = FORCE,
 ) -> None:
     """Build engines from a checkpoint or a bundle: one directory for each precision that is asked for."""
-    from ampnet_opt.runtime.backend import CompileOptions
-    from ampnet_opt.runtime.builder_options import BuilderOptions
     from ampnet_opt.runtime.bundle import is_bundle
+    from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.sidecar import BatchRange
 
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
@@ -118,13 +117,14 @@ def build(
     if checkpoint is not None and is_bundle(checkpoint):
         _build_bundle(context, checkpoint, output, precisions, backend=backend, compiling=compiling, force=force)
         return
-    from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
-    from ampnet_opt.runtime.backends import find_backend
-    from ampnet_opt.system.doctor import default_backend
+    from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
+    from ampnet_opt.runtime.backend import find_backend
 
     if not precisions:
         raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
     if backend is None:
+        from ampnet_opt.system.doctor import default_backend
+
         backend = default_backend()
         remark(f"backend: {backend} (this machine's default; --backend takes another)")
     find_backend(backend).require_options(compiling, precisions)
@@ -195,7 +195,7 @@ def _say_layers(engine: Path) -> None:
     computed in, and a warning for each that is not as the graph asks.
     """
     from ampnet_opt.cli.inspection import choice, measured, warnings
-    from ampnet_opt.runtime.accuracy import doubts
+    from ampnet_opt.runtime.golden import doubts
     from ampnet_opt.runtime.layers import sentence
     from ampnet_opt.runtime.sidecar import accuracies, parse_sidecar
 

@@ -86,9 +86,9 @@ def bundle(
     Without --int8, --fp16, --bf16 or --fp32 it is --int8, and for GPUs --fp16 too.
     """
     from ampnet_opt.bundling.targets import TARGETS
-    from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
+    from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.core.files import require_new_file
-    from ampnet_opt.runtime.backends import find_backend
+    from ampnet_opt.runtime.backend import find_backend
 
     target = TARGETS[name]
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}

@@ -2,26 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import typer
 
 from ampnet_opt.cli.inputs import faces_of, require_extra, subjects_of
-from ampnet_opt.cli.json_output import STDOUT, write_json
 from ampnet_opt.cli.options import (
     BATCH,
     CLASSES,
     DATA,
     LANDMARKS_FORMAT,
     RADIUS,
+    STDOUT,
     THREADS,
     faces_option,
     json_option,
     runs_option,
     split_option,
+    write_json,
 )
 from ampnet_opt.core.progress import stages
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """What `compare` and `report` measure.
+
+    Attributes:
+        checkpoint: the reference.
+        engines: directories.
+        faces: the labelled faces that are scored.
+        classes: of a checkpoint that names none, as `--classes` takes them.
+        patch_radius: of the authors' files; None, the published one.
+        batch: faces of an inference that is timed.
+        threads: of the CPU; None, one per core.
+        runs: timed inferences of each.
+    """
+
+    checkpoint: Path
+    engines: Sequence[Path]
+    faces: Sequence[Any]
+    classes: Optional[str]
+    patch_radius: Optional[int]
+    batch: int
+    threads: Optional[int]
+    runs: int
+
+
+def measure(request: ComparisonRequest, progress: Callable[[str, int, int], None]) -> Any:
+    """The `benchmarks.compare.Comparison` of a request; errors as there."""
+    from ampnet_opt.benchmarks.compare import compare
+    from ampnet_opt.core.labels import parse_classes
+
+    return compare(
+        request.checkpoint,
+        request.engines,
+        request.faces,
+        classes=None if request.classes is None else parse_classes(request.classes),
+        patch_radius=request.patch_radius,
+        batch=request.batch,
+        threads=request.threads,
+        runs=request.runs,
+        progress=progress,
+    )
+
 
 SPLIT = split_option("test", "score on")
 FACES = faces_option(None)
@@ -44,7 +90,6 @@ def compare(
     json_file: Optional[Path] = json_option("everything measured"),
 ) -> None:
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
-    from ampnet_opt.cli.comparison import ComparisonRequest, measure
     from ampnet_opt.core.console import console
 
     checkpoint, engines = subjects_of(subjects or [])

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Optional
 
-from ampnet_opt.cli.json_output import STDOUT, write_json
-from ampnet_opt.cli.options import json_option
+from ampnet_opt.cli.options import STDOUT, json_option, write_json
 
 
 def doctor(json_file: Optional[Path] = json_option("everything found")) -> None:

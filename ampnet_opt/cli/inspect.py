@@ -9,8 +9,7 @@ from typing import Optional
 
 import typer
 
-from ampnet_opt.cli.json_output import STDOUT, write_json
-from ampnet_opt.cli.options import json_option
+from ampnet_opt.cli.options import STDOUT, json_option, write_json
 from ampnet_opt.core.errors import AmpnetError
 
 

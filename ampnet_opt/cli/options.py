@@ -6,9 +6,11 @@ tests/cli/test_options.py holds the two together.
 
 from __future__ import annotations
 
+import json
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
 
 import typer
 
@@ -82,7 +84,7 @@ def not_a_choice(option: str, allowed: Iterable[str], value: object) -> str:
 
 
 def _backends() -> Iterable[str]:
-    from ampnet_opt.runtime.backends import REGISTERED
+    from ampnet_opt.runtime.backend import REGISTERED
 
     return REGISTERED
 
@@ -295,3 +297,28 @@ def given(context: typer.Context) -> Set[str]:
 def flags(context: typer.Context, names: Set[str]) -> str:
     """The options of these parameters, by commas."""
     return ", ".join(parameter.opts[0] for parameter in context.command.params if parameter.name in names)
+
+
+STDOUT = Path("-")
+
+
+def write_json(place: Path, text: str) -> None:
+    """Write what is JSON already. A file that stands there is replaced."""
+    from ampnet_opt.core.files import write_text
+
+    if place == STDOUT:
+        print(text, end="", flush=True)
+    else:
+        write_text(place, text)
+
+
+@contextmanager
+def json_lines(place: Path) -> Iterator[Callable[[Any], None]]:
+    """Writes each object that it is called with as a line: on stdout at once, to a file when the block ends well."""
+    from ampnet_opt.core.files import new_file
+
+    if place == STDOUT:
+        yield lambda content: print(json.dumps(content), flush=True)
+        return
+    with new_file(place) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        yield lambda content: print(json.dumps(content), file=stream)

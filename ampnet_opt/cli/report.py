@@ -51,7 +51,7 @@ def report(
     force: bool = FORCE,
 ) -> None:
     """Compare, as an HTML page: accuracy, confusion, sensitivity, activations, the faces whose answers moved most."""
-    from ampnet_opt.cli.comparison import ComparisonRequest, measure
+    from ampnet_opt.cli.compare import ComparisonRequest, measure
     from ampnet_opt.core.errors import MisuseError
     from ampnet_opt.core.files import require_new_file, sha256, write_text
     from ampnet_opt.faces.face import spread

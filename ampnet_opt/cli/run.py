@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, List, Optional
 
 import typer
 
-from ampnet_opt.cli.json_output import STDOUT, json_lines
 from ampnet_opt.cli.options import (
     DETECTION_PANEL,
     DETECTOR,
@@ -17,7 +16,9 @@ from ampnet_opt.cli.options import (
     LANDMARKS_FORMAT,
     MOST_RUNS,
     OUTPUT_PANEL,
+    STDOUT,
     THREADS,
+    json_lines,
     json_option,
     output_option,
 )
@@ -189,7 +190,7 @@ def _page(view: Optional[str], directory: Path, engine: Engine, stored: List[str
 def _note_left_out(paths: List[Path]) -> None:
     """Name the pictures in the folders among the paths that are of formats not read here."""
     from ampnet_opt.core.text import count
-    from ampnet_opt.pipeline.picture_folders import left_out, name_unread
+    from ampnet_opt.pipeline.classify import left_out, name_unread
 
     others = left_out(paths)
     if others:

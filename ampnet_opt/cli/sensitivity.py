@@ -82,8 +82,7 @@ def sensitivity(
     from ampnet_opt.core.console import console
     from ampnet_opt.core.labels import label_indices
     from ampnet_opt.sensitivity.analysis import analyse
-    from ampnet_opt.sensitivity.chart import draw_ranking
-    from ampnet_opt.sensitivity.table import render
+    from ampnet_opt.sensitivity.report import draw_ranking, render
 
     labels = np.array(label_indices(loaded.classes, [face.label for face in chosen]))
     way = method.value

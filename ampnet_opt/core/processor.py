@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
+from typing import Optional
+
+MEMORY = Path("/proc/meminfo")
 
 
 def processor_name() -> str:
@@ -27,3 +31,15 @@ def is_arm() -> bool:
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_available() -> Optional[int]:
+    """Bytes that can be had without swapping, as Linux estimates them; None where it does not say."""
+    try:
+        for line in MEMORY.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) << 10  # its kB are of 1024 bytes
+    except (OSError, ValueError, IndexError):
+        return None
+    return None

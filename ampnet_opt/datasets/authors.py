@@ -18,13 +18,13 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
+from ampnet_opt.core.pictures import image_header
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.listing import first_file, refuse_missing
 from ampnet_opt.datasets.npy import few_numbers, load_npy
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
 from ampnet_opt.faces.face import FARTHEST
 from ampnet_opt.faces.landmark_formats import CONVINCING, Form, convert
-from ampnet_opt.faces.pictures import image_header
 from ampnet_opt.faces.plausibility import typical
 
 LIST, POINTS = "data_label.txt", "land_marks.npy"

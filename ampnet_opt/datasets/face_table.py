@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.row_matching import picture_folders
 from ampnet_opt.core.tables import NAME, read_table
 from ampnet_opt.datasets.folders import SPLITS
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
@@ -13,7 +14,6 @@ from ampnet_opt.datasets.listing import first_file
 from ampnet_opt.datasets.naming import is_number, name_labels
 from ampnet_opt.faces.face import COLUMNS, read_rows, require_size
 from ampnet_opt.faces.landmark_checks import size_of
-from ampnet_opt.faces.matching import picture_folders
 
 
 def recognises(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ampnet_opt.faces.pictures import opened_photo
+from ampnet_opt.core.pictures import opened_photo
 
 
 @dataclass(frozen=True)

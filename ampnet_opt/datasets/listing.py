@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import require_file
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, is_picture
+from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.text import count
-from ampnet_opt.faces.matching import IMAGES
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture
 
 JOURNAL, SKIPPED = "faces.partial.jsonl", "skipped.csv"  # of `prepare`, beside its table: see preparing.journal
 HIDDEN = (".", "__")  # how the names of files and folders begin that systems make: .cache, ._1.jpg, __MACOSX

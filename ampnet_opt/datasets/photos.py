@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, remedy
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture
 from ampnet_opt.datasets.listing import pictures_in
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, remedy
 
 
 def recognises(path: Path) -> bool:

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.pictures import PICTURES, remedy
 from ampnet_opt.core.text import listed
 from ampnet_opt.datasets import affectnet, authors, fer2013, ferplus, folders, photos, rafdb
 from ampnet_opt.datasets import face_table as own
 from ampnet_opt.datasets.labelled_picture import Dataset, Skipped
 from ampnet_opt.datasets.listing import HIDDEN, all_pictures
 from ampnet_opt.datasets.naming import NUMBERINGS
-from ampnet_opt.faces.pictures import PICTURES, remedy
 
 
 class Reader(Protocol):

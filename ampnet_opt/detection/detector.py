@@ -23,8 +23,7 @@ from ampnet_opt.core.text import one_line
 from ampnet_opt.detection import centerface, yunet
 from ampnet_opt.detection.scales import Scale, distinct, one_pass, two_passes
 from ampnet_opt.faces.detection import Detection
-from ampnet_opt.runtime.backend import Backend
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import Backend, find_backend
 from ampnet_opt.runtime.network import Network
 from ampnet_opt.runtime.onnx_interface import with_free_size
 

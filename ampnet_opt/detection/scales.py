@@ -12,8 +12,8 @@ from typing import List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.pictures import SMALLEST_SIDE
 from ampnet_opt.faces.detection import Detection, overlap
-from ampnet_opt.faces.pictures import SMALLEST_SIDE
 
 SMALL, LARGE = 320, 1280  # pixels, longest side of what pictures are searched at
 BORDER = 0.25  # of the longest side

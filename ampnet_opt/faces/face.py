@@ -16,12 +16,11 @@ from PIL import Image
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, sha256
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
+from ampnet_opt.core.pictures import Photo, opened_photo
+from ampnet_opt.core.row_matching import IMAGES, own_picture, picture_folders, rows_of, source_of
 from ampnet_opt.core.tables import Table, find_table, parse_number, read_table
 from ampnet_opt.core.text import count, listed, one_line, plain_cell
-from ampnet_opt.faces.landmark_checks import Given, to_pixels
-from ampnet_opt.faces.landmark_formats import AUTO
-from ampnet_opt.faces.matching import IMAGES, own_picture, picture_folders, rows_of, source_of
-from ampnet_opt.faces.pictures import Photo, opened_photo
+from ampnet_opt.faces.landmark_checks import AUTO, Given, to_pixels
 
 log = logging.getLogger(__name__)
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.pictures import SMALLEST_SIDE, image_header
 from ampnet_opt.core.text import one_line
-from ampnet_opt.faces.landmark_formats import Form, convert, known_sizes, likely_form, likely_slip, parse_form
-from ampnet_opt.faces.pictures import SMALLEST_SIDE, image_header
 from ampnet_opt.faces.plausibility import NO_FACE, TILTED, impossible, improbable, shape_of
 
+if TYPE_CHECKING:
+    from ampnet_opt.faces.landmark_formats import Form
+
 log = logging.getLogger(__name__)
+
+AUTO = "auto"  # form of landmarks: pixels, unless the table looks like another form: then it is refused
 
 LOOKED_AT = 500  # pictures, spread evenly, whose size is read before they are; it takes 0.1 ms each
 MOST = 0.5  # share of faces from which on it is the table that is wrong, not a row
@@ -45,11 +49,11 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
     MisuseError that names the first face with impossible landmarks and the likely cause, and for tables that look like
     another form than they were said to be; with a form that is named, improbable landmarks are never refused.
     """
-    named, count = parse_form(form), len(given.points)
+    named, count = None if form == AUTO else _parsed(form), len(given.points)
     looked = np.arange(count) if named is not None and named.needs_size else _spread(count)
     sizes, orientations = np.full((count, 2), np.nan), np.ones(count, int)
     _look(given, looked, sizes, orientations)
-    points = given.points if named is None else convert(given.points, named, known_sizes(sizes), orientations)
+    points = given.points if named is None else _converted(given.points, named, sizes, orientations)
     if not count:
         return points
     if named is None:
@@ -73,6 +77,18 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
             )
         )
     return points
+
+
+def _parsed(form: str) -> Optional[Form]:
+    from ampnet_opt.faces.landmark_formats import parse_form
+
+    return parse_form(form)
+
+
+def _converted(points: np.ndarray, form: Form, sizes: np.ndarray, orientations: np.ndarray) -> np.ndarray:
+    from ampnet_opt.faces.landmark_formats import convert, known_sizes
+
+    return convert(points, form, known_sizes(sizes), orientations)
 
 
 def size_of(file: Path) -> Tuple[float, float, int]:
@@ -99,6 +115,8 @@ def _refuse_unrotated(given: Given, points: np.ndarray, sizes: np.ndarray, orien
     rotated = np.flatnonzero(orientations != 1)
     if not len(rotated):
         return
+    from ampnet_opt.faces.landmark_formats import Form, convert
+
     form = Form("unrotated")
     as_stored = convert(points[rotated], form, sizes[rotated], orientations[rotated])
     wrong, right = ~_upright(points[rotated], sizes[rotated]), _upright(as_stored, sizes[rotated])
@@ -127,6 +145,8 @@ def _refuse_impossible(
         if strict or len(bad) > MOST * len(points):
             raise MisuseError(_message(given, bad[0], len(bad), f"{reason}; they were read as {named.option}"))
         return
+    from ampnet_opt.faces.landmark_formats import likely_form, likely_slip
+
     most, part = len(bad) > MOST * len(points), bad[:LOOKED_AT]
     form = likely_form(points[part], sizes[part], orientations[part]) if most else None
     if form is not None:
@@ -148,6 +168,8 @@ def _refuse_other_form(
     odd: List[int],
     reasons: List[str],
 ) -> None:
+    from ampnet_opt.faces.landmark_formats import likely_form
+
     form = likely_form(points, sizes, orientations)
     if form is not None:
         words = _look_like(given, int(rows[odd[0]]), len(odd), form, reasons[odd[0]], kind="improbable")

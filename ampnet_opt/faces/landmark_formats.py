@@ -14,9 +14,8 @@ import numpy as np
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.text import one_line
+from ampnet_opt.faces.landmark_checks import AUTO
 from ampnet_opt.faces.plausibility import shape_of, typical
-
-AUTO = "auto"  # pixels, unless the table looks like another form: then it is refused
 
 # Each with what a table in it holds, in words.
 UNITS = {

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.stored_zip import StoredZip, ZipError
 from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.core.unpickle import NOTHING, Inert, Machine, fill
 from ampnet_opt.network.file_kinds import kind_of
-from ampnet_opt.network.stored_zip import StoredZip, ZipError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

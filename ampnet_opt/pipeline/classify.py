@@ -12,10 +12,11 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.metrics import softmax
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, is_picture, remedy
 from ampnet_opt.core.processor import available_cores
+from ampnet_opt.core.text import listed
 from ampnet_opt.faces.face import Face, load_face, read_landmarks
-from ampnet_opt.faces.landmark_formats import AUTO
-from ampnet_opt.pipeline.picture_folders import pictures_in
+from ampnet_opt.faces.landmark_checks import AUTO
 
 AHEAD = 16  # pictures that each reading thread may be ahead of the engine
 
@@ -98,3 +99,27 @@ def _load(face: Face) -> Tuple[np.ndarray, np.ndarray] | AmpnetError:
 def _result(face: Face, logits: np.ndarray, engine: Any) -> Classified:
     probabilities = {name: round(float(share), 6) for name, share in zip(engine.classes, softmax(logits))}
     return Classified(face.file, engine.classes[int(logits.argmax())], probabilities)
+
+
+def pictures_in(folder: Path) -> List[Path]:
+    """The pictures in a folder, by name. Raises MisuseError when there are none; it names those that are not read here."""
+    inside = sorted(file for file in folder.iterdir() if is_picture(file))
+    unread = [] if inside else [Path(file.name) for file in left_out([folder])]
+    if unread:
+        raise MisuseError(f"folder {folder} holds no pictures that are read here, but {name_unread(unread)}")
+    if not inside:
+        raise MisuseError(f"folder {folder} holds no pictures ({', '.join(sorted(PICTURES))})")
+    return inside
+
+
+def left_out(paths: Sequence[Path]) -> List[Path]:
+    """Pictures in the folders among `paths` that are of a format that is not read here."""
+    folders = [path for path in paths if path.is_dir()]
+    return sorted(file for folder in folders for file in folder.iterdir() if is_picture(file, OTHER_PICTURES))
+
+
+def name_unread(files: Sequence[Path]) -> str:
+    """Pictures that `left_out` found, and what to do with each kind of them."""
+    remedies = dict.fromkeys(remedy(file.suffix) for file in files)
+    of_each = ([file for file in files if remedy(file.suffix) == what] for what in remedies)
+    return "; ".join(f"{listed(some)} ({what})" for what, some in zip(remedies, of_each))

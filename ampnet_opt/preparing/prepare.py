@@ -23,8 +23,7 @@ from ampnet_opt.datasets.labelled_picture import Picture, Skipped
 from ampnet_opt.datasets.listing import IMAGES, SKIPPED
 from ampnet_opt.detection.detector import load_detector
 from ampnet_opt.faces.face import COLUMNS, ORIGIN, SIZE
-from ampnet_opt.faces.landmark_checks import Given, to_pixels
-from ampnet_opt.faces.landmark_formats import AUTO
+from ampnet_opt.faces.landmark_checks import AUTO, Given, to_pixels
 from ampnet_opt.preparing.crop import MARGIN
 from ampnet_opt.preparing.journal import HASH, PARTIAL, Journal
 from ampnet_opt.preparing.workers import Settings, Task, name_files, outcomes

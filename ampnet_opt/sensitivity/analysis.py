@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Literal
 import numpy as np
 import onnx
 
+from ampnet_opt.convert.export import module_path
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.core.errors import AmpnetError
@@ -18,8 +19,38 @@ from ampnet_opt.core.files import PathLike, write_json
 from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.text import one_line
 from ampnet_opt.sensitivity.effect import Effect, effect
-from ampnet_opt.sensitivity.units import Kind, units
 from ampnet_opt.sensitivity.variants import Network
+
+Kind = Literal["layer", "block"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """name: of a module, as in the checkpoint. layers: its nodes of the graph."""
+
+    name: str
+    layers: tuple[str, ...]
+
+
+def units(layers: Sequence[str], kind: Kind) -> list[Unit]:
+    """The layers one by one, or together with those of their block (the module around them), in the graph's order."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        name = name_of(layer)
+        found.setdefault(name if kind == "layer" else _block(name), []).append(layer)
+    return [Unit(name, tuple(members)) for name, members in found.items()]
+
+
+def _block(module: str) -> str:
+    """The residual block or aggregation stage (whose chain is a list named layers) around a module, or itself."""
+    stage, chain, _ = module.partition(".layers.")
+    return stage if chain else module.rpartition(".")[0] or module
+
+
+def name_of(layer: str) -> str:
+    """The module of a layer, a convolution and its batch norm being one: "trunk.0.1.first", "stages.0.layers.1"."""
+    return module_path(layer).removesuffix(".conv").removesuffix(".conv_norm")
+
 
 FORMAT = "ampnet-opt-sensitivity/1"
 Mode = Literal["only", "all-but"]

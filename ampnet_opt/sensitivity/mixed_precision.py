@@ -17,10 +17,10 @@ from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.labels import label_indices
+from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.faces.face import Face, fingerprint
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.network.onnx_session import graph_logits
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.openvino.executor import MODEL, Executor
 from ampnet_opt.sensitivity.analysis import Batches, Sensitivity, analyse
 from ampnet_opt.sensitivity.effect import Effect, effect

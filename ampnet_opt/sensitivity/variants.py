@@ -18,7 +18,7 @@ from ampnet_opt.convert.graph import GraphIndex, attribute, without_unneeded
 from ampnet_opt.convert.placement import Placement, patch_source
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
-from ampnet_opt.network.onnx_session import onnx_session
+from ampnet_opt.core.onnx_session import onnx_session
 
 Values = dict[str, np.ndarray]
 

@@ -15,11 +15,10 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, cache_or_temporary, new_directory, new_file, sha256
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.core.locks import BusyError
+from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.faces.face import COLUMNS, Face, read_faces
-from ampnet_opt.faces.matching import IMAGES
-from ampnet_opt.synthetic.camera import photograph
-from ampnet_opt.synthetic.drawing import draw
+from ampnet_opt.synthetic.drawing import draw, photograph
 from ampnet_opt.synthetic.geometry import landmarks
 from ampnet_opt.synthetic.parameters import require_label, sample_person, sample_pose, sample_units
 

@@ -7,14 +7,18 @@ from PIL import Image, ImageDraw
 
 from ampnet_opt.synthetic.geometry import (
     EYE_Y,
+    FINE,
     View,
     brow,
+    ellipse,
     eye,
+    grown,
+    mix,
     mouth,
     nose_tip,
+    pixels,
 )
 from ampnet_opt.synthetic.parameters import Person, Pose, Units
-from ampnet_opt.synthetic.pen import FINE, ellipse, grown, mix, pixels
 
 
 def ears(pen: ImageDraw.ImageDraw, person: Person, view: View) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
+from PIL import Image, ImageFilter
 
-from ampnet_opt.synthetic.parameters import Person, Pose, Units
+from ampnet_opt.core.graph_interface import IMAGE_SIDE
+from ampnet_opt.synthetic.parameters import Colour, Person, Pose, Units
 
 # The face's own coordinates: x to the image's right, y down, in pixels of a face whose eyes are 80 apart; (0, 0) is midway
 # between eyes and mouth.
@@ -170,3 +173,26 @@ def outline(person: Person, units: Units) -> tuple[np.ndarray, np.ndarray]:
     contour = np.concatenate([top, right, left])
     depth = np.clip(38.0 * (contour[:, 1] - HEAD_Y) / 118, 0, 42)
     return contour, depth
+
+
+FINE = 2  # pixels drawn per pixel of the picture, a side
+Pixels = list[tuple[float, float]]
+
+
+def pixels(points: np.ndarray) -> Pixels:
+    return [(float(x), float(y)) for x, y in points * FINE]
+
+
+def mix(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, share: float) -> Colour:
+    red, green, blue = (int(a + share * (b - a)) for a, b in zip(first, second))
+    return red, green, blue
+
+
+def ellipse(view: View, x: float, y: float, wide: float, high: float, *, lift: float = 0.0) -> Pixels:
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    return pixels(view(np.stack([x + wide * np.cos(angle), y + high * np.sin(angle)], axis=1), lift=lift))
+
+
+def grown(layer: Image.Image, blur: float) -> Image.Image:
+    soft = layer.filter(ImageFilter.GaussianBlur(blur))
+    return soft.resize((IMAGE_SIDE * FINE,) * 2, Image.Resampling.BILINEAR)

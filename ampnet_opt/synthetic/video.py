@@ -12,9 +12,8 @@ from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.synthetic.actors import Actor, State, cast
 from ampnet_opt.synthetic.drawing import background, head, wear
-from ampnet_opt.synthetic.geometry import View, landmarks, outline
+from ampnet_opt.synthetic.geometry import FINE, View, landmarks, mix, outline
 from ampnet_opt.synthetic.parameters import Colour
-from ampnet_opt.synthetic.pen import FINE, mix
 
 NOISE = 2.0  # of 255, standard deviation of a pixel
 FOREHEAD = -98.0  # about the hairline, in a face's own coordinates: where detectors' boxes begin

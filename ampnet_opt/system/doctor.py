@@ -13,8 +13,7 @@ from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.processor import available_cores, processor_name
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.backend import Availability, Backend
-from ampnet_opt.runtime.backends import REGISTERED, find_backend
+from ampnet_opt.runtime.backend import REGISTERED, Availability, Backend, find_backend
 from ampnet_opt.system.board import Board, cuda_version, driver_version, missing_tensorrt, read_board, system_tensorrt
 
 

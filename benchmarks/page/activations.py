@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ampnet_opt.benchmarks.page.data import Activation
-from ampnet_opt.calibration.collect import collect
+from ampnet_opt.calibration.histogram import collect
 from ampnet_opt.calibration.table import LARGEST, read_table
 from ampnet_opt.convert.source import Source
 from ampnet_opt.core.errors import MisuseError

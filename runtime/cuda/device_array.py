@@ -41,10 +41,6 @@ class DeviceArray:
         return replace(self, address=self.address + start * size, shape=(max(0, stop - start), *self.shape[1:]))
 
 
-def is_on_device(array: Any) -> bool:
-    return hasattr(array, "__cuda_array_interface__")
-
-
 def device_array(array: Any, name: str, dtype: str, row: Tuple[int, ...]) -> DeviceArray:
     """`array` as the engine reads it in place: C-contiguous `dtype` [N, *row], or MisuseError that says what it is instead.
 

@@ -14,21 +14,20 @@ from ampnet_opt.runtime.backend import (
     Availability,
     Backend,
     Compiled,
-    CompileOptions,
     Executor,
     LoadOptions,
     Progress,
 )
-from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
 from ampnet_opt.runtime.onnxruntime.library import PROVIDERS, load_library
-from ampnet_opt.runtime.sidecar import Sidecar
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
     from ampnet_opt.runtime.network import Network
     from ampnet_opt.runtime.onnx_interface import FlexibleGraph
+    from ampnet_opt.runtime.sidecar import Sidecar
 
 
 class OnnxRuntime(Backend):
@@ -57,7 +56,7 @@ class OnnxRuntime(Backend):
         super().require_possible(options, precisions)
         load_library(self.name)
 
-    def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
+    def graph_form(self, builder: Optional[BuilderOptions] = None) -> str:
         return PLAIN if self.device == "cpu" else TYPED
 
     def compile(

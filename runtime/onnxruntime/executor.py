@@ -9,13 +9,12 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
+from ampnet_opt.core.lifetime import keep_in_children
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import one_line
 from ampnet_opt.runtime import backend as contract
-from ampnet_opt.runtime.hashed_files import read_unchanged
-from ampnet_opt.runtime.lifetime import keep_in_children
 from ampnet_opt.runtime.onnxruntime.library import PROVIDERS, load_library
-from ampnet_opt.runtime.sidecar import Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged
 
 MODEL = "engine.onnx"
 ERRORS_ONLY = 3

@@ -10,10 +10,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from ampnet_opt.core.graph_interface import IMAGE_SHAPES, INPUTS, LANDMARKS_SHAPE, OUTPUT
-from ampnet_opt.runtime.hashed_files import read_unchanged
 from ampnet_opt.runtime.layers import CONVOLUTION, OTHER, PRECISIONS, PRODUCT, QUANTISATION, REFORMAT, Layer
 from ampnet_opt.runtime.onnxruntime.executor import MODEL, new_session
-from ampnet_opt.runtime.sidecar import Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged
 
 ROLES = {
     **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"), CONVOLUTION),

@@ -11,20 +11,19 @@ from ampnet_opt.runtime.backend import (
     Availability,
     Backend,
     Compiled,
-    CompileOptions,
     Executor,
     LoadOptions,
     Progress,
 )
-from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
-from ampnet_opt.runtime.sidecar import Sidecar
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
     from ampnet_opt.runtime.network import Network
     from ampnet_opt.runtime.onnx_interface import FlexibleGraph
+    from ampnet_opt.runtime.sidecar import Sidecar
 
 
 class OpenVino(Backend):
@@ -54,7 +53,7 @@ class OpenVino(Backend):
         for precision in precisions:
             require_precision(precision)
 
-    def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
+    def graph_form(self, builder: Optional[BuilderOptions] = None) -> str:
         return UNSIGNED
 
     def compile(

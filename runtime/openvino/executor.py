@@ -16,14 +16,13 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
+from ampnet_opt.core.lifetime import free, keep_in_children
 from ampnet_opt.core.processor import is_arm
 from ampnet_opt.core.text import release
 from ampnet_opt.runtime import backend
-from ampnet_opt.runtime.batches import filled
-from ampnet_opt.runtime.hashed_files import read_unchanged
-from ampnet_opt.runtime.lifetime import free, keep_in_children
+from ampnet_opt.runtime.backend import pad_batch
 from ampnet_opt.runtime.openvino.model_cache import load_or_compile
-from ampnet_opt.runtime.sidecar import Sidecar
+from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged
 
 MODEL = "engine.xml"
 REASON = 300  # characters of what OpenVINO says
@@ -270,7 +269,7 @@ class Executor(backend.Executor):
         size = max(self._fixed)
         starts = range(0, len(images), size)
         parts = [(images[start : start + size], landmarks[start : start + size]) for start in starts]
-        rows = [self._run(size, filled(part, size), filled(points, size))[: len(part)] for part, points in parts]
+        rows = [self._run(size, pad_batch(part, size), pad_batch(points, size))[: len(part)] for part, points in parts]
         return np.concatenate(rows)
 
     def _run(self, shape: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -306,7 +305,7 @@ class Executor(backend.Executor):
                 idle.append(busy.popleft()[0])
             request = idle.pop()
             busy.append((request, len(images)))
-            request.start(filled(images, size), filled(landmarks, size))
+            request.start(pad_batch(images, size), pad_batch(landmarks, size))
         while busy:
             request, count = busy[0]
             yield request.results()[0][:count]

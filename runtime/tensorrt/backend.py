@@ -12,19 +12,18 @@ from ampnet_opt.runtime.backend import (
     Availability,
     Backend,
     Compiled,
-    CompileOptions,
     Executor,
     LoadOptions,
     Progress,
 )
-from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
-from ampnet_opt.runtime.sidecar import Sidecar
 from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
+    from ampnet_opt.runtime.sidecar import Sidecar
 
 
 class Nvidia(Backend):
@@ -68,10 +67,11 @@ class Nvidia(Backend):
         require_library(self.name)
         self.require_options(options, precisions)
 
-    def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
+    def graph_form(self, builder: Optional[BuilderOptions] = None) -> str:
+        from ampnet_opt.runtime.compile_options import DEFAULTS
         from ampnet_opt.runtime.tensorrt.compile import needs_typed_graph
 
-        return TYPED if needs_typed_graph(self.name, builder) else WEAK
+        return TYPED if needs_typed_graph(self.name, builder or DEFAULTS) else WEAK
 
     def compile(
         self, directory: Path, graph: bytes, precision: str, options: CompileOptions, progress: Optional[Progress] = None

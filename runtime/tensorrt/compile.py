@@ -15,8 +15,8 @@ from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.backend import CompileOptions, Progress
-from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
+from ampnet_opt.runtime.backend import Progress
+from ampnet_opt.runtime.compile_options import DEFAULTS, BuilderOptions, CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import messages_to
 from ampnet_opt.runtime.tensorrt.build_progress import watched_build

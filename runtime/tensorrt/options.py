@@ -6,7 +6,7 @@ from typing import Any, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import count
-from ampnet_opt.runtime.builder_options import FLAGS, HARDWARE, BuilderOptions
+from ampnet_opt.runtime.compile_options import FLAGS, HARDWARE, BuilderOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import LogFile
 from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger

@@ -8,8 +8,7 @@ from typing import Any, List
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import release
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.hashed_files import read_unchanged
-from ampnet_opt.runtime.sidecar import Sidecar, rebuild_command
+from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged, rebuild_command
 from ampnet_opt.runtime.tensorrt.executor import Executor
 from ampnet_opt.runtime.tensorrt.library import FAMILIES, diagnostics, load_runtime, new_logger, this_platform
 from ampnet_opt.runtime.tensorrt.pool import Pool

@@ -9,8 +9,8 @@ from typing import Any, Iterator, List, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.lifetime import CLOSED, keep_in_children
 from ampnet_opt.runtime.backend import Executor
-from ampnet_opt.runtime.lifetime import CLOSED, keep_in_children
 
 LOST = 0.1  # seconds, after which a thread looks for itself: the one that was to wake it may have died of Ctrl-C
 

@@ -23,14 +23,12 @@ from rich.console import Console
 
 from ampnet_opt.benchmarks import bench_layers
 from ampnet_opt.benchmarks.bench import FEWEST_RUNS, Bench, Measured, Timing, _verdicts, benchmark
-from ampnet_opt.benchmarks.bench_accuracy import read_accuracy
 from ampnet_opt.benchmarks.bench_many import ManyTiming
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, depth, median_interval, unsteady
-from ampnet_opt.benchmarks.bench_picture import draw_benchmark
-from ampnet_opt.benchmarks.bench_report import render, render_changes, sentence, short_name
+from ampnet_opt.benchmarks.bench_report import draw_benchmark, render, render_changes, sentence, short_name
 from ampnet_opt.benchmarks.compare import Environment
 from ampnet_opt.benchmarks.power import Power
-from ampnet_opt.benchmarks.regression import ELSEWHERE, FASTER, SAME, SLOWER, changes, read_benchmark
+from ampnet_opt.benchmarks.regression import ELSEWHERE, FASTER, SAME, SLOWER, changes, read_accuracy, read_benchmark
 from ampnet_opt.benchmarks.workers import TURN
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.metrics import Estimate, Latency, latency

@@ -18,9 +18,9 @@ from PIL import Image
 import ampnet_opt
 from ampnet_opt.benchmarks import gpu_check
 from ampnet_opt.benchmarks.gpu_check_networks import Network, network
+from ampnet_opt.benchmarks.gpu_check_others import Skipped, row_of
 from ampnet_opt.benchmarks.gpu_check_parts import Part, parts, run
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
-from ampnet_opt.benchmarks.gpu_check_timing import Skipped, row_of
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.faces.face import Face

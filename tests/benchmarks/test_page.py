@@ -72,7 +72,7 @@ def sensitivity_of(checkpoint_sha256: str, units: int = 30) -> Sensitivity:
     return Sensitivity(checkpoint_sha256, "1" * 64, "2" * 64, 128, "entropy", "only", 0.625, whole, rows)
 
 
-def filled(values: np.ndarray) -> Histogram:
+def pad_batch(values: np.ndarray) -> Histogram:
     found = Histogram()
     found.add(values)
     return found
@@ -116,9 +116,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     )
     tails = rng.standard_t(3, 100_000).astype(np.float32)
     activations = [
-        Activation(f"layer{HOSTILE}", "/model/Relu", "cpu-int8", 8, filled(tails), 6.0),
-        Activation("over", "/model/Relu_1", "cpu-int8", 8, filled(tails[:100]), 900.0),
-        Activation("dead", "/model/Relu_2", "cpu-int8", 8, filled(np.zeros(5, np.float32)), 127 * 2.0**-14),
+        Activation(f"layer{HOSTILE}", "/model/Relu", "cpu-int8", 8, pad_batch(tails), 6.0),
+        Activation("over", "/model/Relu_1", "cpu-int8", 8, pad_batch(tails[:100]), 900.0),
+        Activation("dead", "/model/Relu_2", "cpu-int8", 8, pad_batch(np.zeros(5, np.float32)), 127 * 2.0**-14),
     ]
     page = page_of(report, logits, labels, faces, sensitivity=sensitivity_of(SHA), activations=activations)
     return Case(report, logits, labels, faces, page, render_page(page))
@@ -331,7 +331,7 @@ def test_an_axis_holds_every_interval(ends: list[list[float]]) -> None:
 @settings(deadline=None)
 def test_clipped_share_is_that_of_the_values(seed: int, size: int, part: float) -> None:
     values = np.abs(np.random.default_rng(seed).normal(size=size)).astype(np.float32)
-    seen = filled(values)
+    seen = pad_batch(values)
     found = Activation("a", "b", "c", 1, seen, part * seen.amax)
     low, high = ((values > found.covered + shift).mean() for shift in (seen.width, -seen.width))
     assert low <= found.clipped <= high

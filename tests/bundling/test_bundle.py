@@ -38,9 +38,10 @@ from ampnet_opt.convert.build import MixedPrecision, build
 from ampnet_opt.convert.bundle import bundle_checkpoint, bundle_recipe
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, Part, is_bundle, open_bundle
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Golden, require_right
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar, read_sidecar
 from ampnet_opt.runtime.unbundle import build_bundle

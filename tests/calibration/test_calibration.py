@@ -18,8 +18,7 @@ from onnxruntime.quantization.calibrate import (
 )
 from small import float_graph, placement, run
 
-from ampnet_opt.calibration.collect import collect
-from ampnet_opt.calibration.histogram import BINS, Histogram
+from ampnet_opt.calibration.histogram import BINS, Histogram, collect
 from ampnet_opt.calibration.ranges import DEFAULT, METHODS, entropy, minmax, mse, percentile
 from ampnet_opt.calibration.table import CalibrationTable, read_table, scale_of, shared_scales
 from ampnet_opt.cli.options import METHOD
@@ -36,7 +35,7 @@ values_of = arrays(
 )
 
 
-def filled(*batches: np.ndarray) -> Histogram:
+def pad_batch(*batches: np.ndarray) -> Histogram:
     histogram = Histogram()
     for batch in batches:
         histogram.add(batch)
@@ -46,7 +45,7 @@ def filled(*batches: np.ndarray) -> Histogram:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(values_of, max_size=6))
 def test_histogram_of_batches_is_that_of_all_values(batches: list[np.ndarray]) -> None:
-    histogram = filled(*batches)
+    histogram = pad_batch(*batches)
     everything = abs(np.concatenate([np.zeros(0, np.float32), *batches]).astype(np.float64))
     everything = everything[everything > 0]
     assert histogram.counts.sum() == everything.size
@@ -72,7 +71,7 @@ def test_histogram_equals_numpys_after_merging(numbers: list[int], data: st.Data
     cut = data.draw(st.integers(0, len(values)))
     first = data.draw(st.sampled_from([1.0, 2.0, 64.0, 4096.0]))
     batches = [np.array([first]), values[:cut], values[cut:]]
-    histogram = filled(*(batch.astype(np.float32) for batch in batches))
+    histogram = pad_batch(*(batch.astype(np.float32) for batch in batches))
     assert math.log2(histogram.limit).is_integer()
     # The last bin takes its upper end as well, so the first value counts as just under it.
     everything = abs(np.append(values, np.nextafter(first, 0)))
@@ -81,13 +80,13 @@ def test_histogram_equals_numpys_after_merging(numbers: list[int], data: st.Data
 
 
 def test_range_doubles_as_often_as_it_must() -> None:
-    histogram = filled(np.array([1.0, 0.25]), np.array([5.0]))
+    histogram = pad_batch(np.array([1.0, 0.25]), np.array([5.0]))
     assert histogram.limit == 8 and histogram.amax == 5
     assert np.flatnonzero(histogram.counts).tolist() == [BINS // 32, BINS // 8 - 1, 5 * BINS // 8]
 
 
 def test_nothing_and_zeros_have_no_range() -> None:
-    histogram = filled(np.zeros((0, 3), np.float32), np.zeros((2, 3), np.float32), np.array([-0.0], np.float32))
+    histogram = pad_batch(np.zeros((0, 3), np.float32), np.zeros((2, 3), np.float32), np.array([-0.0], np.float32))
     assert histogram.amax == histogram.limit == histogram.width == 0
     assert (histogram.counts == 0).all()
     assert [method(histogram) for method in METHODS.values()] == [0] * len(METHODS)
@@ -100,7 +99,7 @@ def test_nothing_and_zeros_have_no_range() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        filled(np.array([1, bad, 2], np.float32))
+        pad_batch(np.array([1, bad, 2], np.float32))
 
 
 def slow_entropy(histogram: Histogram) -> float:
@@ -157,7 +156,7 @@ any_values = st.builds(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_entropy_is_its_formula(kind: str) -> None:
-    histogram = filled(drawn(kind))
+    histogram = pad_batch(drawn(kind))
     assert entropy(histogram) == pytest.approx(slow_entropy(histogram), rel=1e-12)
 
 
@@ -165,7 +164,7 @@ def test_entropy_is_its_formula(kind: str) -> None:
 def test_one_far_outlier_does_not_set_the_range(distance: float) -> None:
     bulk = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
     largest = float(abs(bulk).max())
-    histogram = filled(bulk, np.array([largest * distance], np.float32))
+    histogram = pad_batch(bulk, np.array([largest * distance], np.float32))
     assert minmax(histogram) == pytest.approx(largest * distance)
     assert 0.4 * largest < entropy(histogram) < 1.1 * largest
     assert 0.4 * largest < percentile(histogram) < 1.1 * largest
@@ -176,7 +175,7 @@ def test_one_far_outlier_does_not_set_the_range(distance: float) -> None:
 @settings(max_examples=30, deadline=None)
 @given(any_values)
 def test_no_range_is_over_the_largest_value(values: np.ndarray) -> None:
-    histogram = filled(values)
+    histogram = pad_batch(values)
     for name, method in METHODS.items():
         assert 0 < method(histogram) <= histogram.amax, name
     assert minmax(histogram) == abs(values).max()
@@ -186,7 +185,7 @@ def test_no_range_is_over_the_largest_value(values: np.ndarray) -> None:
 @given(any_values, st.integers(-40, 40))
 def test_ranges_go_with_the_unit(values: np.ndarray, exponent: int) -> None:
     """A power of two changes no digit of float32: the ranges are multiplied exactly."""
-    once, scaled = filled(values), filled(values * np.float32(2.0**exponent))
+    once, scaled = pad_batch(values), pad_batch(values * np.float32(2.0**exponent))
     for name, method in METHODS.items():
         assert method(scaled) == method(once) * 2.0**exponent, name
 
@@ -196,13 +195,13 @@ def test_ranges_go_with_the_unit(values: np.ndarray, exponent: int) -> None:
 def test_zeros_and_signs_say_nothing_of_the_range(values: np.ndarray, zeros: int) -> None:
     signs = np.where(np.arange(values.size) % 3, 1, -1).astype(np.float32)
     for name, method in METHODS.items():
-        assert method(filled(np.append(np.zeros(zeros, np.float32), values * signs))) == method(filled(values)), name
+        assert method(pad_batch(np.append(np.zeros(zeros, np.float32), values * signs))) == method(pad_batch(values)), name
 
 
 @settings(max_examples=40, deadline=None)
 @given(any_values)
 def test_percentile_is_that_of_the_values(values: np.ndarray) -> None:
-    histogram = filled(values)
+    histogram = pad_batch(values)
     magnitudes = np.sort(abs(values[values != 0]))
     last = magnitudes[magnitudes.size - magnitudes.size // 10_000 - 1]
     margin = 1e-6 * histogram.amax  # an edge of a bin is exact to float32's seven digits
@@ -212,7 +211,7 @@ def test_percentile_is_that_of_the_values(values: np.ndarray) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_percentile_is_numpys_quantile(kind: str) -> None:
     values = drawn(kind, 123_456)
-    histogram = filled(values)
+    histogram = pad_batch(values)
     expected = np.quantile(abs(values[values != 0]).astype(np.float64), 0.9999, method="inverted_cdf")
     assert 0 <= percentile(histogram) - expected * (1 - 1e-6) <= histogram.width * 1.001
 
@@ -225,7 +224,7 @@ def squared_error(values: np.ndarray, limit: float) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mse_is_its_formula(kind: str) -> None:
-    histogram = filled(drawn(kind))
+    histogram = pad_batch(drawn(kind))
     centres = (np.arange(BINS) + 0.5) * histogram.width
     values = np.repeat(centres, histogram.counts)
     used = int(np.flatnonzero(histogram.counts)[-1]) + 1
@@ -244,7 +243,7 @@ def test_no_range_has_a_smaller_error_than_that_of_mse(values: np.ndarray) -> No
     centre of its bin changes the root mean square of the errors by half a bin at most, and the comparison of two ranges by
     a bin; between two candidates, 8 bins apart, it changes by no more than 4 bins / 127 for rounding and 4 for clipping.
     """
-    histogram = filled(values)
+    histogram = pad_batch(values)
     values = values[values != 0].astype(np.float64)
     found = math.sqrt(squared_error(values, mse(histogram)))
     assert mse(histogram) <= histogram.amax
@@ -263,7 +262,7 @@ def orts_collector(method: str, bins: int) -> HistogramCollector:
 @pytest.mark.parametrize("kind", KINDS)
 def test_percentile_is_onnx_runtimes_but_for_a_bin(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """ONNX Runtime gives the lower edge of the bin in which the share is reached, and this package the upper one."""
-    histogram = filled(drawn(kind))
+    histogram = pad_batch(drawn(kind))
     amax = np.float64(histogram.amax)
     collector = orts_collector("percentile", BINS)
     edges = np.linspace(0, histogram.limit, BINS + 1)
@@ -280,7 +279,7 @@ def test_entropy_is_near_onnx_runtimes(kind: str) -> None:
     It merges a whole number of bins into a level, what remains going to the last, and smooths both distributions: the
     thresholds are not the same, but neither is far from the other.
     """
-    histogram = filled(drawn(kind, 200_000))
+    histogram = pad_batch(drawn(kind, 200_000))
     amax = np.float64(histogram.amax)
     side = histogram.counts.reshape(-1, 4).sum(1)  # its loops take minutes for more bins
     width = histogram.limit / side.size

@@ -11,8 +11,7 @@ from test_calibration import TENSORS, tiny_graph
 
 from ampnet_opt.calibration import cache
 from ampnet_opt.calibration.cache import INTERVAL, KEPT, arrays, histograms
-from ampnet_opt.calibration.collect import collect
-from ampnet_opt.calibration.histogram import Histogram
+from ampnet_opt.calibration.histogram import Histogram, collect
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.faces.face import Face
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from console_script import succeeds
 
-from ampnet_opt.runtime.backends import REGISTERED
+from ampnet_opt.runtime.backend import REGISTERED
 
 
 def test_doctor_describes_this_machine() -> None:

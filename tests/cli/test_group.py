@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ampnet_opt.benchmarks.compare import FACE_MEMORY, require_memory
 from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.runtime.builder_options import LARGEST_WORKSPACE, BuilderOptions
+from ampnet_opt.runtime.compile_options import LARGEST_WORKSPACE, BuilderOptions
 from ampnet_opt.runtime.tensorrt.host_memory import memory_available
 from ampnet_opt.training.recipe import Recipe
 

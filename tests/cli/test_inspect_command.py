@@ -17,7 +17,7 @@ from small import placement, quantized
 from ampnet_opt.cli import inspect as cli_inspect
 from ampnet_opt.cli.inspection import choice, warnings
 from ampnet_opt.convert import openvino as convert_cpu
-from ampnet_opt.convert.expected_layers import expected_layers
+from ampnet_opt.convert.placement import expected_layers
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256
 from ampnet_opt.runtime.layers import CONVOLUTION, Layer, list_layers, summarise

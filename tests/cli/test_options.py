@@ -26,11 +26,11 @@ from ampnet_opt.datasets.registry import NAMES
 from ampnet_opt.network.model import Config
 from ampnet_opt.pipeline.pipeline import MIN_FACE, SMOOTH
 from ampnet_opt.preparing.prepare import prepare
-from ampnet_opt.runtime.backends import REGISTERED
-from ampnet_opt.runtime.builder_options import HARDWARE, BuilderOptions
+from ampnet_opt.runtime.backend import REGISTERED
+from ampnet_opt.runtime.compile_options import HARDWARE, BuilderOptions
 from ampnet_opt.runtime.sidecar import BatchRange
+from ampnet_opt.sensitivity.analysis import Kind
 from ampnet_opt.sensitivity.analysis import Mode as LibraryMode
-from ampnet_opt.sensitivity.units import Kind
 from ampnet_opt.training.recipe import Recipe
 
 TREE: dict[str, Any] = typer.main.get_group(application()).commands

@@ -19,8 +19,8 @@ from ampnet_opt.cli.main import application
 from ampnet_opt.convert import openvino as convert_cpu
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256
-from ampnet_opt.runtime import Engine, builder_options, cuda
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime import Engine, compile_options, cuda
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.sidecar import (
     NAME,
@@ -40,8 +40,8 @@ PLAIN = replace(SIDECAR, backend="tensorrt", target={"compute_capability": "8.6"
 def test_the_essential_files_and_options_are_those_of_the_backends() -> None:
     assert find_backend("cpu").files == (cpu.MODEL, Path(cpu.MODEL).with_suffix(".bin").name)
     assert {find_backend(name).files for name in FAMILIES} == {(trt.PLAN,)}
-    shaping = builder_options.BuilderOptions(1, Path(), 1, True, "ampere+", 0, Path()).record()
-    flags = {"workspace_mib" if name == "workspace" else name: flag for name, flag in builder_options.FLAGS.items()}
+    shaping = compile_options.BuilderOptions(1, Path(), 1, True, "ampere+", 0, Path()).record()
+    flags = {"workspace_mib" if name == "workspace" else name: flag for name, flag in compile_options.FLAGS.items()}
     assert {name: flags[name] for name in shaping} == OPTIONS
 
 

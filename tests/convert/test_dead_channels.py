@@ -14,11 +14,10 @@ from ampnet_opt.calibration.table import scale_of
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.openvino import cpu_graph
-from ampnet_opt.convert.qdq_check import require_representable
-from ampnet_opt.convert.quantize import quantize
+from ampnet_opt.convert.quantize import quantize, require_representable
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.compile import build_plan
 

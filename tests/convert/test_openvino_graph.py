@@ -15,14 +15,12 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 from small import faces, float_graph, quantized, run, scales, sqnr
 
-from ampnet_opt.convert.branches import join_gates
+from ampnet_opt.convert.cpu_rewrites import gather_crops, join_gates
 from ampnet_opt.convert.export import export, random_faces
 from ampnet_opt.convert.graph import GraphIndex, in_order
-from ampnet_opt.convert.openvino import cpu_graph, give_kernels, quantise_first
-from ampnet_opt.convert.patch_copies import gather_crops
+from ampnet_opt.convert.openvino import cpu_graph, give_kernels, quantise_first, to_unsigned
 from ampnet_opt.convert.placement import patch_source, place
 from ampnet_opt.convert.quantize import quantize
-from ampnet_opt.convert.uint8 import to_unsigned
 from ampnet_opt.network.checkpoint import read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 

@@ -12,8 +12,7 @@ from small import float_graph, placement, quantized, scales
 
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.placement import Placement, place
-from ampnet_opt.convert.qdq_check import violations
-from ampnet_opt.convert.quantize import quantize
+from ampnet_opt.convert.quantize import quantize, violations
 
 
 def test_the_whole_network_in_int8_breaks_no_rule() -> None:

@@ -12,8 +12,7 @@ from small import amax, faces, float_graph, placement, quantized, run, scales, s
 
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.graph import GraphIndex
-from ampnet_opt.convert.qdq_check import is_half_scale
-from ampnet_opt.convert.quantize import quantize, quantize_weight
+from ampnet_opt.convert.quantize import is_half_scale, quantize, quantize_weight
 from ampnet_opt.core.errors import AmpnetError
 
 weights = arrays(

@@ -8,7 +8,7 @@ from small import faces, quantized, run
 
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.graph import GraphIndex, add_constant
-from ampnet_opt.convert.uint8 import to_unsigned
+from ampnet_opt.convert.openvino import to_unsigned
 
 SHORTCUT = "/model/trunk/trunk.1/trunk.1.0/shortcut/conv/Conv_output_0"
 

@@ -22,8 +22,7 @@ from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
-from ampnet_opt.runtime.backend import CompileOptions
-from ampnet_opt.runtime.builder_options import BuilderOptions
+from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt import compile as plans
 from ampnet_opt.runtime.tensorrt.build_progress import Watch

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sidecars import SIDECAR
 
-from ampnet_opt.benchmarks.bench_accuracy import read_accuracy
-from ampnet_opt.benchmarks.regression import read_benchmark
+from ampnet_opt.benchmarks.regression import read_accuracy, read_benchmark
 from ampnet_opt.calibration.table import CalibrationTable, read_table
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.json_files import DEEPEST, parse_json, read_json

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sidecars import SIDECAR
 
 from ampnet_opt.cli import main as cli
-from ampnet_opt.cli.group import verbose_first
+from ampnet_opt.cli.main import verbose_first
 from ampnet_opt.core import messages
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError, MisuseError

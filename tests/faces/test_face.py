@@ -16,8 +16,8 @@ from places import SHARED
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
+from ampnet_opt.core.pictures import read_image
 from ampnet_opt.faces.face import COLUMNS, Face, fingerprint, fit, load_batches, load_face, read_faces
-from ampnet_opt.faces.pictures import read_image
 
 POINTS = ["70", "80", "150", "80.5", "110", "120", "80", "160", "140", "160"]
 WHOLE = (224, 224)

@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.picture_files import FORMATS, LARGEST, Budget, recognised
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, WHOLE, image_header, is_picture, opened_photo, read_image
 from ampnet_opt.faces.face import Face, load_face
-from ampnet_opt.faces.picture_files import FORMATS, LARGEST, Budget, recognised
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, WHOLE, image_header, is_picture, opened_photo, read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pytest shows what the package's own filter hides
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:48j, 0:200:64j], 90), -1).astype(np.uint8)  # [48, 64, 3]
@@ -284,7 +284,7 @@ def test_the_budget_is_kept_by_all_threads_and_given_back(amounts: list[int], th
 
 
 def test_a_picture_that_fails_gives_its_share_back(tmp_path: Path) -> None:
-    from ampnet_opt.faces.pictures import _budget
+    from ampnet_opt.core.pictures import _budget
 
     whole = io.BytesIO()
     Image.fromarray(SMOOTH).resize((640, 480)).save(whole, "JPEG")
@@ -349,7 +349,7 @@ def test_damaged_metadata_is_no_warning_with_a_line_of_source(tmp_path: Path) ->
     number = struct.unpack_from("<H", whole, struct.unpack_from("<I", whole, 4)[0])[0]
     struct.pack_into("<I", whole, struct.unpack_from("<I", whole, 4)[0] + 2 + 12 * (number - 1) + 4, 1 << 30)
     (tmp_path / "x.tif").write_bytes(whole)
-    code = "import sys, ampnet_opt.faces.pictures as p\ntry: p.read_image(sys.argv[1])\nexcept Exception as e: print(e)"
+    code = "import sys, ampnet_opt.core.pictures as p\ntry: p.read_image(sys.argv[1])\nexcept Exception as e: print(e)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.tif")], capture_output=True, text=True, check=True)
     assert done.stderr == ""
 

@@ -86,7 +86,7 @@ def _engine(folder: Path | None = None) -> bytes:
 def _read_engine(path: Path) -> None:
     from ampnet_opt.cli.build import say_engine
     from ampnet_opt.cli.inspect import inspect
-    from ampnet_opt.cli.json_output import STDOUT
+    from ampnet_opt.cli.options import STDOUT
     from ampnet_opt.core.errors import AmpnetError
     from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar, rebuild_command
 
@@ -134,7 +134,7 @@ def _sensitivity() -> bytes:
 def _read_sensitivity(path: Path) -> None:
     from ampnet_opt.core.console import console
     from ampnet_opt.sensitivity.analysis import ranked, read_sensitivity
-    from ampnet_opt.sensitivity.table import render
+    from ampnet_opt.sensitivity.report import render
 
     found = read_sensitivity(path)
     ranked(found.rows, found.mode)
@@ -179,7 +179,7 @@ def _comparison_engine(folder: Path) -> None:
 
 
 def _read_comparison(path: Path) -> None:
-    from ampnet_opt.benchmarks.bench_accuracy import read_accuracy
+    from ampnet_opt.benchmarks.regression import read_accuracy
 
     assert all(f"{100 * found.value:.1f}" for found in read_accuracy(path, [path.parent / "cpu-int8"]).values())
 
@@ -358,7 +358,7 @@ def _picture(kind: str) -> bytes:
 
 
 def _read_picture(path: Path) -> None:
-    from ampnet_opt.faces.pictures import read_image
+    from ampnet_opt.core.pictures import read_image
 
     image = read_image(path)
     assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8

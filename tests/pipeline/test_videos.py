@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ampnet_opt.core import picture_files
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.faces import picture_files
 from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.sources import Source, decoding, open_source, source, video
 

@@ -17,10 +17,10 @@ from PIL import Image
 from test_prepare import FACES, YUNET, needs_yunet
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.listing import JOURNAL, SKIPPED, all_pictures
 from ampnet_opt.datasets.registry import read_dataset
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES
 from ampnet_opt.pipeline.classify import find_faces
 from ampnet_opt.preparing.prepare import prepare
 

@@ -22,11 +22,11 @@ from PIL import Image
 from places import SHARED, SUPPORT
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.pictures import read_image
 from ampnet_opt.datasets.labelled_picture import Picture
 from ampnet_opt.detection.detector import load_detector
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.faces.face import COLUMNS, fit, read_faces
-from ampnet_opt.faces.pictures import read_image
 from ampnet_opt.preparing.crop import MARGIN, crop, implausible
 from ampnet_opt.preparing.prepare import prepare
 from ampnet_opt.preparing.workers import name_files

@@ -20,9 +20,9 @@ from small import CLASSES, run
 from ampnet_opt.convert.build import prepared
 from ampnet_opt.faces.face import COLUMNS
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.backend import UNSIGNED, CompileOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import UNSIGNED, find_backend
 from ampnet_opt.runtime.build import EngineRequest, write_engine
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.synthetic import face
 

@@ -20,22 +20,19 @@ from PIL import Image
 from sidecars import SIDECAR
 
 from ampnet_opt.bundling.targets import TARGETS
-from ampnet_opt.calibration.face_checks import FEW, doubts
+from ampnet_opt.calibration.histogram import FEW, doubts
 from ampnet_opt.cli.inspection import measured
 from ampnet_opt.convert.build import Options, build, prepared
 from ampnet_opt.convert.bundle import bundle_recipe
-from ampnet_opt.convert.references import float_proof, proof_of
-from ampnet_opt.convert.source import Int8, Source, calibrate, source_of
+from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, proof_of, source_of
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.runtime import accuracy
-from ampnet_opt.runtime.accuracy import CALIBRATION, DOUBTED, DRAWN, REFUSED, Accuracy, require_close, spread_sqnr
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, CompileOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import TYPED, UNSIGNED, find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine
-from ampnet_opt.runtime.golden import Proof
-from ampnet_opt.runtime.sidecar import BatchRange, parse_sidecar, read_sidecar
+from ampnet_opt.runtime.compile_options import CompileOptions
+from ampnet_opt.runtime.golden import CALIBRATION, DOUBTED, DRAWN, REFUSED, Proof, require_close, spread_sqnr
+from ampnet_opt.runtime.sidecar import Accuracy, BatchRange, parse_sidecar, read_sidecar
 from ampnet_opt.shipped import CHECKPOINT
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
@@ -58,8 +55,8 @@ def test_noise_as_large_as_the_signal_is_zero_decibels() -> None:
     assert spread_sqnr(np.zeros((2, 2), np.float32), reference) == pytest.approx(0)
     assert spread_sqnr(reference * 1.1, reference) == pytest.approx(20, abs=0.01)
     for none in (np.full((2, 2), np.nan, np.float32), np.full((2, 2), np.inf, np.float32)):
-        assert spread_sqnr(none, reference) == accuracy.LOWEST
-    assert spread_sqnr(reference, np.zeros((2, 2), np.float32)) == accuracy.LOWEST
+        assert spread_sqnr(none, reference) == golden.LOWEST
+    assert spread_sqnr(reference, np.zeros((2, 2), np.float32)) == golden.LOWEST
 
 
 def found(sqnr_db: float | None) -> list[Accuracy]:
@@ -75,10 +72,10 @@ def test_what_is_too_far_is_refused_with_what_was_measured_and_what_to_do() -> N
 
 
 def test_what_is_rather_far_is_warned_of() -> None:
-    (said,) = accuracy.doubts(found(DOUBTED - 0.1), trained=True)
+    (said,) = golden.doubts(found(DOUBTED - 0.1), trained=True)
     assert "7 drawn faces, SQNR 13.9 dB" in said and "--min-sqnr" in said
-    assert not accuracy.doubts(found(DOUBTED), True) and not accuracy.doubts(found(None), True)
-    assert not accuracy.doubts(found(-90.0), trained=False)
+    assert not golden.doubts(found(DOUBTED), True) and not golden.doubts(found(None), True)
+    assert not golden.doubts(found(-90.0), trained=False)
 
 
 def test_inspect_tells_where_it_was_measured() -> None:
@@ -175,7 +172,7 @@ def test_faces_give_scales_that_are_not_doubted_and_one_face_is_warned_of(
         calibrated(shipped, faces[:1])
     assert "INT8 is calibrated on 1 picture" in caplog.text
     require_close(good.accuracy, trained=True)
-    assert not accuracy.doubts(good.accuracy, trained=True)
+    assert not golden.doubts(good.accuracy, trained=True)
     assert min(found.same_top1 for found in good.accuracy) > 0.8
 
 

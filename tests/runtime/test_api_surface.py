@@ -19,7 +19,7 @@ import pytest
 from places import SUPPORT
 
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.builder_options import HARDWARE
+from ampnet_opt.runtime.compile_options import HARDWARE
 from ampnet_opt.runtime.tensorrt import library
 from ampnet_opt.runtime.tensorrt.compile import FLAGS, PLATFORM_CHECKS
 from ampnet_opt.runtime.tensorrt.options import FEATURES

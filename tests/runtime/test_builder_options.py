@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.network.checkpoint import init_checkpoint
-from ampnet_opt.runtime.backend import CompileOptions
-from ampnet_opt.runtime.backends import find_backend
-from ampnet_opt.runtime.builder_options import FLAGS, BuilderOptions
+from ampnet_opt.runtime.backend import find_backend
+from ampnet_opt.runtime.compile_options import FLAGS, BuilderOptions, CompileOptions
 from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.runtime.tensorrt import host_memory as memory

@@ -24,7 +24,7 @@ from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.openvino.executor import Executor

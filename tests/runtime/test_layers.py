@@ -18,8 +18,8 @@ from sidecars import SIDECAR
 from small import float_graph, placement, quantized
 
 from ampnet_opt.convert import openvino as convert_cpu
-from ampnet_opt.convert.expected_layers import expected_layers
 from ampnet_opt.convert.graph import GraphIndex
+from ampnet_opt.convert.placement import expected_layers
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.layers import (

@@ -16,11 +16,11 @@ from ampnet_opt.convert.build import Options, build
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.network.checkpoint import Checkpoint, init_checkpoint, read_checkpoint
-from ampnet_opt.network.onnx_session import graph_logits
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.backend import CompileOptions, LoadOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import LoadOptions, find_backend
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 
 onnxruntime = pytest.importorskip("onnxruntime")

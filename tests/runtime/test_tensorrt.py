@@ -22,8 +22,8 @@ from ampnet_opt.core.files import sha256
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.runtime import Engine, cuda
-from ampnet_opt.runtime.backend import CompileOptions, LoadOptions
-from ampnet_opt.runtime.backends import find_backend
+from ampnet_opt.runtime.backend import LoadOptions, find_backend
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar

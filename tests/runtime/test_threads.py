@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import UnsafeCache, cache_folder
+from ampnet_opt.core.lifetime import Calls
 from ampnet_opt.network.checkpoint import read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.lifetime import Calls
 from ampnet_opt.runtime.openvino import model_cache as compiled_cache
 from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar
 

@@ -19,9 +19,8 @@ from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.sensitivity.analysis import FORMAT, Sensitivity, analyse, read_sensitivity
+from ampnet_opt.sensitivity.analysis import FORMAT, Sensitivity, analyse, name_of, read_sensitivity, units
 from ampnet_opt.sensitivity.effect import effect, kl_divergence
-from ampnet_opt.sensitivity.units import name_of, units
 from ampnet_opt.sensitivity.variants import Network, seams_of, split
 
 pytestmark = pytest.mark.slow

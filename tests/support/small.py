@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ampnet_opt.calibration.collect import collect
+from ampnet_opt.calibration.histogram import collect
 from ampnet_opt.calibration.table import shared_scales
 from ampnet_opt.convert.export import export, random_faces
 from ampnet_opt.convert.placement import Placement, place

@@ -16,7 +16,7 @@ import pytest
 from places import BOARDS
 from rich.console import Console
 
-from ampnet_opt.runtime.backends import REGISTERED
+from ampnet_opt.runtime.backend import REGISTERED
 from ampnet_opt.system import doctor
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])

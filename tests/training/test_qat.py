@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ampnet_opt.calibration.collect import collect
+from ampnet_opt.calibration.histogram import collect
 from ampnet_opt.calibration.table import read_table, shared_scales
 from ampnet_opt.convert.bias import bias_corrections
 from ampnet_opt.convert.export import export, module_path, random_faces

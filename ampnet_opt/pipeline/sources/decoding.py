@@ -7,8 +7,8 @@ from typing import Any, Iterator, Optional
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.picture_files import LARGEST
 from ampnet_opt.core.text import one_line
-from ampnet_opt.faces.picture_files import LARGEST
 
 
 def video_stream(container: Any, name: str) -> Any:

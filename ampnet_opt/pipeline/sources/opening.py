@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.picture_files import FORMATS, HEADER, Format, recognised, regular_file
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, is_picture
 from ampnet_opt.core.text import printable
-from ampnet_opt.faces.picture_files import FORMATS, HEADER, Format, recognised, regular_file
-from ampnet_opt.faces.pictures import OTHER_PICTURES, PICTURES, is_picture
-from ampnet_opt.pipeline.picture_folders import pictures_in
+from ampnet_opt.pipeline.classify import pictures_in
 from ampnet_opt.pipeline.sources import camera, csi, rtsp, video
 from ampnet_opt.pipeline.sources.pictures import Pictures
 from ampnet_opt.pipeline.sources.source import Source

@@ -9,8 +9,8 @@ from typing import Iterator, Sequence
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.pictures import opened_photo
 from ampnet_opt.core.text import count, printable
-from ampnet_opt.faces.pictures import opened_photo
 from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.sources.source import Source
 

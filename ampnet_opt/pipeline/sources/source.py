@@ -11,7 +11,7 @@ from typing import Generic, Iterator, List, Optional, Tuple, Type, TypeVar
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.faces.picture_files import LARGEST
+from ampnet_opt.core.picture_files import LARGEST
 from ampnet_opt.pipeline.frames import Frame
 
 Raw = TypeVar("Raw")

@@ -1,12 +1,13 @@
-"""What may be asked of TensorRT's builder beside precision and batch."""
+"""How a graph is compiled: the batches of the engine, and what may be asked of TensorRT's builder beside."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.runtime.sidecar import BatchRange
 
 HARDWARE = {"none": "NONE", "ampere+": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 LEVELS = range(6)
@@ -60,6 +61,10 @@ class BuilderOptions:
         """Names of the fields that are not as by default."""
         return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
 
+    def flags(self) -> List[str]:
+        """What was given, as named on the command line."""
+        return [FLAGS[name] for name in self.given()]
+
     def record(self) -> Dict[str, Any]:
         """Those that were given and shape the plan, for the sidecar: not the files beside it."""
         names = {name: "workspace_mib" if name == "workspace" else name for name in self.given()}
@@ -67,3 +72,18 @@ class BuilderOptions:
 
 
 DEFAULTS = BuilderOptions()
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How a graph is compiled.
+
+    Attributes:
+        batch: the batches that the engine takes.
+        compute_capabilities: of the GPUs that a tensorrt-rtx engine is for; by default all from 8.0 on that it knows.
+        builder: what else is asked of tensorrt and tensorrt-rtx.
+    """
+
+    batch: BatchRange = BatchRange()  # noqa: RUF009 (frozen)
+    compute_capabilities: Sequence[str] = ()
+    builder: BuilderOptions = DEFAULTS

@@ -12,8 +12,7 @@ from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike
-from ampnet_opt.core.text import one_line, printable
-from ampnet_opt.faces.picture_files import (
+from ampnet_opt.core.picture_files import (
     FORMATS,
     HEADER,
     LARGEST,
@@ -25,6 +24,7 @@ from ampnet_opt.faces.picture_files import (
     undecoded,
     webp_size,
 )
+from ampnet_opt.core.text import one_line, printable
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture holds no face that could be read
 WHOLE = 90_000_000  # pixels; a picture of more is scaled down by 2, 4 or 8 as it is read
