@@ -13,12 +13,9 @@ import onnx
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.convert.export import random_faces
-from ampnet_opt.convert.float16 import to_half
-from ampnet_opt.convert.openvino import cpu_graph
 from ampnet_opt.convert.placement import expected_layers, place
 from ampnet_opt.convert.quantize import require_representable
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, float_ranges, proof_of, source_of
-from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
@@ -150,11 +147,17 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
         AmpnetError: a scale of int8 is nothing that the backend reads.
     """
     if form == UNSIGNED:
+        from ampnet_opt.convert.openvino import cpu_graph
+
         model = cpu_graph(model, precision)
     kept, expected = None, expected_layers(model, precision)
     if form == WEAK:
+        from ampnet_opt.convert.weakly_typed import float_weights
+
         model = float_weights(model)
     elif form == TYPED and precision in HALF:
+        from ampnet_opt.convert.float16 import to_half
+
         model, kept = to_half(model, recipe.ranges)
     if precision != "int8":
         return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)

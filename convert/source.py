@@ -21,12 +21,11 @@ from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.onnx_session import graph_logits
-from ampnet_opt.faces.face import Face, fingerprint, load_batches, spread
+from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import prepare
 from ampnet_opt.runtime.golden import Golden, Proof, require_right
-from ampnet_opt.synthetic import face
-from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
+from ampnet_opt.shipped import GOLDEN_FACES
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +124,8 @@ def float_proof(source: Source, calibration: Sequence[Face]) -> Proof:
 
     INT8 scales agree with the faces they were measured on, whatever these show; drawn faces are independent of them.
     """
-    images, landmarks = zip(*(face(0, label) for label in DEFAULT_CLASSES), strict=True)
-    few = spread(calibration, CALIBRATION_FACES)
-    parts = [prepare(np.stack(images), np.stack(landmarks), source.image_input), *source.batches(few, CALIBRATION_FACES)]
+    drawn, few = read_faces(GOLDEN_FACES, labelled=False), spread(calibration, CALIBRATION_FACES)
+    parts = [*source.batches(drawn, len(drawn)), *source.batches(few, CALIBRATION_FACES)]
     pictures, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     golden = Golden(pictures, points, graph_logits(source.graph, [(pictures, points)]))
     return Proof(golden, calibration=len(few))

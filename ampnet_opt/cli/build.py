@@ -98,7 +98,6 @@ def build(
     force: bool = FORCE,
 ) -> None:
     """Build engines from a checkpoint or a bundle: one directory for each precision that is asked for."""
-    from ampnet_opt.runtime.bundle import is_bundle
     from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.sidecar import BatchRange
 
@@ -114,9 +113,12 @@ def build(
         log=log,
     )
     compiling = CompileOptions(BatchRange(min_batch, opt_batch, max_batch), tuple(capabilities or ()), builder)
-    if checkpoint is not None and is_bundle(checkpoint):
-        _build_bundle(context, checkpoint, output, precisions, backend=backend, compiling=compiling, force=force)
-        return
+    if checkpoint is not None:
+        from ampnet_opt.runtime.bundle import is_bundle
+
+        if is_bundle(checkpoint):
+            _build_bundle(context, checkpoint, output, precisions, backend=backend, compiling=compiling, force=force)
+            return
     from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.runtime.backend import find_backend
 

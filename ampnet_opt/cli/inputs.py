@@ -32,11 +32,10 @@ def require_extra() -> None:
 def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[int]) -> Any:
     from ampnet_opt.core.files import require_file
     from ampnet_opt.core.labels import parse_classes
-    from ampnet_opt.runtime.bundle import is_bundle
+    from ampnet_opt.shipped import CHECKPOINT
 
-    if is_bundle(path):
-        build = command("ampnet-opt", "build", path)
-        raise MisuseError(f"{path} is a bundle, not a checkpoint: build its engines with {build}")
+    if path != CHECKPOINT:
+        _require_no_bundle(path)
     require_file(path, "checkpoint")
     require_extra()
     from ampnet_opt.network.checkpoint import read_checkpoint
@@ -45,6 +44,14 @@ def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[i
     if loaded.dropped:
         remark(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out")
     return loaded
+
+
+def _require_no_bundle(path: Path) -> None:
+    from ampnet_opt.runtime.bundle import is_bundle
+
+    if is_bundle(path):
+        build = command("ampnet-opt", "build", path)
+        raise MisuseError(f"{path} is a bundle, not a checkpoint: build its engines with {build}")
 
 
 def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bool = True) -> List[Any]:

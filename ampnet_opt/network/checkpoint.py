@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,19 +17,13 @@ from ampnet_opt.core.files import PathLike, require_file, sha256
 from ampnet_opt.core.json_files import parse_json
 from ampnet_opt.core.labels import assumption, class_names, warn_once
 from ampnet_opt.core.text import listed, one_line
-from ampnet_opt.core.unpickle import Inert
-from ampnet_opt.network.file_kinds import kind_of
 from ampnet_opt.network.model import AMPNet, Config
-from ampnet_opt.network.pickles import SAVE_WEIGHTS, Pickled, StoredTensor, Tensors, pickled
-from ampnet_opt.network.published import DEAD, HEADS, published_key
-from ampnet_opt.network.tensors import read_tensors, write_tensors
-from ampnet_opt.network.wrapped import Network, Table, UnwrapError, choose, profile_counter, tables_in
+from ampnet_opt.network.tensors import Weights, as_float, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
 FORMAT = "ampnet-opt/1"
 STATISTICS_COUNTER = "num_batches_tracked"
-MOST_CLASSES = 1000
 NAMED = 3  # keys that a sentence names; the others are counted
 
 
@@ -83,94 +76,21 @@ def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_
             if patch_radius not in (None, config.patch_radius):
                 raise MisuseError(f"{file} was made with patch radius {config.patch_radius}; it cannot be {patch_radius}")
             names, assumed = class_names(file, config.num_classes, stored, classes), ""
-            model, dropped = _fill(file, config, _Weights(tensors, _as_float(tensors)), lambda key: key)
+            model, dropped = _fill(file, config, Weights(tensors, as_float(tensors)), lambda key: key)
         else:
-            with _published(file) as published:
-                config = _published_config(file, published, 5 if patch_radius is None else patch_radius)
+            from ampnet_opt.network.published_files import config_of, is_needless, opened
+            from ampnet_opt.network.published_keys import published_key
+
+            with opened(file) as published:
+                config = config_of(file, published, 5 if patch_radius is None else patch_radius)
                 names, trained = class_names(file, config.num_classes, None, classes), True
-                model, dropped = _fill(file, config, published, published_key)
+                model, dropped = _fill(file, config, published, published_key, is_needless)
             assumed = assumption(file) if classes is None else ""
         if assumed:
             warn_once(assumed)
         return Checkpoint(model.eval(), names, trained, tuple(dropped), sha256(file), assumed)
     except OSError as error:
         raise AmpnetError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Tensors of a file by name, with what is known of them before they are read.
-
-    read(name): the tensor as float32; it may be a view of numbers that stand for several. other: further keys of the file.
-    """
-
-    found: Mapping[str, Tensor | StoredTensor]
-    read: Callable[[str], Tensor]
-    other: Sequence[str] = ()
-
-
-def _as_float(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
-    return lambda key: tensors[key].float()
-
-
-@contextmanager
-def _published(file: Path) -> Iterator[_Weights]:
-    """The tensors of a file of the authors' keys, without the prefixes that training code put before them."""
-    try:
-        tensors, _ = read_tensors(file)
-    except SafetensorError:
-        with pickled(file) as content:
-            network = _choose(file, tables_in(content.content, StoredTensor), content)
-            weights = Tensors(content, network.tensors)
-            yield _Weights(network.tensors, lambda key: weights.read(key, torch.float32), network.other)
-    else:
-        network = _choose(file, [Table((), tensors)])
-        yield _Weights(network.tensors, _as_float(network.tensors), network.other)
-
-
-def _choose(file: Path, tables: list[Table], content: Pickled | None = None) -> Network:
-    """The network among the tables of a file; a moving average beside it is spoken of."""
-    try:
-        network, averages = choose(tables)
-    except UnwrapError as error:
-        whole = None if content is None or any(table.path == () for table in tables) else _whole_object(content)
-        if whole is not None:
-            raise AmpnetError(
-                f"{file} holds a whole pickled object ({one_line(whole, 60)}), which only its own code can load: where it "
-                f"was trained, {SAVE_WEIGHTS}"
-            ) from error
-        raise AmpnetError(f"{file} {error}") from error
-    if averages:
-        log.warning(
-            "%s: %s is taken; the moving average in %s is not (to use it, save it alone with torch.save)",
-            file,
-            network.name,
-            listed(average.name for average in averages),
-        )
-    elif network.average:
-        log.warning("%s: it holds a moving average of the weights alone, which is taken: %s", file, network.name)
-    return network
-
-
-def _whole_object(content: Pickled) -> str | None:
-    """The class of an object, of no library's kind, that is all of a file or lies at its top; None when there is none."""
-    top = content.content
-    values = list(top.values()) if isinstance(top, dict) else [top]
-    return next((value.kind for value in values if isinstance(value, Inert) and value.kind in content.kinds), None)
-
-
-def _published_config(file: Path, tensors: _Weights, patch_radius: int) -> Config:
-    """The configuration of a file of the authors' layout: as many classes as either head has outputs."""
-    for head in HEADS:
-        if head in tensors.found and len(tensors.found[head].shape) == 2:
-            outputs = tensors.found[head].shape[0]
-            if outputs > MOST_CLASSES:
-                raise AmpnetError(f"{file} is not an AMP-Net checkpoint: {head} has {outputs} outputs")
-            try:
-                return Config(outputs, patch_radius=patch_radius)
-            except ValueError as error:
-                raise MisuseError(f"{file} cannot be loaded: {error}") from error
-    raise AmpnetError(f"{file} is not an AMP-Net checkpoint: {' and '.join(HEADS)} are no matrices")
 
 
 def save_checkpoint(
@@ -205,8 +125,17 @@ def save_checkpoint(
     write_tensors(path, state, metadata)
 
 
-def _fill(file: Path, config: Config, weights: _Weights, name_of: Callable[[str], str]) -> tuple[AMPNet, list[str]]:
-    """The network of `config` with its weights, found under `name_of(our key)`; keys left over are returned as dropped."""
+def _fill(
+    file: Path,
+    config: Config,
+    weights: Weights,
+    name_of: Callable[[str], str],
+    is_needless: Callable[[str], bool] = lambda key: False,
+) -> tuple[AMPNet, list[str]]:
+    """The network of `config` with its weights, found under `name_of(our key)`; keys left over are returned as dropped.
+
+    is_needless: says of a key left over that such files have it and the network needs it not; others are warned of.
+    """
     with torch.device("meta"):  # shapes alone: no memory, and no draw from the global random generator
         model = AMPNet(**asdict(config))
     state: dict[str, Tensor] = {}
@@ -240,7 +169,7 @@ def _fill(file: Path, config: Config, weights: _Weights, name_of: Callable[[str]
         raise AmpnetError(f"{file} does not fit AMP-Net: {few}", f"{file} does not fit AMP-Net: {all_of_them}")
     model.load_state_dict(state, assign=True)
     left = sorted({*weights.found, *weights.other} - used)
-    unknown = [key for key in left if not DEAD.match(key) and not profile_counter(key)]
+    unknown = [key for key in left if not is_needless(key)]
     if left:
         log.info("%s: dropped %d keys the network does not use: %s", file, len(left), listed(map(_short, left)))
     if unknown:
@@ -259,6 +188,8 @@ def _read_own(file: Path) -> tuple[dict[str, Tensor], Config, tuple[str, ...], b
         tensors, metadata = read_tensors(file)
     except SafetensorError as error:
         if file.suffix == ".safetensors":
+            from ampnet_opt.network.file_kinds import kind_of
+
             with open(file, "rb") as stream:
                 kind = kind_of(stream.read(4096))
             reason = kind or f"is not a readable safetensors file: {one_line(error, 120)}"

@@ -1,9 +1,11 @@
-"""Tensors and their metadata in a safetensors file that is whole or not there."""
+"""Tensors of a file: what is known of them before they are read, and safetensors files that are whole or not there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
@@ -11,8 +13,28 @@ from torch import Tensor
 
 from ampnet_opt.core.files import PathLike, new_file
 
+if TYPE_CHECKING:
+    from ampnet_opt.network.pickles import StoredTensor
+
 LARGEST_HEADER = 4 << 20  # bytes; that of the network's checkpoint has 0.2 million
 MOST_TENSORS = 20_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors of a file by name, with what is known of them before they are read.
+
+    read(name): the tensor as float32; it may be a view of numbers that stand for several. other: further keys of the file.
+    """
+
+    found: Mapping[str, Tensor | StoredTensor]
+    read: Callable[[str], Tensor]
+    other: Sequence[str] = ()
+
+
+def as_float(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
+    """`Weights.read` of tensors that are at hand."""
+    return lambda key: tensors[key].float()
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

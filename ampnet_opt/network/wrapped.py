@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ampnet_opt.core.text import listed, one_line
-from ampnet_opt.network.published import HEADS, PUBLISHED
+from ampnet_opt.network.published_keys import HEADS, PUBLISHED
 
 Value = TypeVar("Value")
 MOST_TABLES, DEEPEST = 10_000, 8

@@ -18,9 +18,6 @@ from ampnet_opt.core.locks import BusyError
 from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.faces.face import COLUMNS, Face, read_faces
-from ampnet_opt.synthetic.drawing import draw, photograph
-from ampnet_opt.synthetic.geometry import landmarks
-from ampnet_opt.synthetic.parameters import require_label, sample_person, sample_pose, sample_units
 
 VERSION = 2  # of the default data: raise it when a seed gives other bytes, or the counts change
 SPLITS = ("train", "val", "test")
@@ -35,6 +32,10 @@ def face(seed: int, label: str) -> tuple[np.ndarray, np.ndarray]:
     The same seed (0 or more) and label give the same bytes; every pair is drawn independently of all others. Raises
     MisuseError for a label that is not in parameters.EXPRESSIONS.
     """
+    from ampnet_opt.synthetic.drawing import draw, photograph
+    from ampnet_opt.synthetic.geometry import landmarks
+    from ampnet_opt.synthetic.parameters import require_label, sample_person, sample_pose, sample_units
+
     rng = np.random.default_rng([require_label(label), seed])
     person, pose, units = sample_person(rng), sample_pose(rng), sample_units(rng, label)
     return photograph(draw(person, pose, units, rng), rng), landmarks(person, pose, units)
@@ -61,6 +62,8 @@ def write(
     counts: faces per class of each split. progress: called with the number of faces written and of all faces. Raises
     MisuseError for unknown classes or splits, or when there would be no face; AmpnetError when it cannot be written.
     """
+    from ampnet_opt.synthetic.parameters import require_label
+
     for label in classes:
         require_label(label)
     jobs = [

@@ -21,7 +21,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import FORMAT, init_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
-from ampnet_opt.network.published import published_key
+from ampnet_opt.network.published_keys import published_key
 
 KEYS = json.loads((DATA / "checkpoint_keys.json").read_text())
 

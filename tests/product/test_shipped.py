@@ -1,10 +1,15 @@
-"""The checkpoint that comes with the package."""
+"""The checkpoint and the golden faces that come with the package."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.faces.face import load_face, read_faces
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.shipped import CHECKPOINT
+from ampnet_opt.shipped import CHECKPOINT, GOLDEN_FACES
+from ampnet_opt.synthetic import face
+from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
 
 def test_shipped_checkpoint_is_small_and_says_what_it_is() -> None:
@@ -13,3 +18,13 @@ def test_shipped_checkpoint_is_small_and_says_what_it_is() -> None:
     assert loaded.trained and loaded.classes == PRESETS["rafdb"]
     card = CHECKPOINT.with_name("MODEL_CARD.md").read_text()
     assert loaded.sha256 in card  # the numbers in the card are of these weights
+
+
+def test_golden_faces_are_those_that_are_drawn() -> None:
+    found = read_faces(GOLDEN_FACES, whole=True)
+    assert [row.label for row in found] == list(DEFAULT_CLASSES)
+    for row in found:
+        image, landmarks = load_face(row)
+        drawn, exact = face(0, row.label)
+        assert np.abs(image.astype(float) - drawn).mean() < 3  # JPEG
+        np.testing.assert_allclose(landmarks, exact, atol=1e-3)

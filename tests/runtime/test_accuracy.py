@@ -28,6 +28,7 @@ from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, proo
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint
+from ampnet_opt.runtime import golden
 from ampnet_opt.runtime.backend import TYPED, UNSIGNED, find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
