@@ -177,7 +177,7 @@ def _engine(
             image_input=IMAGE_INPUT,
             patch_radius=checkpoint.model.config.patch_radius,
             trained=checkpoint.trained,
-            batch=BatchRange(),
+            batch=BatchRange(1, 1, 1),
             files={name: sha256(directory / name) for name in files},
             checkpoint_sha256=checkpoint.sha256,
             graph_sha256=source.sha256,

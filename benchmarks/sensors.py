@@ -62,9 +62,11 @@ class Sensor:
 def open_sensor(device: str, root: Path = Path("/")) -> Sensor:
     """The best sensor for work on `device`, "gpu" or "cpu". Raises NoSensor with the reason where there is none."""
     if read_board(root) is None:
+        if device != "gpu":
+            return Rapl(root)
         from ampnet_opt.benchmarks.nvml import Nvml
 
-        return Nvml() if device == "gpu" else Rapl(root)
+        return Nvml()
     try:
         return Ina(root)
     except NoSensor as error:

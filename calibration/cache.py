@@ -20,7 +20,7 @@ from ampnet_opt.faces.face import Face
 
 VERSION = 1  # of what is stored: raise it when the same graph and faces would give other histograms, or another file
 INTERVAL = 32  # faces between two stores, at least
-KEPT = 20  # files, the newest
+LARGEST_CACHE = 256 << 20  # bytes; a calibration is 2 MB
 
 # The faces given, in batches of (images, landmarks) as the graph takes them.
 Load = Callable[[Sequence[Face]], Iterable[tuple[np.ndarray, np.ndarray]]]
@@ -116,4 +116,4 @@ def _store(file: Path, content: dict[str, np.ndarray]) -> None:
     """Write a file of arrays, and forget the oldest. Raises AmpnetError when it cannot be written."""
     with new_file(file, durable=False) as temporary:
         np.savez_compressed(temporary, **content)  # type: ignore[arg-type]
-    forget_oldest(file.parent, "*.npz", KEPT)
+    forget_oldest(file.parent, "*.npz", LARGEST_CACHE)

@@ -399,8 +399,14 @@ def is_private(about: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
 
 
-def forget_oldest(folder: Path, pattern: str, kept: int) -> None:
-    """Delete all but the newest `kept` files of a cache; another process may be at that too."""
+def forget_oldest(folder: Path, pattern: str, size: int, kept: int = 2) -> None:
+    """Delete the oldest files of a cache until it has at most `size` bytes, but not the newest `kept`.
+
+    Another process may be at that too.
+    """
     with contextlib.suppress(OSError):
-        for old in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-kept]:
-            old.unlink()
+        found = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(pattern)]
+        for place, (_, own, path) in enumerate(sorted(found, reverse=True)):
+            size -= own
+            if size < 0 and place >= kept:
+                path.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
@@ -26,6 +26,7 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
         network = core().read_model(graph)
     except RuntimeError as error:
         raise AmpnetError(f"OpenVINO {openvino.__version__} cannot read the graph: {said(error)}") from error
+    _number(network)
     path = directory / MODEL
     try:
         openvino.save_model(network, path, compress_to_fp16=precision in HALF)
@@ -39,6 +40,16 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
         element.text = (element.text or "").strip() or None
     tree.write(path)
     return [path.name, path.with_suffix(".bin").name], openvino.__version__
+
+
+def _number(network: Any) -> None:
+    """Name the nodes that OpenVINO adds by their place: its own numbers count all that a process has made.
+
+    Equal graphs then give equal files, which the cache of compiled models knows again.
+    """
+    for place, node in enumerate(network.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"added_{node.get_type_name()}_{place}")
 
 
 def _keep_landmarks_exact(network: ElementTree.Element) -> None:

@@ -25,7 +25,8 @@ from ampnet_opt.core.files import UnsafeCache, cache_folder, forget_oldest, is_p
 
 log = logging.getLogger(__name__)
 
-KEPT = 9  # each as large as its engine
+NEWEST = 9  # kept whatever their size: three each of the engines in use
+LARGEST_CACHE = 1 << 30  # bytes; a compiled model is as large as its engine
 DIGEST = 32  # bytes
 
 
@@ -105,7 +106,7 @@ def _keep(compiled: Any, path: Path) -> None:
         os.chmod(unfinished, 0o600)
         size = file.seek(0, io.SEEK_END)
         file.write(_digest(file, size))
-    forget_oldest(path.parent, "*.blob", KEPT)
+    forget_oldest(path.parent, "*.blob", LARGEST_CACHE, NEWEST)
 
 
 class _Straight(io.BytesIO):

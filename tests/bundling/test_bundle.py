@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import io
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -84,11 +83,6 @@ def write_tar(path: Path, content: dict[str, bytes], *more: tarfile.TarInfo) -> 
         for info in more:
             tar.addfile(info, io.BytesIO(bytes(info.size)))
     return path
-
-
-def unnumbered(path: Path) -> str:
-    """A graph of OpenVINO without the numbers by which it tells the nodes apart that it adds."""
-    return re.sub(r"(?<=_)\d+(?=[\"/,])", "N", path.read_text(encoding="utf-8"))
 
 
 def retold(content: dict[str, bytes], change: Callable[[dict[str, Any]], object]) -> dict[str, bytes]:
@@ -196,14 +190,11 @@ def test_an_engine_from_a_bundle_is_that_of_a_direct_build(built: Path, tmp_path
     first, second = (asdict(read_sidecar(path)) for path in (direct, built))
     for told in (first, second):
         del told["built"], told["build_seconds"]
-        del told["files"]["engine.xml"], told["layers"]["list"]  # in which OpenVINO numbers what it adds
     assert second == first
     assert second["calibration_sha256"] == hashlib.sha256((direct / TABLE).read_bytes()).hexdigest()
     assert sorted(file.name for file in built.iterdir()) == sorted(file.name for file in direct.iterdir())
-    assert unnumbered(built / "engine.xml") == unnumbered(direct / "engine.xml")
     with Engine.load(direct) as one, Engine.load(built) as other:
-        # Equal graphs; what OpenVINO makes of them has been seen to round one INT8 value of one face differently.
-        np.testing.assert_allclose(other.infer(*faces()), one.infer(*faces()), rtol=0, atol=1e-3)
+        np.testing.assert_array_equal(other.infer(*faces()), one.infer(*faces()))
 
 
 def test_what_was_measured_on_held_out_faces_travels_along(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from full_disk import no_file_beyond
 from test_calibration import TENSORS, tiny_graph
 
 from ampnet_opt.calibration import cache
-from ampnet_opt.calibration.cache import INTERVAL, KEPT, arrays, histograms
+from ampnet_opt.calibration.cache import INTERVAL, arrays, histograms
 from ampnet_opt.calibration.histogram import Histogram, collect
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.faces.face import Face
@@ -209,11 +209,15 @@ def test_a_full_disk_is_said_once_and_leaves_nothing(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_only_the_newest_files_are_kept(folder: Path) -> None:
-    for number in range(KEPT + 4):
+def test_only_the_newest_files_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Run(faces=FACES[:1])(data="first")
+    (first,) = folder.iterdir()
+    monkeypatch.setattr(cache, "LARGEST_CACHE", int(4.5 * first.stat().st_size))
+    first.unlink()
+    for number in range(8):
         Run(faces=FACES[:1])(data=str(number))
-    assert len(list(folder.iterdir())) == KEPT
-    for number in (4, KEPT + 3):
+    assert len(list(folder.iterdir())) == 4
+    for number in (4, 7):
         run = Run(faces=FACES[:1])
         run(data=str(number))
         assert run.loaded == []

@@ -28,7 +28,7 @@ def test_compare_measures_engines_against_the_checkpoint(world: World, tmp_path:
 def test_without_arguments_the_shipped_checkpoint_meets_drawn_faces(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
     fails(2, "ampnet-opt build --int8", "compare", cwd=tmp_path)
-    here = {"cwd": tmp_path, "variables": {"AMPNET_OPT_CACHE": str(tmp_path / "cache")}}
+    here = {"cwd": tmp_path}
     built = succeeds("build", "--int8", "--backend", "cpu", "--faces", 14, **here)
     assert "untrained" not in built.stdout and (tmp_path / "engines" / "cpu-int8" / "engine.json").is_file()
     compared = succeeds("compare", "--faces", 70, "--runs", 2, "--json", tmp_path / "report.json", **here)

@@ -45,7 +45,7 @@ def faces(count: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return IMAGES[rows], POINTS[rows]
 
 
-CALLS = int(os.environ.get("AMPNET_OPT_THREAD_CALLS", "2000"))  # 10000 take minutes
+CALLS = int(os.environ.get("AMPNET_OPT_THREAD_CALLS", "1000"))  # 10000 take minutes
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_the_fewest_layers_of_a_network_are_kept(backend: str) -> None:
     variant = quantize(float_graph(), place(float_graph(), mixed.layers), int8().table.scales, int8().corrections)
     again = effect(run(variant, faces())[0], reference, truth)
     assert again.top1 == 1.0
-    assert again.sqnr_db == pytest.approx(record["sqnr_db"], abs=1.5)
+    assert again.sqnr_db == pytest.approx(record["sqnr_db"], abs=4)  # at 65 dB one value that is rounded differently is 2 dB
 
 
 def test_layers_are_kept_until_the_sqnr_holds() -> None:
