@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -126,25 +126,45 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         int8 = _int8(source, options, step)
         if options.search is not None:
             mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
-    radius = checkpoint.model.config.patch_radius
-    origin = Origin(
+    ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
+    return Recipe(source, origin_of(checkpoint, source), proof, ranges, int8, mixed_precision)
+
+
+def origin_of(checkpoint: Checkpoint, source: Source) -> Origin:
+    """What the sidecars of all engines of a checkpoint say of it."""
+    return Origin(
         classes=list(checkpoint.classes),
         image_input=source.image_input,
-        patch_radius=radius,
+        patch_radius=checkpoint.model.config.patch_radius,
         trained=checkpoint.trained,
         checkpoint_sha256=checkpoint.sha256,
         graph_sha256=source.sha256,
         classes_assumed=bool(checkpoint.assumed),
     )
-    ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
-    return Recipe(source, origin, proof, ranges, int8, mixed_precision)
 
 
 def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) -> Prepared:
-    """`recipe.model(precision)` in the form (of runtime.build) that a backend takes.
+    """`recipe.model(precision)` in the form (of `runtime.backend`) that a backend takes.
 
     Raises:
         AmpnetError: a scale of int8 is nothing that the backend reads.
+    """
+    ready = in_form(model, precision, form, recipe.ranges)
+    if precision != "int8":
+        return ready
+    assert recipe.int8 is not None
+    record = None if recipe.mixed_precision is None else recipe.mixed_precision.record
+    return replace(ready, mixed_precision=record, table=recipe.int8.table.to_json().encode())
+
+
+def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[str, float]) -> Prepared:
+    """A float graph, or for int8 a Q/DQ graph, in the form that a backend takes; errors as of `prepared`.
+
+    Args:
+        model: the graph, which is not changed.
+        precision: of the engine.
+        form: of `runtime.backend`.
+        ranges: largest magnitude of each float tensor, for a typed graph.
     """
     if form == UNSIGNED:
         from ampnet_opt.convert.openvino import cpu_graph
@@ -158,21 +178,10 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
     elif form == TYPED and precision in HALF:
         from ampnet_opt.convert.float16 import to_half
 
-        model, kept = to_half(model, recipe.ranges)
-    if precision != "int8":
-        return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
-    assert recipe.int8 is not None
-    require_representable(model)
-    record = None if recipe.mixed_precision is None else recipe.mixed_precision.record
-    table = recipe.int8.table.to_json().encode()
-    return Prepared(
-        precision,
-        model.SerializeToString(),
-        mixed_precision=record,
-        float32_layers=kept,
-        expected=expected,
-        table=table,
-    )
+        model, kept = to_half(model, ranges)
+    if precision == "int8":
+        require_representable(model)
+    return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
 
 
 def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> dict[Path, str]:

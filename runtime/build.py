@@ -58,7 +58,7 @@ class EngineRequest:
 
     Attributes:
         backend: that compiles it. options: how. origin, prepared: its graph.
-        proof: what it is compared with where it can run.
+        proof: what it is compared with where it can run; None for an engine that is only tried.
         seconds_before: what preparing the graph took.
     """
 
@@ -66,7 +66,7 @@ class EngineRequest:
     options: CompileOptions
     origin: Origin
     prepared: Prepared
-    proof: Proof
+    proof: Optional[Proof]
     seconds_before: float = 0.0
 
 
@@ -78,6 +78,7 @@ def build_engine(request: EngineRequest, target: Path, progress: Optional[Progre
     all.
     """
     proof, trained = request.proof, request.origin.trained
+    assert proof is not None
     require_close(proof.accuracy, trained)
     with new_directory(target, force) as directory:
         sidecar = write_engine(request, directory, progress)
@@ -98,6 +99,17 @@ def write_engine(request: EngineRequest, directory: Path, progress: Optional[Pro
 
     For errors and arguments see `build_engine`, which compares the engine as well.
     """
+    prepared = request.prepared
+    sidecar = compile_engine(request, directory, progress)
+    by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
+    expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
+    sidecar = replace(sidecar, layers=list_layers(directory, sidecar, expected))
+    sidecar.write(directory)
+    return sidecar
+
+
+def compile_engine(request: EngineRequest, directory: Path, progress: Optional[Progress] = None) -> Sidecar:
+    """Compile the graph into `directory`; returns a sidecar that is not written yet, and lists no layers."""
     prepared, started = request.prepared, time.monotonic()
     compiled = request.backend.compile(directory, prepared.graph, prepared.precision, request.options, progress)
     files = list(compiled.files)
@@ -106,7 +118,7 @@ def write_engine(request: EngineRequest, directory: Path, progress: Optional[Pro
         files.append(TABLE)
     hashes = {name: sha256(directory / name) for name in files}
     kept = {} if prepared.float32_layers is None else {"float32_layers": prepared.float32_layers}
-    sidecar = Sidecar(
+    return Sidecar(
         backend=request.backend.name,
         backend_version=compiled.version,
         precision=prepared.precision,
@@ -120,8 +132,3 @@ def write_engine(request: EngineRequest, directory: Path, progress: Optional[Pro
         ampnet_opt_version=__version__,
         **asdict(request.origin),
     )
-    by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
-    expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
-    sidecar = replace(sidecar, layers=list_layers(directory, sidecar, expected))
-    sidecar.write(directory)
-    return sidecar

@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ampnet_opt.convert import openvino as cpu
-from ampnet_opt.convert.build import MixedPrecision, Options, Steps
+from ampnet_opt.convert.build import MixedPrecision, Options, Steps, in_form, origin_of
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source
 from ampnet_opt.core.errors import MisuseError
@@ -20,13 +19,17 @@ from ampnet_opt.core.labels import label_indices
 from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.faces.face import Face, fingerprint
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import find_backend
-from ampnet_opt.runtime.openvino.executor import MODEL, Executor
+from ampnet_opt.runtime.backend import Backend, LoadOptions, find_backend
+from ampnet_opt.runtime.build import EngineRequest, Origin, compile_engine
+from ampnet_opt.runtime.compile_options import CompileOptions
+from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Batches, Sensitivity, analyse
 from ampnet_opt.sensitivity.effect import Effect, effect
 from ampnet_opt.sensitivity.search import Budget, search
 
 BATCH = 16
+# Logits float32 [N, classes] of a Q/DQ graph on batches of images and landmarks as it takes them.
+Answers = Callable[[onnx.ModelProto, Batches], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class LayerSearch:
         """Raises as `choose_layers`."""
         ranking = self.ranking or _rank(checkpoint, source, int8, options.faces, step)
         labels = np.array(label_indices(checkpoint.classes, [face.label for face in self.held_out]))
+        backend = find_backend(options.backend)
+        by_engine = backend.device == "cpu"  # others run on a GPU, which may not be here
+        answers = engine_answers(backend, origin_of(checkpoint, source)) if by_engine else graph_logits
         with step("choosing layers", 0) as progress:
             batches = source.batches(self.held_out, BATCH)
             chosen = choose_layers(
@@ -51,7 +57,8 @@ class LayerSearch:
                 int8,
                 ranking,
                 self.budget,
-                backend=options.backend,
+                answers=answers,
+                judged_in=f"an engine of {backend.name}" if by_engine else f"ONNX Runtime {onnxruntime.__version__}",
                 batches=batches,
                 labels=labels,
                 progress=progress,
@@ -81,15 +88,16 @@ def choose_layers(
     ranking: Sensitivity,
     budget: Budget,
     *,
-    backend: str,
+    answers: Answers,
+    judged_in: str,
     batches: Batches,
     labels: np.ndarray,
     progress: Callable[[int], None] = lambda judged: None,
 ) -> MixedPrecision:
     """The fewest layers of a float graph that have to stay in floating point for the INT8 network to hold `budget`.
 
-    batches: (image, landmarks) of held-out faces as the graph takes them; labels: int64 [N]. The cpu backend is judged by
-    its own engine, others by their Q/DQ graph in ONNX Runtime. progress: called with the number of networks judged. Raises
+    answers: give the logits of a Q/DQ graph. judged_in: what computes them, for the record. batches: (image, landmarks) of
+    held-out faces as the graph takes them; labels: int64 [N]. progress: called with the number of networks judged. Raises
     MisuseError when the ranking is of another graph or calibration, AmpnetError when the budget cannot be held.
     """
     table = int8.table
@@ -103,13 +111,13 @@ def choose_layers(
             f"the sensitivity analysis is of a calibration on other faces ({ranking.faces}; here {table.faces}): run "
             "ampnet-opt sensitivity with this --data, --split and --faces"
         )
-    reference, by_engine = graph_logits(graph, batches), find_backend(backend).device == "cpu"
+    reference = graph_logits(graph, batches)
     judged = 0
 
     def judge(kept: Collection[str]) -> Effect:
         nonlocal judged
         model = int8.quantize(graph, place(graph, kept))
-        logits = _in_openvino(model, batches) if by_engine else graph_logits(model, batches)
+        logits = answers(model, batches)
         judged += 1
         progress(judged)
         return effect(logits, reference, labels)
@@ -119,7 +127,7 @@ def choose_layers(
     record = {
         **{name: value for name, value in asdict(budget).items() if value is not None},
         "held_out_faces": len(labels),
-        "judged_in": "OpenVINO" if by_engine else f"ONNX Runtime {onnxruntime.__version__}",
+        "judged_in": judged_in,
         "float_top1": reference_top1,
         **choice.measured.record(),
         "float_layers": [{"name": row.name, "alone_in_int8": row.effect.record()} for row in choice.kept],
@@ -127,11 +135,19 @@ def choose_layers(
     return MixedPrecision(tuple(layer for row in choice.kept for layer in row.layers), record)
 
 
-def _in_openvino(model: onnx.ModelProto, batches: Batches) -> np.ndarray:
-    with TemporaryDirectory() as folder:
-        cpu.build(model, "int8", Path(folder))
-        executor = Executor(Path(folder) / MODEL, "int8", None, {len(batches[0][0])})
-        try:
-            return np.concatenate([executor.run(images, landmarks) for images, landmarks in batches])
-        finally:
-            executor.close()
+def engine_answers(backend: Backend, origin: Origin) -> Answers:
+    """The answers of an engine of `backend`, compiled for each graph by the steps of `build` and forgotten afterwards."""
+
+    def answers(model: onnx.ModelProto, batches: Batches) -> np.ndarray:
+        size = max(len(images) for images, _ in batches)
+        options = CompileOptions(BatchRange(1, size, size))
+        ready = in_form(model, "int8", backend.graph_form(), {})
+        with TemporaryDirectory() as folder:
+            sidecar = compile_engine(EngineRequest(backend, options, origin, ready, None), Path(folder))
+            executor = backend.open(Path(folder), sidecar, LoadOptions())
+            try:
+                return np.concatenate([executor.run(images, landmarks) for images, landmarks in batches])
+            finally:
+                executor.close()
+
+    return answers

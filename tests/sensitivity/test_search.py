@@ -18,9 +18,12 @@ from ampnet_opt.convert.build import MixedPrecision
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.onnx_session import graph_logits
+from ampnet_opt.runtime.backend import find_backend
+from ampnet_opt.runtime.build import Origin
 from ampnet_opt.sensitivity.analysis import Row, Sensitivity, ranked
 from ampnet_opt.sensitivity.effect import Effect, effect
-from ampnet_opt.sensitivity.mixed_precision import choose_layers
+from ampnet_opt.sensitivity.mixed_precision import choose_layers, engine_answers
 from ampnet_opt.sensitivity.search import Budget, search
 
 costs = st.lists(st.integers(0, 50), min_size=1, max_size=40)
@@ -109,7 +112,12 @@ def ranking(**changes: object) -> Sensitivity:
 
 
 def choose_for(backend: str, found: Sensitivity, budget: Budget, labels: np.ndarray) -> MixedPrecision:
-    return choose_layers(float_graph(), int8(), found, budget, backend=backend, batches=in_two_batches(), labels=labels)
+    origin = Origin(["a", "b", "c"], "uint8", 5, False, "0" * 64, "0" * 64)
+    by_engine = backend == "cpu"
+    answers = engine_answers(find_backend(backend), origin) if by_engine else graph_logits
+    return choose_layers(
+        float_graph(), int8(), found, budget, answers=answers, judged_in=backend, batches=in_two_batches(), labels=labels
+    )
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tensorrt-rtx"])
