@@ -136,7 +136,7 @@ def benchmark(
                 progress(f"batch {batch}: {stage}", done, total)
 
         with ExitStack() as stack:
-            workers, timings = measure(stack, subjects, batch, runs, seconds=seconds, progress=report)
+            workers, timings = measure_engines(stack, subjects, batch, runs, seconds=seconds, progress=report)
             if number == 0:
                 place = environment(workers)
                 found = [_measured(worker) for worker in workers]
@@ -148,7 +148,7 @@ def benchmark(
     return Bench(threads, list(batches), place, gpu, found, _verdicts(found), _notes(found))
 
 
-def measure(
+def measure_engines(
     stack: ExitStack,
     subjects: Sequence[Subject],
     batch: int,

@@ -8,7 +8,7 @@ from typing import List, Optional
 
 from ampnet_opt.benchmarks.workers import random_faces
 from ampnet_opt.runtime.backend import find_backend
-from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.sidecar import read_sidecar
 
 RUNS = 20
@@ -30,7 +30,7 @@ def layer_times(engine: Path, batch: int, threads: Optional[int] = None, runs: i
     threads: of the cpu backend, by default all cores. Raises what `Engine.load` does.
     """
     sidecar = read_sidecar(engine)
-    faces = prepare(*random_faces(batch), sidecar.image_input)
+    faces = engine_inputs(*random_faces(batch), sidecar.image_input)
     backend = find_backend(sidecar.backend)
     backend.check(sidecar)
     rows = backend.layer_times(engine, sidecar, faces, runs, threads)

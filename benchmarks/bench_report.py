@@ -20,7 +20,7 @@ from ampnet_opt.core.text import count
 LISTED = 20  # layers shown; the file has all
 
 
-def render(bench: Bench) -> Group:
+def render_benchmark(bench: Bench) -> Group:
     """Where it was measured, a table for each batch with its verdicts, what a reader must know, and the slowest layers."""
     place = bench.environment
     parts: List[RenderableType] = [

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from ampnet_opt.benchmarks.gpu_check_networks import NETWORKS
-from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, Part
+from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, CheckedPart
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
 from ampnet_opt.core.children import last_line, python
 from ampnet_opt.core.errors import AmpnetError
@@ -71,11 +71,11 @@ def loads(subject: str) -> str:
     return ""
 
 
-def check(subject: str, network: str) -> Iterator[Part]:
+def check_network(subject: str, network: str) -> Iterator[CheckedPart]:
     """The parts of a subject and a network, as they end, from a process that does them."""
     problem = loads(subject)
     if problem:
-        yield Part("loading", "skipped", problem, {})
+        yield CheckedPart("loading", "skipped", problem, {})
         return
     with TemporaryDirectory() as folder, TemporaryFile() as log:
         command = python(PARTS, subject, network, folder, *filter(None, sys.path))
@@ -88,7 +88,7 @@ def check(subject: str, network: str) -> Iterator[Part]:
                     begun = line["begin"]
                 else:
                     begun = ""
-                    yield Part(**line)
+                    yield CheckedPart(**line)
         finally:
             if process.poll() is None and sys.exc_info()[0] is not None:
                 process.kill()
@@ -96,7 +96,7 @@ def check(subject: str, network: str) -> Iterator[Part]:
         if code:
             last = last_line(log)
             how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-            yield Part(begun or "ending", "failed", f"the process ended {how}" + (f" ({last})" if last else ""), {})
+            yield CheckedPart(begun or "ending", "failed", f"the process ended {how}" + (f" ({last})" if last else ""), {})
 
 
 def main(arguments: list[str]) -> int:
@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
         return 1
     for subject in chosen.subject or SUBJECTS:
         for network in chosen.network or NETWORKS:
-            for part in check(subject, network):
+            for part in check_network(subject, network):
                 print(f"{subject}, {network}: {part.name}: {part.outcome}" + (f" ({part.detail})" if part.detail else ""))
                 result["parts"].append({"subject": subject, "network": network, **part.__dict__})
                 write()  # a machine that hangs must not take with it what is known

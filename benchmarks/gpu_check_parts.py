@@ -1,6 +1,6 @@
 """What the GPU check does with one subject and one network, in a process of its own: a crash of a library ends only that.
 
-`main` writes a line of JSON to the standard output when a part begins ({"begin": name}) and when it ends (a `Part`).
+`main` writes a line of JSON to the standard output when a part begins ({"begin": name}) and when it ends (a `CheckedPart`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LIMITS = {"fp32": 0.002, "fp16": 0.05}
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckedPart:
     """outcome: of `name`. detail: why, in one sentence, where it did not pass."""
 
     name: str
@@ -77,16 +77,16 @@ def parts(subject: str, net: Network, folder: Path) -> Iterator[Work]:
                 yield f"{precision}: latency without CUDA graph", partial(_engine_latency, engine, net, False)
 
 
-def run(name: str, work: Callable[[], Figures]) -> Part:
+def run(name: str, work: Callable[[], Figures]) -> CheckedPart:
     """Do a part; whatever goes wrong in it becomes one sentence."""
     try:
-        return Part(name, "passed", "", work())
+        return CheckedPart(name, "passed", "", work())
     except Skipped as reason:
-        return Part(name, "skipped", str(reason), {})
+        return CheckedPart(name, "skipped", str(reason), {})
     except Exception as error:
         reason_given = " ".join(str(error).split())
         told = reason_given if isinstance(error, AmpnetError) else f"{type(error).__name__}: {reason_given}"
-        return Part(name, "failed", told, {})
+        return CheckedPart(name, "failed", told, {})
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def main(subject: str, name: str, given: str) -> None:
     try:
         net = network(name, folder)
     except AmpnetError as error:
-        tell(asdict(Part("preparing", "failed", str(error), {})))
+        tell(asdict(CheckedPart("preparing", "failed", str(error), {})))
         return
     for title, work in parts(subject, net, folder):
         tell({"begin": title})

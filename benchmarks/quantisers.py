@@ -22,7 +22,7 @@ import onnx
 from ampnet_opt import __version__
 from ampnet_opt.benchmarks.compare import Environment, require_positive
 from ampnet_opt.benchmarks.quantisers_graphs import model_optimizer, onnx_runtime, ours
-from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
+from ampnet_opt.benchmarks.quantisers_report import QuantiserReport, Result, describe, render_quantisers, to_markdown
 from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.convert import openvino as cpu
 from ampnet_opt.convert.float16 import to_half
@@ -63,7 +63,7 @@ def activation_pairs(model: onnx.ModelProto) -> int:
     return pairs
 
 
-def measure(
+def compare_quantisers(
     checkpoint: Checkpoint,
     path: Path,
     calibration: Sequence[Face],
@@ -73,7 +73,7 @@ def measure(
     runs: int,
     threads: int,
     step: Steps,
-) -> Report:
+) -> QuantiserReport:
     """Quantise the checkpoint's float graph in every way and judge the results on `test`, whose faces are labelled.
 
     python: the interpreter that has Model Optimizer; its rows are left out without it. step: as of `core.progress.steps`.
@@ -115,7 +115,7 @@ def measure(
         )
         for name, model in models.items()
     ]
-    return Report(
+    return QuantiserReport(
         str(path),
         checkpoint.sha256,
         checkpoint.trained,
@@ -165,10 +165,10 @@ def _engine(
     directory.mkdir()
     try:
         try:
-            files, library = cpu.build(model, precision, directory)
+            files, library = cpu.write_ir(model, precision, directory)
         except (KeyError, IndexError, TypeError):
             # The pass to UINT8 knows our graphs only. As a float graph, the pairs go to OpenVINO as they are.
-            files, library = cpu.build(model, "fp32", directory)
+            files, library = cpu.write_ir(model, "fp32", directory)
         Sidecar(
             backend="cpu",
             backend_version=library,
@@ -240,7 +240,7 @@ def main() -> int:
         test = spread(read_faces(options.data, "test"), options.test_faces)
         checkpoint = read_checkpoint(options.checkpoint, options.classes and parse_classes(options.classes))
         with steps() as step:
-            report = measure(
+            report = compare_quantisers(
                 checkpoint,
                 options.checkpoint,
                 calibration,
@@ -259,7 +259,7 @@ def main() -> int:
     if options.markdown:
         print(to_markdown(report))
         return 0
-    console().print(render(report))
+    console().print(render_quantisers(report))
     return 0
 
 

@@ -47,7 +47,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Report:
+class QuantiserReport:
     """The first result is the float graph's. notes: what a reader must know."""
 
     checkpoint: str
@@ -74,7 +74,7 @@ def describe(results: Sequence[Result], trained: bool, python: Path | None) -> l
     return [*notes, *METHOD]
 
 
-def render(report: Report) -> Group:
+def render_quantisers(report: QuantiserReport) -> Group:
     """Heading, table and notes for a terminal."""
     table = new_table("Quantisers", [LEFT], RIGHT)
     for result in report.results:
@@ -99,7 +99,7 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1].rstrip() + "…"
 
 
-def heading(report: Report) -> list[str]:
+def heading(report: QuantiserReport) -> list[str]:
     place = report.environment
     return [
         f"{Path(report.checkpoint).name} ({report.checkpoint_sha256[:12]}), {count(report.calibration_faces, 'face')} to "
@@ -109,7 +109,7 @@ def heading(report: Report) -> list[str]:
     ]
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: QuantiserReport) -> str:
     """Heading, table and notes for a page of documentation."""
     rows = [[LEFT, *RIGHT], ["---", *["---:"] * len(RIGHT)], *([r.name, *cells(r)] for r in report.results)]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)

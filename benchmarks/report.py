@@ -16,7 +16,7 @@ from ampnet_opt.core.text import count
 RECALL_COLUMNS = 4  # subjects side by side; more go to a further table
 
 
-def render(report: Report) -> Group:
+def render_comparison(report: Report) -> Group:
     """Where it was measured, what a reader must know, and the tables of accuracy, speed and recall."""
     parts: list[RenderableType] = [Text(line) for line in heading(report)]
     parts += [Text(f"* {note}") for note in report.notes]

@@ -83,7 +83,7 @@ def floors(work: dict[int, list[Work]], engines: Sequence[Measured], peaks: Peak
     return found
 
 
-def render(found: Sequence[Floor], peaks: Peaks, bench: Bench) -> Group:
+def render_roofline(found: Sequence[Floor], peaks: Peaks, bench: Bench) -> Group:
     place = bench.environment
     rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in peaks.macs.items())
     head = [
@@ -110,7 +110,7 @@ def _table(rows: Sequence[Floor], batch: int) -> Table:
     return table
 
 
-def measure(
+def measure_roofline(
     checkpoint: Path, engines: Sequence[Path], batches: Sequence[int], threads: int, runs: int
 ) -> tuple[Group, dict[str, Any]]:
     """The tables, and everything measured, every layer included, for JSON."""
@@ -126,7 +126,7 @@ def measure(
     found = floors(work, bench.engines, peaks)
     layers = {batch: [asdict(layer) for layer in work[batch]] for batch in batches}
     content = {"environment": asdict(bench.environment), "threads": threads, "peaks": asdict(peaks)}
-    return render(found, peaks, bench), {**content, "floors": [asdict(row) for row in found], "layers": layers}
+    return render_roofline(found, peaks, bench), {**content, "floors": [asdict(row) for row in found], "layers": layers}
 
 
 def main() -> int:
@@ -139,7 +139,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write everything to this file")
     options = parser.parse_args()
     try:
-        tables, content = measure(options.checkpoint, options.engines, options.batches, options.threads, options.runs)
+        tables, content = measure_roofline(
+            options.checkpoint, options.engines, options.batches, options.threads, options.runs
+        )
         if options.json is not None:
             write_json(options.json, content)
     except AmpnetError as error:

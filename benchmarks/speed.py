@@ -15,7 +15,7 @@ import onnx
 from rich.table import Table
 from rich.text import Text
 
-from ampnet_opt.benchmarks.bench import measure as time_subjects
+from ampnet_opt.benchmarks.bench import measure_engines as time_subjects
 from ampnet_opt.benchmarks.compare import REFERENCE, engine_subjects, environment, require_positive
 from ampnet_opt.benchmarks.report import megabytes, milliseconds, ratio
 from ampnet_opt.benchmarks.workers import Subject
@@ -29,7 +29,7 @@ from ampnet_opt.core.text import count
 from ampnet_opt.network.checkpoint import read_checkpoint
 
 
-def measure(checkpoint: Path, engines: list[Path], runs: int, threads: int) -> tuple[Table, str]:
+def measure_speed(checkpoint: Path, engines: list[Path], runs: int, threads: int) -> tuple[Table, str]:
     """The table of p50, sizes and peak memories, and one line on where it was measured."""
     require_positive(runs=runs, threads=threads)
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=available_cores())
     options = parser.parse_args()
     try:
-        table, place = measure(options.checkpoint, options.engines, options.runs, options.threads)
+        table, place = measure_speed(options.checkpoint, options.engines, options.runs, options.threads)
     except AmpnetError as error:
         return fail(error)
     except KeyboardInterrupt:

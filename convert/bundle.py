@@ -15,7 +15,7 @@ from ampnet_opt.core.progress import Steps
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.backend import TYPED
 from ampnet_opt.runtime.build import TABLE
-from ampnet_opt.runtime.bundle import GOLDEN, Part
+from ampnet_opt.runtime.bundle import GOLDEN, BundlePart
 from ampnet_opt.runtime.golden import require_close
 
 __all__ = ["bundle_checkpoint", "bundle_recipe"]
@@ -71,7 +71,7 @@ def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, pat
     return path
 
 
-def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: dict[bytes, str]) -> Part:
+def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: dict[bytes, str]) -> BundlePart:
     """Write the graphs of a precision, one for each form that the target's versions take.
 
     stored: digest -> member of the graphs that were written; those of two forms, or of fp32 and fp16, may be the same.
@@ -93,7 +93,7 @@ def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: 
             (folder / stored[digest]).write_bytes(ready.graph)
         graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
         kept = ready.float32_layers if form == TYPED else kept
-    return Part(
+    return BundlePart(
         precision,
         graphs,
         graph_error=error,

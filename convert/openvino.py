@@ -46,7 +46,7 @@ def cpu_graph(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     return changed
 
 
-def build(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list[str], str]:
+def write_ir(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list[str], str]:
     """`build_ir` of a float graph, or for int8 of a Q/DQ graph."""
     return build_ir(cpu_graph(model, precision).SerializeToString(), precision, directory)
 

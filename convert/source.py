@@ -23,7 +23,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.golden import Golden, Proof, require_right
 from ampnet_opt.shipped import GOLDEN_FACES
 
@@ -45,7 +45,7 @@ class Source:
 
     def batches(self, faces: Sequence[Face], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(image, landmarks) of the faces, `size` at a time, as the graph takes them."""
-        return [prepare(images, points, self.image_input) for images, points in load_batches(faces, size)]
+        return [engine_inputs(images, points, self.image_input) for images, points in load_batches(faces, size)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         log.warning("%s", doubt)
 
     def load(left: Sequence[Face]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return (prepare(images, points, source.image_input) for images, points in load_batches(left, 1))
+        return (engine_inputs(images, points, source.image_input) for images, points in load_batches(left, 1))
 
     data, tensors = fingerprint(faces), list(source.placement.tensors)
     found = histograms(

@@ -39,7 +39,7 @@ MOST_GROWTH, SPARE = 20, 64 << 20
 
 
 @dataclass(frozen=True)
-class Part:
+class BundlePart:
     """One engine that can be built from a bundle. graphs: form (of runtime.build) -> member.
 
     graph_error: of the graph on the golden faces, as of `Golden.error`. float32_layers: of the typed graph, as of
@@ -67,7 +67,7 @@ class Contents:
     ampnet_opt_version: str
     members: Dict[str, str]
     origin: Optional[Origin] = None
-    parts: Optional[List[Part]] = None
+    parts: Optional[List[BundlePart]] = None
     engine_precision: Optional[str] = None
     engine_files: Optional[List[str]] = None
 
@@ -117,7 +117,7 @@ class Bundle:
             for block in self.blocks(name):
                 stream.write(block)
 
-    def prepared(self, part: Part, form: str) -> Prepared:
+    def prepared(self, part: BundlePart, form: str) -> Prepared:
         """The graph of `form`. Raises AmpnetError when the bundle was made for boards that take another."""
         if form not in part.graphs:
             raise AmpnetError(
@@ -130,7 +130,7 @@ class Bundle:
         table = self.read(TABLE) if part.precision == "int8" else None
         return Prepared(part.precision, graph, part.mixed_precision, kept, part.expected, table)
 
-    def proof(self, part: Part) -> Proof:
+    def proof(self, part: BundlePart) -> Proof:
         return Proof(self.golden(), part.graph_error, part.accuracy)
 
     def golden(self) -> Golden:
@@ -271,5 +271,5 @@ def _parse(path: Path, text: bytes) -> Contents:
     return contents
 
 
-def _part(content: Dict[str, Any]) -> Part:
-    return Part(**{**content, "accuracy": [Accuracy(**found) for found in content.get("accuracy", [])]})
+def _part(content: Dict[str, Any]) -> BundlePart:
+    return BundlePart(**{**content, "accuracy": [Accuracy(**found) for found in content.get("accuracy", [])]})

@@ -106,7 +106,7 @@ class Engine:
 
     def _infer(self, images: Any, landmarks: Any) -> np.ndarray:
         batch = self.sidecar.batch
-        pictures, points = prepare(images, landmarks, self.sidecar.image_input)
+        pictures, points = engine_inputs(images, landmarks, self.sidecar.image_input)
         self._require_reachable(pictures, points)
         logits = np.empty((len(pictures), len(self.sidecar.classes)), np.float32)
         for start in range(0, len(pictures), batch.max):
@@ -148,7 +148,7 @@ class Engine:
     def _batches(self, faces: Iterator[Tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
         for part in iter(lambda: self._calls.outside(lambda: list(islice(faces, size))), []):
             images, landmarks = zip(*part)
-            yield prepare(np.stack(images), np.stack(landmarks), self.sidecar.image_input)
+            yield engine_inputs(np.stack(images), np.stack(landmarks), self.sidecar.image_input)
 
     def _require_reachable(self, *inputs: Any) -> None:
         """MisuseError for what is on the GPU, where this engine cannot take it from there."""
@@ -228,7 +228,7 @@ class _Results(Iterator[np.ndarray]):
             self._rows.close()  # type: ignore[attr-defined]
 
 
-def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
+def engine_inputs(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
     """Contiguous inputs as the graph takes them, or MisuseError when they are not faces; arguments as in `Engine.infer`.
 
     What is on the GPU becomes a DeviceArray, all else a numpy array.

@@ -23,7 +23,7 @@ REFUSED, DOUBTED = 6.0, 14.0
 LOWEST = -99.0
 
 
-def measure(on: str, logits: np.ndarray, reference: np.ndarray, engine: bool) -> Accuracy:
+def accuracy_of(on: str, logits: np.ndarray, reference: np.ndarray, engine: bool) -> Accuracy:
     """logits, reference: float32 [N, classes], N > 1; the reference is the float network's."""
     same = float((logits.argmax(1) == reference.argmax(1)).mean())
     return Accuracy(on, len(logits), same, spread_sqnr(logits, reference), engine)
@@ -142,7 +142,7 @@ class Proof:
         drawn = len(self.golden.logits) - self.calibration
         kinds = {DRAWN: slice(0, drawn), CALIBRATION: slice(drawn, None)}
         pairs = ((on, logits[rows], self.golden.logits[rows]) for on, rows in kinds.items())
-        return [measure(on, got, wanted, engine) for on, got, wanted in pairs if len(wanted) > 1]
+        return [accuracy_of(on, got, wanted, engine) for on, got, wanted in pairs if len(wanted) > 1]
 
     def explained(self, logits: np.ndarray) -> Proof:
         """The same for engines of an INT8 graph that has these logits, float32 [N, classes], on the golden faces."""

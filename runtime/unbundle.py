@@ -9,7 +9,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_directory, require_new, reserved
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine, engine_name
-from ampnet_opt.runtime.bundle import Bundle, Part, open_bundle
+from ampnet_opt.runtime.bundle import Bundle, BundlePart, open_bundle
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import read_sidecar
 
@@ -60,7 +60,7 @@ def build_bundle(
             }
 
 
-def _build(bundle: Bundle, part: Part, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
+def _build(bundle: Bundle, part: BundlePart, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
     assert bundle.contents.origin is not None  # as of a bundle with parts
     with step(f"building {target.name}", 1) as progress:
         backend = find_backend(bundle.contents.backend)

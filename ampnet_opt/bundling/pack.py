@@ -17,7 +17,7 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, new_file, require_new, scratch_directory, sha256
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import Origin, engine_name
-from ampnet_opt.runtime.bundle import FORMAT, NAME, Contents, Part
+from ampnet_opt.runtime.bundle import FORMAT, NAME, BundlePart, Contents
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import read_sidecar
 
@@ -31,7 +31,7 @@ class Pack:
         self.folder = folder
         self.target = target
         self.origin: Optional[Origin] = None
-        self.parts: Optional[List[Part]] = None
+        self.parts: Optional[List[BundlePart]] = None
         self.engine_precision: Optional[str] = None
         self.engine_files: Optional[List[str]] = None
         self.built_with = ""  # version of the library that built the engine

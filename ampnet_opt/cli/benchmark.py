@@ -64,9 +64,9 @@ def benchmark(
     force: bool = FORCE,
 ) -> None:
     """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
-    from ampnet_opt.benchmarks.bench import benchmark as measure
+    from ampnet_opt.benchmarks.bench import benchmark as measure_engines
     from ampnet_opt.benchmarks.bench_layers import layer_times
-    from ampnet_opt.benchmarks.bench_report import draw_benchmark, render, render_changes, require_matplotlib
+    from ampnet_opt.benchmarks.bench_report import draw_benchmark, render_benchmark, render_changes, require_matplotlib
     from ampnet_opt.benchmarks.regression import changes, read_accuracy, read_benchmark
     from ampnet_opt.core.console import console
     from ampnet_opt.core.files import new_file, require_new_file
@@ -82,7 +82,7 @@ def benchmark(
     before = None if against is None else read_benchmark(against)
     scores = {} if accuracy is None else read_accuracy(accuracy, engines)
     with stages() as progress:
-        found = measure(engines, sizes, threads=threads, runs=runs, seconds=seconds, many=many, progress=progress)
+        found = measure_engines(engines, sizes, threads=threads, runs=runs, seconds=seconds, many=many, progress=progress)
         profiles: Dict[str, Any] = {}
         for number, (engine, measured) in enumerate(zip(engines, found.engines if layers else [])):
             progress("profiling", number, len(engines))
@@ -90,7 +90,7 @@ def benchmark(
     found = replace(found, accuracy=scores, layers=profiles)
     if json_file != STDOUT:
         terminal = console()
-        terminal.print(render(found))
+        terminal.print(render_benchmark(found))
         if before is not None:
             terminal.print(render_changes(*changes(before, found), str(against)))
     if json_file is not None:

@@ -51,7 +51,7 @@ class ComparisonRequest:
     runs: int
 
 
-def measure(request: ComparisonRequest, progress: Callable[[str, int, int], None]) -> Any:
+def run_comparison(request: ComparisonRequest, progress: Callable[[str, int, int], None]) -> Any:
     """The `benchmarks.compare.Comparison` of a request; errors as there."""
     from ampnet_opt.benchmarks.compare import compare
     from ampnet_opt.core.labels import parse_classes
@@ -104,12 +104,12 @@ def compare(
         runs=runs,
     )
     require_extra()
-    from ampnet_opt.benchmarks.report import render
+    from ampnet_opt.benchmarks.report import render_comparison
 
     with stages() as progress:
-        found = measure(request, progress)
+        found = run_comparison(request, progress)
     if json_file != STDOUT:
-        console().print(render(found.report))
+        console().print(render_comparison(found.report))
     if json_file is not None:
         write_json(json_file, found.report.to_json())
 

@@ -51,7 +51,7 @@ def report(
     force: bool = FORCE,
 ) -> None:
     """Compare, as an HTML page: accuracy, confusion, sensitivity, activations, the faces whose answers moved most."""
-    from ampnet_opt.cli.compare import ComparisonRequest, measure
+    from ampnet_opt.cli.compare import ComparisonRequest, run_comparison
     from ampnet_opt.core.errors import MisuseError
     from ampnet_opt.core.files import require_new_file, sha256, write_text
     from ampnet_opt.faces.face import spread
@@ -83,7 +83,7 @@ def report(
         )
     quantised = [engine for engine in engines if read_sidecar(engine).precision == "int8"]
     with stages() as progress:
-        found = measure(request, progress)
+        found = run_comparison(request, progress)
         page = page_of(found.report, found.logits, found.labels, request.faces, pictures=pictures, sensitivity=ranking)
         if ranking is not None and quantised:
             progress("looking at activations", 0, 1)

@@ -82,7 +82,7 @@ def sensitivity(
     from ampnet_opt.core.console import console
     from ampnet_opt.core.labels import label_indices
     from ampnet_opt.sensitivity.analysis import analyse
-    from ampnet_opt.sensitivity.report import draw_ranking, render
+    from ampnet_opt.sensitivity.report import draw_ranking, render_sensitivity
 
     labels = np.array(label_indices(loaded.classes, [face.label for face in chosen]))
     way = method.value
@@ -106,5 +106,5 @@ def sensitivity(
     if picture is not None:
         with new_file(picture) as temporary:
             draw_ranking(temporary, found)
-    console().print(render(found, LISTED))
+    console().print(render_sensitivity(found, LISTED))
     say(f"{output}: {len(found.rows)} {units.value}s")

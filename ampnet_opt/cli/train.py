@@ -115,7 +115,7 @@ def train(
     from ampnet_opt.network.checkpoint import seeded
     from ampnet_opt.training.loop import Outputs, best, require_device
     from ampnet_opt.training.loop import train as run
-    from ampnet_opt.training.recipe import Recipe
+    from ampnet_opt.training.recipe import TrainingRecipe
 
     outputs = Outputs(output)
     context.with_resource(reserved(output))  # to the end of the command
@@ -141,7 +141,7 @@ def train(
         if classes is None:
             _require_rafdb([face.label for face in [*faces, *held_out]])
         model = seeded(seed, 0.25 if width is None else width, len(names))
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         epochs=epochs or (40 if qat is None else 2),
         batch=batch,
         rate=rate if rate is not None else (0.01 if qat is None else 1e-4),

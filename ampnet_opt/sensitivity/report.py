@@ -14,7 +14,7 @@ from ampnet_opt.sensitivity.analysis import Sensitivity
 from ampnet_opt.sensitivity.effect import Effect
 
 
-def render(found: Sensitivity, most: int) -> Group:
+def render_sensitivity(found: Sensitivity, most: int) -> Group:
     """The `most` worst units, between the figures of the float network and of INT8 everywhere."""
     what = "INT8 in one unit alone" if found.mode == "only" else "INT8 everywhere but in one unit"
     title = f"{what}, the costliest first; {count(found.faces, 'face')}, {found.method} calibration"

@@ -24,7 +24,7 @@ Values = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Part:
+class SubNetwork:
     """A graph of its own: inputs are seams or inputs of the network, the output is a seam or the logits."""
 
     graph: onnx.ModelProto
@@ -67,13 +67,13 @@ class Network:
                 changed[part.output] = _run(chosen, part, {**old, **changed})
         return np.concatenate([{**old, **changed}[OUTPUT] for old, changed in zip(self._values, new, strict=True)])
 
-    def _session(self, part: Part, placement: Placement) -> onnxruntime.InferenceSession:
+    def _session(self, part: SubNetwork, placement: Placement) -> onnxruntime.InferenceSession:
         within = _within(placement, part)
         placed = within.tensors or within.layers
         return onnx_session(self._int8.quantize(part.graph, within) if placed else part.graph)
 
 
-def split(model: onnx.ModelProto) -> list[Part]:
+def split(model: onnx.ModelProto) -> list[SubNetwork]:
     """The parts of a float graph, each behind those it reads."""
     # Inputs of a checked graph state their shapes: the seams' are inferred.
     model = onnx.shape_inference.infer_shapes(model)
@@ -98,7 +98,7 @@ def _is_spatial_mean(node: onnx.NodeProto) -> bool:
     return node.op_type == "ReduceMean" and attribute(node, "axes") == [2, 3]
 
 
-def _part(model: onnx.ModelProto, output: str, known: set[str]) -> Part:
+def _part(model: onnx.ModelProto, output: str, known: set[str]) -> SubNetwork:
     """What computes `output` from the tensors `known`."""
     values = {value.name: value for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
     nodes = without_unneeded(model.graph.node, [output], known)
@@ -112,10 +112,10 @@ def _part(model: onnx.ModelProto, output: str, known: set[str]) -> Part:
         [tensor for tensor in model.graph.initializer if tensor.name in read],
     )
     made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return Part(made, tuple(inputs), output)
+    return SubNetwork(made, tuple(inputs), output)
 
 
-def _within(placement: Placement, part: Part) -> Placement:
+def _within(placement: Placement, part: SubNetwork) -> Placement:
     """The share of a placement that changes what a part computes: Q/DQ of a seam belongs to the parts that read it."""
     names = {name for node in part.graph.graph.node for name in node.input}
     nodes = {node.name for node in part.graph.graph.node}
@@ -125,5 +125,5 @@ def _within(placement: Placement, part: Part) -> Placement:
     )
 
 
-def _run(session: onnxruntime.InferenceSession, part: Part, values: Values) -> np.ndarray:
+def _run(session: onnxruntime.InferenceSession, part: SubNetwork, values: Values) -> np.ndarray:
     return session.run([part.output], {name: values[name] for name in part.inputs})[0]

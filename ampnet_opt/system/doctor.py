@@ -104,7 +104,7 @@ def _jetson_problem(backend: Backend, board: Board, root: Path) -> Optional[str]
     return None
 
 
-def render(findings: Dict[str, Any]) -> Any:
+def render_findings(findings: Dict[str, Any]) -> Any:
     """The findings as rich tables."""
     from rich.console import Group
     from rich.table import Table

@@ -25,7 +25,7 @@ from ampnet_opt.network.checkpoint import save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.training.curve import draw_curve
 from ampnet_opt.training.faces import LabelledFaces, as_input, batches
-from ampnet_opt.training.recipe import Recipe, averaging, draw
+from ampnet_opt.training.recipe import TrainingRecipe, averaging, draw
 from ampnet_opt.training.state import Metrics, load_state, save_state
 
 EVALUATION_BATCH = 64
@@ -63,7 +63,7 @@ def train(
     classes: Sequence[str],
     training: Sequence[Face],
     validation: Sequence[Face],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     output: Path,
     device: str = "cpu",
@@ -135,7 +135,7 @@ def _epoch(
     ema: AveragedModel,
     optimizer: torch.optim.Optimizer,
     faces: LabelledFaces,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     epoch: int,
     device: str,
@@ -201,7 +201,7 @@ def _predict(model: nn.Module, faces: LabelledFaces, device: str, workers: int) 
 def _name(
     model: AMPNet,
     classes: Sequence[str],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     training: Sequence[Face],
     validation: Sequence[Face],

@@ -14,7 +14,7 @@ FASTEST = 10.0  # learning rate; no network of this kind has been trained with o
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """epochs: passes over as many faces as the training split has. batch: faces a step. rate: of SGD with Nesterov
     momentum 0.9, multiplied by 0.1 at each of `decay_at` (shares of all epochs). smoothing: of the labels. balance: classes
     are drawn in proportion to count^(1 - balance): 0 as they come, 1 all equally often, 0.5 the square-root sampling of

@@ -25,7 +25,7 @@ from ampnet_opt.benchmarks import bench_layers
 from ampnet_opt.benchmarks.bench import FEWEST_RUNS, Bench, Measured, Timing, _verdicts, benchmark
 from ampnet_opt.benchmarks.bench_many import ManyTiming
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, depth, median_interval, unsteady
-from ampnet_opt.benchmarks.bench_report import draw_benchmark, render, render_changes, sentence, short_name
+from ampnet_opt.benchmarks.bench_report import draw_benchmark, render_benchmark, render_changes, sentence, short_name
 from ampnet_opt.benchmarks.compare import Environment
 from ampnet_opt.benchmarks.power import Power
 from ampnet_opt.benchmarks.regression import ELSEWHERE, FASTER, SAME, SLOWER, changes, read_accuracy, read_benchmark
@@ -146,14 +146,14 @@ def test_the_table_is_read_at_100_columns() -> None:
         measured("cpu-int8", replace(timing(4, 3, 5, power=drawn), unsteady=True), timing(40, 39, 41, 8)),
         measured("a-renamed-engine", timing(8, 7, 9), timing(80, 79, 81, 8)),
     )
-    text = text_of(render(bench(*engines, accuracy={"cpu-int8": Estimate(0.842, 0.8, 0.88)})), 100)
+    text = text_of(render_benchmark(bench(*engines, accuracy={"cpu-int8": Estimate(0.842, 0.8, 0.88)})), 100)
     assert "…" not in text and max(map(len, text.splitlines())) <= 100
     assert "Batch 1, 2 threads, 50 runs" in text and "Batch 8" in text
     for words in ("25%", "45.6", "84.2", "unsteady", "cpu int8", "a note"):
         assert words in text
     assert text.count("cpu-int8 is 2.00x faster than a-renamed-engine") == 2
     assert "Many faces" not in text
-    only = text_of(render(bench(measured("cpu-int8", timing(4, 3, 5)))), 80)
+    only = text_of(render_benchmark(bench(measured("cpu-int8", timing(4, 3, 5)))), 80)
     assert "cpu int8" not in only and "mJ/img" not in only and "top-1" not in only and "…" not in only
 
 
@@ -166,7 +166,7 @@ def test_the_rate_of_many_faces_has_a_table_and_verdicts_of_its_own() -> None:
         many(measured("a", timing(4, 3, 5)), 2, 1.8, 2.1),
         many(measured("b", timing(6, 5, 7)), 5, 4.5, 5.5, unsteady=True),
     )
-    text = text_of(render(bench(a, b)), 80)
+    text = text_of(render_benchmark(bench(a, b)), 80)
     _, table = text.split("Many faces, 2 threads")
     assert "500" in table and "200" in table and "10%" in table and "a is 2.50x faster than b" in table
     assert "unsteady: b" in table and "…" not in table

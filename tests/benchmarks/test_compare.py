@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 from ampnet_opt.benchmarks.compare import Report, compare
-from ampnet_opt.benchmarks.report import render
+from ampnet_opt.benchmarks.report import render_comparison
 from ampnet_opt.benchmarks.workers import Subject, Worker
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.errors import AmpnetError, MisuseError
@@ -126,7 +126,7 @@ def test_times_sizes_and_memory_are_each_ones_own(report: Report, folder: Path) 
 
 def test_report_is_read_at_100_columns_and_as_json(report: Report) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(render(report))
+    console.print(render_comparison(report))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text

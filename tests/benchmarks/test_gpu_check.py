@@ -19,7 +19,7 @@ import ampnet_opt
 from ampnet_opt.benchmarks import gpu_check
 from ampnet_opt.benchmarks.gpu_check_networks import Network, network
 from ampnet_opt.benchmarks.gpu_check_others import Skipped, row_of
-from ampnet_opt.benchmarks.gpu_check_parts import Part, parts, run
+from ampnet_opt.benchmarks.gpu_check_parts import CheckedPart, parts, run
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.labels import PRESETS
@@ -74,7 +74,7 @@ def test_the_recorded_cases_are_the_full_network(tmp_path: Path) -> None:
 def test_parts_of_the_cpu_backend_pass_and_wrong_answers_do_not(small: Network, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     (title, build), (_, answers), *_ = parts("cpu", small, tmp_path)
-    assert run("early", answers) == Part("early", "skipped", "its engine was not built", {})
+    assert run("early", answers) == CheckedPart("early", "skipped", "its engine was not built", {})
     built = run(title, build)
     assert (built.name, built.outcome) == ("fp32: build", "passed"), built
     assert built.figures["megabytes"] > 1
@@ -115,9 +115,9 @@ def test_what_goes_wrong_is_one_sentence() -> None:
     def fail(error: Exception) -> dict[str, object]:
         raise error
 
-    assert run("a", lambda: fail(AmpnetError("no luck"))) == Part("a", "failed", "no luck", {})
-    assert run("a", lambda: fail(ValueError("first\nsecond"))) == Part("a", "failed", "ValueError: first second", {})
-    assert run("a", lambda: fail(Skipped("not here"))) == Part("a", "skipped", "not here", {})
+    assert run("a", lambda: fail(AmpnetError("no luck"))) == CheckedPart("a", "failed", "no luck", {})
+    assert run("a", lambda: fail(ValueError("first\nsecond"))) == CheckedPart("a", "failed", "ValueError: first second", {})
+    assert run("a", lambda: fail(Skipped("not here"))) == CheckedPart("a", "skipped", "not here", {})
 
 
 def test_a_module_that_is_missing_is_skipped_with_what_installs_it(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_module_that_is_missing_is_skipped_with_what_installs_it(tmp_path: Pat
 
 def test_a_crash_is_a_part_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = tmp_path / "python"
-    passed = json.dumps(Part("first", "passed", "", {"x": 1}).__dict__)
+    passed = json.dumps(CheckedPart("first", "passed", "", {"x": 1}).__dict__)
     script.write_text(
         f"#!/bin/sh\necho '{json.dumps({'begin': 'first'})}'\necho '{passed}'\n"
         f"echo '{json.dumps({'begin': 'second'})}'\necho gone wrong >&2\nkill -SEGV $$\n"
@@ -140,7 +140,7 @@ def test_a_crash_is_a_part_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(script))
     first, second = gpu_check.check("pytorch", "shipped")
-    assert first == Part("first", "passed", "", {"x": 1})
+    assert first == CheckedPart("first", "passed", "", {"x": 1})
     assert (second.name, second.outcome) == ("second", "failed")
     assert second.detail == "the process ended by signal SIGSEGV (gone wrong)"
 
@@ -151,9 +151,9 @@ def test_the_page_has_every_part_and_time() -> None:
     timed = row_of(8, [0.004, 0.002, 0.003], [0.001, 0.001, 0.0015])
     assert timed["end_to_end"][0] == pytest.approx(3) and timed["gpu"][0] == pytest.approx(1)
     result["parts"] = [
-        {"subject": "tensorrt", "network": "full", **Part("int8: build", "passed", "", {"seconds": 61.5}).__dict__},
-        {"subject": "tensorrt", "network": "full", **Part("int8: right answers", "failed", "a | b", {}).__dict__},
-        {"subject": "tensorrt", "network": "full", **Part("fast", "passed", "", {"latency": [timed]}).__dict__},
+        {"subject": "tensorrt", "network": "full", **CheckedPart("int8: build", "passed", "", {"seconds": 61.5}).__dict__},
+        {"subject": "tensorrt", "network": "full", **CheckedPart("int8: right answers", "failed", "a | b", {}).__dict__},
+        {"subject": "tensorrt", "network": "full", **CheckedPart("fast", "passed", "", {"latency": [timed]}).__dict__},
     ]
     page = to_markdown(result)
     assert "GPU: Orin, compute capability 8.7, shares the processor's memory" in page

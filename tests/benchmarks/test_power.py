@@ -30,7 +30,7 @@ from ampnet_opt.benchmarks import power as power_module
 from ampnet_opt.benchmarks.compare import Report, Result, environment
 from ampnet_opt.benchmarks.nvml import first_gpu
 from ampnet_opt.benchmarks.power import SHORTEST, Power, Sampler, device_of, mean_power, measure_power, power_notes
-from ampnet_opt.benchmarks.report import render
+from ampnet_opt.benchmarks.report import render_comparison
 from ampnet_opt.benchmarks.sensors import WHOLES, Ina, NoSensor, Rapl, Reading, open_sensor, parse_tegrastats, whole_of
 from ampnet_opt.core.metrics import accuracy, agreement, latency
 
@@ -535,9 +535,9 @@ def test_table_of_power_only_where_there_is_a_sensor() -> None:
     known = replace(plain, name="engine", backend="tensorrt", power=sampler.result(1200))
     report = Report("one.pth", "0" * 64, classes, 2, 1, 1, environment([]), [plain], [])
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(render(report))
+    console.print(render_comparison(report))
     assert "Power, energy" not in console.export_text()
-    console.print(render(replace(report, results=[plain, known])))
+    console.print(render_comparison(replace(report, results=[plain, known])))
     text = console.export_text()
     table = text[text.index("Power, energy and heat") : text.index("Recall")]
     assert "PyTorch" not in table and "…" not in table and max(map(len, text.splitlines())) <= 100

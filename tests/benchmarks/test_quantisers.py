@@ -18,7 +18,7 @@ from small import CLASSES, faces, float_graph, placement, quantized, run
 from ampnet_opt.benchmarks.compare import Environment
 from ampnet_opt.benchmarks.quantisers import activation_pairs, main
 from ampnet_opt.benchmarks.quantisers_graphs import BATCH, Reader, model_optimizer, onnx_runtime
-from ampnet_opt.benchmarks.quantisers_report import Report, Result, describe, render, to_markdown
+from ampnet_opt.benchmarks.quantisers_report import QuantiserReport, Result, describe, render_quantisers, to_markdown
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.convert.export import export, random_faces
 from ampnet_opt.convert.graph import GraphIndex
@@ -118,7 +118,7 @@ def test_a_python_without_model_optimizer_is_told_so() -> None:
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> QuantiserReport:
     took, logits = latency([0.5, 0.5], 1), np.eye(4, dtype=np.float32)
     rows = [
         Result("float graph", wilson(3, 4), None, None, None, took, 12_000_000),
@@ -128,12 +128,12 @@ def report() -> Report:
         ),
     ]
     where = Environment("a processor", 2, "a system", {"onnx": "1.0"}, "2026-01-01")
-    return Report("x/net.pth", "0" * 64, False, 256, 1024, 2, where, rows, describe(rows, False, None))
+    return QuantiserReport("x/net.pth", "0" * 64, False, 256, 1024, 2, where, rows, describe(rows, False, None))
 
 
-def test_table_fits_a_terminal_and_says_what_is_missing(report: Report) -> None:
+def test_table_fits_a_terminal_and_says_what_is_missing(report: QuantiserReport) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(render(report))
+    console.print(render_quantisers(report))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 100
     flat = " ".join(" ".join(lines).split())
@@ -143,7 +143,7 @@ def test_table_fits_a_terminal_and_says_what_is_missing(report: Report) -> None:
     assert "--modelopt-python" in flat and "Untrained" in flat
 
 
-def test_markdown_has_a_row_of_as_many_cells_for_every_graph(report: Report) -> None:
+def test_markdown_has_a_row_of_as_many_cells_for_every_graph(report: QuantiserReport) -> None:
     rows = [line for line in to_markdown(report).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 3
     assert len({row.count("|") for row in rows}) == 1

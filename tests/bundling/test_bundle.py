@@ -39,7 +39,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK
 from ampnet_opt.runtime.build import TABLE
-from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, Part, is_bundle, open_bundle
+from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, BundlePart, is_bundle, open_bundle
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Golden, require_right
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar, read_sidecar
@@ -234,12 +234,14 @@ def test_an_engine_may_be_off_by_what_its_graph_is_off_by(built: Path) -> None:
 
 def test_a_graph_of_another_version_is_not_taken(orin_bundle: Path) -> None:
     with open_bundle(orin_bundle) as bundle:
-        assert bundle.prepared(Part("int8", {TYPED: "int8-typed.onnx"}, 0.0, ["node"]), TYPED).float32_layers == ["node"]
-        assert bundle.prepared(Part("int8", {WEAK: "int8-weak.onnx"}, 0.0, ["node"]), WEAK).float32_layers is None
+        assert bundle.prepared(BundlePart("int8", {TYPED: "int8-typed.onnx"}, 0.0, ["node"]), TYPED).float32_layers == [
+            "node"
+        ]
+        assert bundle.prepared(BundlePart("int8", {WEAK: "int8-weak.onnx"}, 0.0, ["node"]), WEAK).float32_layers is None
         with pytest.raises(
             AmpnetError, match=r"made for orin-nano, and has no graph for the version of tensorrt .*--target"
         ):
-            bundle.prepared(Part("int8", {WEAK: "int8-weak.onnx"}, 0.0), TYPED)
+            bundle.prepared(BundlePart("int8", {WEAK: "int8-weak.onnx"}, 0.0), TYPED)
 
 
 def test_a_tensorrt_bundle_needs_its_board(orin_bundle: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.runtime.compile_options import LARGEST_WORKSPACE, BuilderOptions
 from ampnet_opt.runtime.tensorrt.host_memory import memory_available
-from ampnet_opt.training.recipe import Recipe
+from ampnet_opt.training.recipe import TrainingRecipe
 
 COMMANDS: dict[str, Any] = typer.main.get_group(application()).commands
 NO_FLOATS = ["nan", "inf", "-inf", "1e400", "9" * 5000]
@@ -74,7 +74,7 @@ def test_a_batch_beyond_this_machines_memory_is_refused_before_anything_is_alloc
 @pytest.mark.parametrize("rate", [0.0, -0.1, 10.5, 1e30, float("nan"), float("inf")])
 def test_a_learning_rate_that_trains_nothing_is_refused(rate: float) -> None:
     with pytest.raises(MisuseError, match="learning rate is over 0 and at most 10"):
-        Recipe(rate=rate)
+        TrainingRecipe(rate=rate)
 
 
 def test_a_workspace_is_a_number_that_the_library_can_be_told() -> None:

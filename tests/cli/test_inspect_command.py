@@ -53,7 +53,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real INT8 engine of the small network, for the cpu."""
     pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("engine")
-    files, version = convert_cpu.build(quantized(), "int8", folder)
+    files, version = convert_cpu.write_ir(quantized(), "int8", folder)
     hashes = {name: sha256(folder / name) for name in files}
     sidecar = replace(SIDECAR, backend="cpu", backend_version=version, precision="int8", files=hashes, target={})
     layers = list_layers(folder, sidecar, expected_layers(quantized(), "int8"))

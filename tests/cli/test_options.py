@@ -31,7 +31,7 @@ from ampnet_opt.runtime.compile_options import HARDWARE, BuilderOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Kind
 from ampnet_opt.sensitivity.analysis import Mode as LibraryMode
-from ampnet_opt.training.recipe import Recipe
+from ampnet_opt.training.recipe import TrainingRecipe
 
 TREE: dict[str, Any] = typer.main.get_group(application()).commands
 WIDE = {"COLUMNS": "1000", "TERM": "dumb"}
@@ -132,7 +132,7 @@ LIBRARY: dict[tuple[str, str], Callable[[Any], object]] = {
     ("build", "--patch-radius"): lambda value: config(patch_radius=value),
     ("init", "--width"): lambda value: config(width=value),
     ("train", "--width"): lambda value: config(width=value),
-    ("train", "--rate"): lambda value: Recipe(rate=value),
+    ("train", "--rate"): lambda value: TrainingRecipe(rate=value),
 }
 
 

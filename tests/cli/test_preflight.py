@@ -146,7 +146,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cpu engine of the small network."""
     pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("engine")
-    files, version = convert_cpu.build(float_graph(), "fp32", folder)
+    files, version = convert_cpu.write_ir(float_graph(), "fp32", folder)
     hashes = {name: sha256(folder / name) for name in files}
     replace(SIDECAR, backend="cpu", backend_version=version, classes=["a", "b", "c"], files=hashes, target={}).write(folder)
     return folder

@@ -75,10 +75,10 @@ def test_a_disk_that_lacks_one_byte_is_noticed(tmp_path: Path) -> None:
     whole, short = tmp_path / "whole", tmp_path / "short"
     whole.mkdir()
     short.mkdir()
-    names, _ = cpu.build(float_graph(), "fp32", whole)
+    names, _ = cpu.write_ir(float_graph(), "fp32", whole)
     largest = max((whole / name).stat().st_size for name in names)
     with no_file_beyond(largest - 1), pytest.raises(OSError, match="full disk"):
-        cpu.build(float_graph(), "fp32", short)
+        cpu.write_ir(float_graph(), "fp32", short)
 
 
 @pytest.mark.parametrize("what", ["build", "bundle"])

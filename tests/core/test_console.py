@@ -8,7 +8,7 @@ import pytest
 
 from ampnet_opt.benchmarks.bench import Bench
 from ampnet_opt.benchmarks.compare import Environment
-from ampnet_opt.benchmarks.roofline import Floor, render
+from ampnet_opt.benchmarks.roofline import Floor, render_roofline
 from ampnet_opt.benchmarks.roofline_peaks import Peaks
 from ampnet_opt.core.console import WIDTH, console, new_table
 
@@ -31,7 +31,7 @@ def test_floors_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     widest = Floor("tensorrt-rtx-fp16", "fp16", 16, 75 * 10**9, *sizes, *times, 0.95, True)
     place = Environment("a processor", 2, "a system", {}, "2026-01-01")
     bench = Bench(2, [16], place, None, [], [], [])
-    console().print(render([widest, replace(widest, engine="b", unsteady=False)], Peaks({"fp16": 1e9}, 1e9), bench))
+    console().print(render_roofline([widest, replace(widest, engine="b", unsteady=False)], Peaks({"fp16": 1e9}, 1e9), bench))
     printed = capsys.readouterr().out
     assert "unsteady: tensorrt-rtx-fp16\n" in printed.replace(" \n", "\n") and "1925.9" in printed
     assert "…" not in printed and max(map(len, printed.splitlines())) <= WIDTH

@@ -134,11 +134,11 @@ def _sensitivity() -> bytes:
 def _read_sensitivity(path: Path) -> None:
     from ampnet_opt.core.console import console
     from ampnet_opt.sensitivity.analysis import ranked, read_sensitivity
-    from ampnet_opt.sensitivity.report import render
+    from ampnet_opt.sensitivity.report import render_sensitivity
 
     found = read_sensitivity(path)
     ranked(found.rows, found.mode)
-    console(file=io.StringIO()).print(render(found, 20))
+    console(file=io.StringIO()).print(render_sensitivity(found, 20))
 
 
 def _bench() -> Any:
@@ -206,12 +206,12 @@ def bundle_members() -> dict[str, bytes]:
     from hashlib import sha256 as digest
 
     from ampnet_opt.runtime.build import Origin
-    from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, Contents, Part
+    from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, BundlePart, Contents
 
     members = {"README.txt": b"what to do\n", "int8.onnx": bytes(100), GOLDEN: _golden(), "calibration.json": _calibration()}
     origin = Origin(["a", "b"], "uint8", 5, True, DIGEST, DIGEST)
     hashes = {name: digest(data).hexdigest() for name, data in members.items()}
-    contents = Contents("cpu", "cpu", "0.1.0", hashes, origin, [Part("int8", {"unsigned": "int8.onnx"}, 0.01)])
+    contents = Contents("cpu", "cpu", "0.1.0", hashes, origin, [BundlePart("int8", {"unsigned": "int8.onnx"}, 0.01)])
     return {NAME: json.dumps({"format": FORMAT, **asdict(contents)}).encode(), **members}
 
 

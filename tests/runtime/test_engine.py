@@ -25,7 +25,7 @@ from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint, save_chec
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.compile_options import CompileOptions
-from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.openvino import executor as cpu
 from ampnet_opt.runtime.openvino.executor import Executor
 from ampnet_opt.runtime.sidecar import MISSING, UNCHANGED, BatchRange, file_states, read_sidecar
@@ -250,7 +250,7 @@ def test_the_batch_that_a_profile_is_made_for_has_fixed_shapes(engines: dict[str
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_without_dynamic_shapes_other_batches_are_taken_apart(engines: dict[str, Path], precision: str) -> None:
-    images, landmarks = prepare(pictures(4), points(4), "uint8")
+    images, landmarks = engine_inputs(pictures(4), points(4), "uint8")
     path = engines[precision] / "engine.xml"
     with closing(Executor(path, precision, None, {1, 3}, dynamic=False)) as apart:
         found = [apart.run(images[:n], landmarks[:n]) for n in (1, 2, 3, 4)]

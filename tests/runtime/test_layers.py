@@ -45,7 +45,7 @@ def record_of(model: onnx.ModelProto, precision: str, expected: dict[str, list[s
     pytest.importorskip("openvino")
     sidecar = replace(SIDECAR, backend="cpu", precision=precision)
     with TemporaryDirectory() as folder:
-        convert_cpu.build(model, precision, Path(folder))
+        convert_cpu.write_ir(model, precision, Path(folder))
         return list_layers(Path(folder), sidecar, expected)
 
 
@@ -294,7 +294,7 @@ def test_every_asked_layer_is_counted_once(layers: list[Layer], names: set[str])
 
 def test_the_list_is_of_the_batch_that_the_engine_is_tuned_for(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    convert_cpu.build(float_graph(), "fp32", tmp_path)
+    convert_cpu.write_ir(float_graph(), "fp32", tmp_path)
     sidecar = replace(SIDECAR, backend="cpu")
     one, several = (list_layers(tmp_path, replace(sidecar, batch=BatchRange(1, opt, 4)), {}) for opt in (1, 4))
     assert several["list"] != one["list"]  # a fixed shape is compiled to other layers than a dynamic one

@@ -25,7 +25,7 @@ from ampnet_opt.runtime import Engine, cuda
 from ampnet_opt.runtime.backend import LoadOptions, find_backend
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.cuda.device_array import DeviceArray, device_array
-from ampnet_opt.runtime.engine import prepare
+from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.tensorrt import plan as trt
 from ampnet_opt.runtime.tensorrt.compile import build_plan
@@ -191,15 +191,15 @@ def test_rows_of_an_array_on_the_gpu_are_where_numpy_has_them() -> None:
 
 def test_inputs_on_the_gpu_and_in_host_memory_mix() -> None:
     points = np.full((3, 5, 2), 100.0)
-    pictures, landmarks = prepare(on_device(IMAGES), points, "uint8")
+    pictures, landmarks = engine_inputs(on_device(IMAGES), points, "uint8")
     assert isinstance(pictures, DeviceArray) and pictures.address == IMAGES.ctypes.data
     assert landmarks.dtype == np.float32 and landmarks.shape == (3, 5, 2)
-    pictures, landmarks = prepare(IMAGES, on_device(points.astype(np.float32)), "uint8")
+    pictures, landmarks = engine_inputs(IMAGES, on_device(points.astype(np.float32)), "uint8")
     assert isinstance(pictures, np.ndarray) and isinstance(landmarks, DeviceArray)
     with pytest.raises(MisuseError, match=r"landmarks must be \[3, 5, 2\] for 3 images, got \[2, 5, 2\]"):
-        prepare(on_device(IMAGES), on_device(points[:2].astype(np.float32)), "uint8")
+        engine_inputs(on_device(IMAGES), on_device(points[:2].astype(np.float32)), "uint8")
     with pytest.raises(MisuseError, match="must be float32"):
-        prepare(on_device(IMAGES), points, "float32")
+        engine_inputs(on_device(IMAGES), points, "float32")
 
 
 class Seen:

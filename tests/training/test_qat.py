@@ -44,7 +44,7 @@ from ampnet_opt.training.fake_quantised import (
 )
 from ampnet_opt.training.loop import Outputs, train
 from ampnet_opt.training.qat import for_int8
-from ampnet_opt.training.recipe import Recipe
+from ampnet_opt.training.recipe import TrainingRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -283,7 +283,7 @@ def learn(start: Path, faces: list[Face], output: Path, stop_at: int | None = No
 
     outputs = Outputs(output)
     model = for_int8(read_checkpoint(start), faces, outputs.scales, outputs.state.exists(), silent)
-    recipe = Recipe(epochs=2, batch=3, rate=1e-3, ema=0.5)
+    recipe = TrainingRecipe(epochs=2, batch=3, rate=1e-3, ema=0.5)
     basis = outputs.scales.read_text()
     train(model, CLASSES, faces, faces[:2], recipe, output=output, workers=0, report=report, basis=basis)
     return load_file(output)

@@ -21,7 +21,7 @@ from ampnet_opt.network.checkpoint import read_checkpoint, seeded
 from ampnet_opt.training.augment import FLIPPED, Augmentation, recolour, view
 from ampnet_opt.training.faces import LabelledFaces
 from ampnet_opt.training.loop import Outputs, head_loss, require_device, train
-from ampnet_opt.training.recipe import Recipe, draw
+from ampnet_opt.training.recipe import TrainingRecipe, draw
 
 CLASSES = ("dark", "bright")
 POINTS = torch.tensor([[80.0, 90.0], [140.0, 95.0], [110.0, 120.0], [85.0, 150.0], [135.0, 155.0]])
@@ -104,7 +104,7 @@ def test_epochs_draw_differently_and_repeatably() -> None:
 
 
 def test_the_rate_falls_by_ten_at_each_step() -> None:
-    recipe = Recipe(epochs=20, rate=0.5, decay_at=(0.5, 0.75))
+    recipe = TrainingRecipe(epochs=20, rate=0.5, decay_at=(0.5, 0.75))
     assert [round(recipe.rate_of(epoch), 6) for epoch in (0, 9, 10, 14, 15, 19)] == [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
 
 
@@ -127,14 +127,16 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Face]:
     return made
 
 
-RECIPE = Recipe(epochs=4, batch=4, rate=0.05, ema=0.5, seed=1)
+RECIPE = TrainingRecipe(epochs=4, batch=4, rate=0.05, ema=0.5, seed=1)
 
 
 class Killed(BaseException):
     pass
 
 
-def learn(faces: list[Face], output: Path, recipe: Recipe = RECIPE, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+def learn(
+    faces: list[Face], output: Path, recipe: TrainingRecipe = RECIPE, stop_at: int | None = None
+) -> dict[str, torch.Tensor]:
     def report(epoch: int, done: int, metrics: dict[str, float]) -> None:
         if epoch == stop_at and 0 < done < 12:
             raise Killed
