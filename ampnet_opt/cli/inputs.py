@@ -11,6 +11,7 @@ import typer
 
 from ampnet_opt.cli.options import ENGINES, CalibrationMethod, ImageInput, flags, given
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.messages import remark
 from ampnet_opt.core.progress import stages
 from ampnet_opt.core.text import command
@@ -24,9 +25,7 @@ def require_extra() -> None:
     except ImportError as error:
         if sys.version_info < (3, 10):
             raise AmpnetError("this command needs Python 3.10 or newer; engines and bundles work with this one") from error
-        raise AmpnetError(
-            f"this command needs more than the runtime ({error}): pip install 'ampnet-opt[convert]'"
-        ) from error
+        raise AmpnetError(f"this command needs more than the runtime ({error}): {install_command('convert')}") from error
 
 
 def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[int]) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.picture_files import (
     FORMATS,
     HEADER,
@@ -28,7 +29,6 @@ from ampnet_opt.core.text import one_line, printable
 
 SMALLEST_SIDE = 16  # pixels; a smaller picture holds no face that could be read
 WHOLE = 90_000_000  # pixels; a picture of more is scaled down by 2, 4 or 8 as it is read
-HEIF_INSTALL = "pip install 'ampnet-opt[heif]', or convert it to JPEG first"
 # Suffixes in lower case: of the pictures that are read, and of those that are not, which readers list as left out.
 PICTURES = {suffix for format in FORMATS if readable(format) for suffix in format.suffixes}
 OTHER_PICTURES = {suffix for format in FORMATS for suffix in format.suffixes} - PICTURES | {
@@ -77,7 +77,7 @@ def is_picture(file: Path, suffixes: AbstractSet[str] = PICTURES) -> bool:
 
 def remedy(suffix: str) -> str:
     """What to do with a picture of a suffix of `OTHER_PICTURES`, of which lower and upper case are one."""
-    return HEIF_INSTALL if suffix.lower() in HEIF else "convert it to JPEG or PNG"
+    return _heif_remedy() if suffix.lower() in HEIF else "convert it to JPEG or PNG"
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -143,7 +143,7 @@ def _require_format(name: str, header: bytes) -> Format:
         known = ", ".join(format.name for format in FORMATS if readable(format))
         raise MisuseError(f"image {name} cannot be read: it is no picture ({known})")
     if not readable(format):
-        remedy = HEIF_INSTALL if format.name == "HEIF" else "convert it to JPEG, or install Pillow's wheel from PyPI"
+        remedy = _heif_remedy() if format.name == "HEIF" else "convert it to JPEG, or install Pillow's wheel from PyPI"
         raise MisuseError(f"image {name} is {format.name}, which is not read here: {remedy}")
     return format
 
@@ -263,3 +263,7 @@ def _require_bright(name: str, highest: int) -> None:
             f"image {name} has 16 bits a value, but none above {highest} of 65535, as of 10-bit or 12-bit data; "
             "scale it to the whole range, or to 8 bits, first"
         )
+
+
+def _heif_remedy() -> str:
+    return f"{install_command('heif')}, or convert it to JPEG first"

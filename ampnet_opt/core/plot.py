@@ -7,6 +7,7 @@ from typing import Any
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import cache_or_temporary
+from ampnet_opt.core.installing import install_command
 
 
 def load_figure(task: str) -> Any:
@@ -18,5 +19,5 @@ def load_figure(task: str) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AmpnetError(f"{task} with matplotlib ({error}): pip install 'ampnet-opt[plot]'") from error
+        raise AmpnetError(f"{task} with matplotlib ({error}): {install_command('plot')}") from error
     return Figure

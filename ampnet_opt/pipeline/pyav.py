@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Tuple, Type
 
 from ampnet_opt.core.errors import AmpnetError
-
-INSTALL = "pip install 'ampnet-opt[video]'"
+from ampnet_opt.core.installing import install_command
 
 
 def load_av() -> Any:
@@ -14,7 +13,7 @@ def load_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise AmpnetError(f"videos need PyAV, which cannot be imported ({error}): {INSTALL}") from error
+        raise AmpnetError(f"videos need PyAV, which cannot be imported ({error}): {install_command('video')}") from error
     av.logging.set_level(av.logging.PANIC)  # FFmpeg prints to stderr; what fails is raised
     return av
 

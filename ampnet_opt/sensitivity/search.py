@@ -33,7 +33,7 @@ class Budget:
     def holds(self, found: Effect, reference_top1: float) -> bool:
         return all(held for held, _ in self._compared(found, reference_top1))
 
-    def told(self, found: Effect, reference_top1: float) -> str:
+    def describe(self, found: Effect, reference_top1: float) -> str:
         """What was found beside what is allowed."""
         return " and ".join(words for _, words in self._compared(found, reference_top1))
 
@@ -85,7 +85,7 @@ def search(rows: Sequence[Row], judge: Judge, reference_top1: float, budget: Bud
             found = measure(rows[:high])
             raise AmpnetError(
                 f"no choice of layers holds the budget: with only {rows[-1].name} in INT8, "
-                f"{budget.told(found, reference_top1)}; allow more, or take --fp16"
+                f"{budget.describe(found, reference_top1)}; allow more, or take --fp16"
             )
         low, high = high + 1, min(max(1, 2 * high), len(rows) - 1)
     while low < high:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 
 from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.processor import available_cores, processor_name
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.backend import REGISTERED, Availability, Backend, find_backend
@@ -43,7 +44,7 @@ def examine(root: Path = Path("/")) -> Dict[str, Any]:
         "driver": driver_version(root),
         "tensorrt": {"found": _folder("tensorrt"), "system": None if module is None else asdict(module)},
         "convert": _convert(),
-        "backends": {name: _told(_availability(find_backend(name), root)) for name in REGISTERED},
+        "backends": {name: _record(_availability(find_backend(name), root)) for name in REGISTERED},
         "default_backend": default_backend(root),
     }
 
@@ -72,7 +73,7 @@ def _convert() -> Dict[str, Any]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            return {"works": False, "problem": f"{name} is missing; install it with: pip install 'ampnet-opt[convert]'"}
+            return {"works": False, "problem": f"{name} is missing; install it with: {install_command('convert')}"}
     return {"works": True, "versions": versions}
 
 
@@ -85,7 +86,7 @@ def _availability(backend: Backend, root: Path) -> Availability:
     return backend.availability()
 
 
-def _told(found: Availability) -> Dict[str, Any]:
+def _record(found: Availability) -> Dict[str, Any]:
     """Without what is empty."""
     told = {"builds": found.builds, "runs": found.runs, "version": found.version, "problem": found.problem}
     told["precisions"] = list(found.precisions)

@@ -8,6 +8,7 @@ from typing import Any, Callable, ContextManager, List, Tuple, Type
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.installing import install_command
 
 DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
 
@@ -113,7 +114,7 @@ def _implementation() -> Type[Queue]:
     except ImportError:
         raise AmpnetError(
             f"reaching the GPU needs cuda-python or PyCUDA ({missing}); install one with: pip install "
-            "'cuda-bindings>=12.6', or on a Jetson: pip install 'ampnet-opt[jetson]'"
+            f"'cuda-bindings>=12.6', or on a Jetson: {install_command('jetson')}"
         ) from missing
     from ampnet_opt.runtime.cuda.pycuda import PyCudaQueue
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.lifetime import free, keep_in_children
 from ampnet_opt.core.processor import is_arm
 from ampnet_opt.core.text import release
@@ -37,9 +38,7 @@ def load_openvino() -> Any:
         with _without_telemetry():
             import openvino
     except ImportError as error:
-        raise AmpnetError(
-            f"the cpu backend needs OpenVINO ({error}); install it with: pip install 'ampnet-opt[cpu]'"
-        ) from error
+        raise AmpnetError(f"the cpu backend needs OpenVINO ({error}); install it with: {install_command('cpu')}") from error
     return openvino
 
 
@@ -109,7 +108,7 @@ def require_precision(precision: str) -> None:
         raise AmpnetError(f"this processor does not compute in {precision}; the cpu backend here can run {', '.join(able)}")
 
 
-def said(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What OpenVINO says in an exception, on one line; it can be pages."""
     return " ".join(str(error).split())[:REASON]
 
@@ -164,7 +163,7 @@ class Request:
         try:
             self._native.wait()
         except RuntimeError as error:
-            raise AmpnetError(f"OpenVINO failed to compute: {said(error)}") from error
+            raise AmpnetError(f"OpenVINO failed to compute: {reason(error)}") from error
         self._inputs = None
         get = self._native.get_tensor
         return [(self._native.get_output_tensor(one) if isinstance(one, int) else get(one)).data.copy() for one in outputs]
@@ -351,7 +350,7 @@ class Executor(backend.Executor):
             return core(computes=True).compile_model(model, "CPU", {**self._config, **config})
         except RuntimeError as error:  # of a file that was taken as trusted, or a processor that lacks what it needs
             raise AmpnetError(
-                f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {said(error)}; build the engine again"
+                f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {reason(error)}; build the engine again"
             ) from error
 
     def close(self) -> None:

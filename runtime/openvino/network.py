@@ -9,7 +9,7 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime import network
 from ampnet_opt.runtime.onnx_interface import FlexibleGraph
-from ampnet_opt.runtime.openvino.executor import ARITHMETIC, Compiled, Request, core, load_openvino, said
+from ampnet_opt.runtime.openvino.executor import ARITHMETIC, Compiled, Request, core, load_openvino, reason
 
 
 class Network(network.Network):
@@ -24,7 +24,7 @@ class Network(network.Network):
             model = core(computes=True).read_model(graph.content)
             compiled = core(computes=True).compile_model(model, "CPU", config)
         except RuntimeError as error:
-            raise AmpnetError(f"OpenVINO {load_openvino().__version__} cannot load the network: {said(error)}") from error
+            raise AmpnetError(f"OpenVINO {load_openvino().__version__} cannot load the network: {reason(error)}") from error
         self._outputs = graph.outputs
         self._request: Optional[Request] = Request(Compiled(compiled, None), (graph.input,))
 

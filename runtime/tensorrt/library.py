@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Callable, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.runtime.sidecar import Sidecar
 
 QUOTED = 3  # errors of the library that a message quotes
@@ -22,14 +23,15 @@ class Family:
     """What the two libraries differ in.
 
     Attributes:
-        module: the Python module. install: how to get it.
+        module: the Python module. extra: of this package, which installs it. advice: more on that, or "".
         lean: a module that runs version-compatible plans and has nothing else, or "".
         ahead: whether it compiles for GPUs that are not there, and its plans outlive a patch release; else it times
             kernels on this machine's GPU, and its plans are for one version.
     """
 
     module: str
-    install: str
+    extra: str
+    advice: str
     lean: str
     ahead: bool
 
@@ -37,12 +39,12 @@ class Family:
 FAMILIES = {
     "tensorrt": Family(
         "tensorrt",
-        "pip install 'ampnet-opt[tensorrt]' (on a Jetson it belongs to the system's Python: work in a virtual "
-        "environment made with --system-site-packages)",
+        "tensorrt",
+        " (on a Jetson it belongs to the system's Python: work in a virtual environment made with --system-site-packages)",
         "tensorrt_lean",
         ahead=False,
     ),
-    "tensorrt-rtx": Family("tensorrt_rtx", "pip install 'ampnet-opt[rtx]'", "", ahead=True),
+    "tensorrt-rtx": Family("tensorrt_rtx", "rtx", "", "", ahead=True),
 }
 
 
@@ -53,7 +55,8 @@ def load_library(backend: str) -> Any:
         return import_module(family.module)
     except ImportError as error:
         raise AmpnetError(
-            f"the {backend} backend needs the module {family.module} ({error}); install it with: {family.install}"
+            f"the {backend} backend needs the module {family.module} ({error}); install it with: "
+            f"{install_command(family.extra)}{family.advice}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -20,6 +21,7 @@ from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.quantize import quantize, quantize_weight
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
@@ -276,7 +278,7 @@ def test_missing_module_names_the_extra(camera_graph: onnx.ModelProto) -> None:
         pass
     else:
         pytest.skip("tensorrt is installed here")
-    with pytest.raises(AmpnetError, match=r"pip install 'ampnet-opt\[tensorrt\]'.*--system-site-packages"):
+    with pytest.raises(AmpnetError, match=rf"{re.escape(install_command('tensorrt'))}.*--system-site-packages"):
         build_plan("tensorrt", camera_graph.SerializeToString(), "fp32", BATCH)
 
 

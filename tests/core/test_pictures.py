@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.picture_files import FORMATS, LARGEST, Budget, recognised
 from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, WHOLE, image_header, is_picture, opened_photo, read_image
 from ampnet_opt.faces.face import Face, load_face
@@ -108,7 +109,7 @@ def test_heic_says_what_to_do_whatever_its_name(tmp_path: Path) -> None:
         pytest.skip("a reader of HEIF is installed")
     for name in ("x.heic", "x.jpg"):
         (tmp_path / name).write_bytes(heif(b"heic"))
-        assert "is HEIF, which is not read here: pip install 'ampnet-opt[heif]', or convert" in refusal(tmp_path / name)
+        assert f"is HEIF, which is not read here: {install_command('heif')}, or convert" in refusal(tmp_path / name)
     assert ".heic" in OTHER_PICTURES
 
 

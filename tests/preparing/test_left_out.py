@@ -17,6 +17,7 @@ from PIL import Image
 from test_prepare import FACES, YUNET, needs_yunet
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES
 from ampnet_opt.datasets.labelled_picture import Dataset, Picture, Skipped
 from ampnet_opt.datasets.listing import JOURNAL, SKIPPED, all_pictures
@@ -68,7 +69,7 @@ def test_every_other_suffix_is_listed(suffix: str, tmp_path: Path) -> None:
 def test_a_folder_without_a_picture_that_is_read_says_what_each_needs(tmp_path: Path) -> None:
     unread = sorted({".heic", ".hif", ".svg"} & OTHER_PICTURES)  # the former with the extra alone
     picture(*(tmp_path / "photos" / f"x{suffix.upper()}" for suffix in unread))
-    heif = "x.HEIC, x.HIF (pip install 'ampnet-opt[heif]', or convert it to JPEG first); " if ".heic" in unread else ""
+    heif = f"x.HEIC, x.HIF ({install_command('heif')}, or convert it to JPEG first); " if ".heic" in unread else ""
     with pytest.raises(MisuseError) as refused:
         find_faces([tmp_path / "photos"], tmp_path / "landmarks.csv")
     assert str(refused.value).endswith(

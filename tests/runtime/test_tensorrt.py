@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import sha256
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
 from ampnet_opt.runtime import Engine, cuda
@@ -70,7 +72,7 @@ def test_missing_tensorrt_is_one_sentence() -> None:
         pass
     else:
         pytest.skip("tensorrt is installed here")
-    with pytest.raises(AmpnetError, match=r"needs the module tensorrt .*pip install 'ampnet-opt\[tensorrt\]'"):
+    with pytest.raises(AmpnetError, match=rf"needs the module tensorrt .*{re.escape(install_command('tensorrt'))}"):
         trt.check(replace(SIDECAR, backend="tensorrt"))
 
 

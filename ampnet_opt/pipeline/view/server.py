@@ -12,6 +12,7 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.text import describe
 from ampnet_opt.pipeline.frames import FrameResult
 from ampnet_opt.pipeline.view.address import DEFAULT_PORT, LOOPBACK, Address, bind, reachable_host
@@ -160,4 +161,4 @@ def _require_packages() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise AmpnetError("the page of --view needs Starlette and uvicorn: pip install 'ampnet-opt[view]'") from None
+        raise AmpnetError(f"the page of --view needs Starlette and uvicorn: {install_command('view')}") from None

@@ -1,0 +1,55 @@
+"""The command that installs more of this package, as it was installed here. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Optional
+from urllib.parse import unquote, urlsplit
+
+from ampnet_opt.core.text import command
+
+PACKAGE = "ampnet-opt"
+
+
+def install_command(*extras: str) -> str:
+    """A line for the shell that installs the named extras with this Python.
+
+    The package is named by where it came from, which pip records (PEP 610): a checkout, a wheel that came with a bundle, or
+    by its name alone.
+    """
+    return f"{_pip()} install {_subject(','.join(extras))}"
+
+
+def _pip() -> str:
+    """pip as a shell finds it: by its path in a virtual environment that is not activated."""
+    own = sys.prefix != sys.base_prefix and os.environ.get("VIRTUAL_ENV", "") != sys.prefix
+    return command(Path(sys.prefix) / "bin" / "pip") if own and os.name == "posix" else "pip"
+
+
+def _subject(extras: str) -> str:
+    place = _origin()
+    if place is None:
+        return f"'{PACKAGE}[{extras}]'"
+    if place.is_dir():
+        return f"-e {command(f'{place}[{extras}]')}"
+    shown = place if place.is_file() else Path(place.name)  # it may have been moved or deleted since
+    return command(f"{shown if shown.is_absolute() else f'./{shown}'}[{extras}]")
+
+
+@lru_cache(maxsize=None)
+def _origin() -> Optional[Path]:
+    """The checkout or wheel that this package was installed from; None when pip took it from an index."""
+    source = Path(__file__).resolve().parents[2]
+    if (source / "pyproject.toml").is_file():
+        return source
+    try:
+        record = json.loads(distribution(PACKAGE).read_text("direct_url.json") or "{}")
+        parts = urlsplit(record.get("url", ""))
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return None
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None

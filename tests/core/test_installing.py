@@ -1,0 +1,45 @@
+"""The command that installs more of the package names it as it was installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from ampnet_opt.bundling.wheel import write_wheel
+from ampnet_opt.core import installing
+from ampnet_opt.core.installing import install_command
+
+
+def test_a_checkout_is_installed_from_where_it_lies() -> None:
+    assert install_command("rtx", "plot").endswith(f"pip install -e '{ROOT}[rtx,plot]'")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_wheel_is_named_by_its_file(tmp_path: Path, kept: bool) -> None:
+    wheel = write_wheel(tmp_path)
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    if not kept:
+        wheel.unlink()
+    program = f"import sys; sys.path[:0] = [{str(site)!r}]\n"
+    program += "from ampnet_opt.core.installing import install_command; print(install_command('cpu'))"
+    printed = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert f"install '{wheel if kept else './' + wheel.name}[cpu]'" in printed
+
+
+def test_a_package_of_an_index_is_named_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installing, "_origin", lambda: None)
+    assert install_command("cpu").endswith("pip install 'ampnet-opt[cpu]'")
+
+
+def test_an_environment_that_is_not_activated_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/somewhere/venv")
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    assert install_command("cpu").startswith("/somewhere/venv/bin/pip install ")
+    monkeypatch.setenv("VIRTUAL_ENV", "/somewhere/venv")
+    assert install_command("cpu").startswith("pip install ")
