@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 from ampnet_opt.core.text import command
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import PLAIN, TYPED, UNSIGNED, WEAK
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,13 @@ _ALL = (
     ),
     Target("rtx", "tensorrt-rtx", (TYPED,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.8 and later",)),
     Target("cpu", "cpu", (UNSIGNED,), "cpu", ("OpenVINO 2024.4 and later; Python 3.8 and later",)),
+    Target(
+        "arm",
+        "onnxruntime",
+        (PLAIN,),
+        "onnxruntime",
+        ("64-bit Arm with Linux: ONNX Runtime 1.16 and later, Python 3.8 and later",),
+    ),
 )
 TARGETS = {target.name: target for target in _ALL}
 

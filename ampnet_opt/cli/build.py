@@ -122,14 +122,16 @@ def build(
     from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.runtime.backend import find_backend
 
-    if not precisions:
-        raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
     if backend is None:
         from ampnet_opt.system.doctor import default_backend
 
         backend = default_backend()
         remark(f"backend: {backend} (this machine's default; --backend takes another)")
-    find_backend(backend).require_options(compiling, precisions)
+    chosen = find_backend(backend)
+    if not precisions and len(chosen.precisions) > 1:
+        raise MisuseError("say what to build: --int8, --fp16, --bf16 or --fp32 (several make several engines)")
+    precisions = precisions or list(chosen.precisions)
+    chosen.require_options(compiling, precisions)
     request = ConversionRequest(
         checkpoint=checkpoint,
         backend=backend,

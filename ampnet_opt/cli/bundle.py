@@ -83,7 +83,7 @@ def bundle(
 ) -> None:
     """Pack what a machine needs to build and run engines without torch or data: graphs, scales, the package, a README.
 
-    Without --int8, --fp16, --bf16 or --fp32 it is --int8, and for GPUs --fp16 too.
+    Without --int8, --fp16, --bf16 or --fp32 it is --int8, for GPUs --fp16 too, and for arm --fp32.
     """
     from ampnet_opt.bundling.targets import TARGETS
     from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
@@ -102,7 +102,9 @@ def bundle(
         _say_bundle(bundle_engine(source, target, output, force))
         return
     if not precisions:
-        precisions = ["int8"] if find_backend(target.backend).device == "cpu" else ["fp16", "int8"]
+        backend = find_backend(target.backend)
+        usual = ["int8"] if backend.device == "cpu" else ["fp16", "int8"]
+        precisions = [precision for precision in usual if precision in backend.precisions] or list(backend.precisions)
         remark(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)")
     require_new_file(output, force)
     request = ConversionRequest(

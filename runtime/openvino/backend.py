@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.processor import is_arm
 from ampnet_opt.runtime.backend import (
     UNSIGNED,
     Availability,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ampnet_opt.runtime.network import Network
     from ampnet_opt.runtime.onnx_interface import FlexibleGraph
     from ampnet_opt.runtime.sidecar import Sidecar
+
+log = logging.getLogger(__name__)
 
 
 class OpenVino(Backend):
@@ -52,6 +56,8 @@ class OpenVino(Backend):
         super().require_possible(options, precisions)
         for precision in precisions:
             require_precision(precision)
+        if "int8" in precisions and is_arm():
+            log.warning("on Arm, OpenVINO computes nearly all of an INT8 graph in FP32: INT8 gains nothing over FP32 here")
 
     def graph_form(self, builder: Optional[BuilderOptions] = None) -> str:
         return UNSIGNED

@@ -124,7 +124,7 @@ def test_a_module_that_is_missing_is_skipped_with_what_installs_it(tmp_path: Pat
     try:
         import tensorrt  # noqa: F401
     except ImportError:
-        (part,) = gpu_check.check("tensorrt", "shipped")
+        (part,) = gpu_check.check_network("tensorrt", "shipped")
         assert part.outcome == "skipped" and "pip install" in part.detail
     else:
         pytest.skip("tensorrt is installed here")
@@ -139,7 +139,7 @@ def test_a_crash_is_a_part_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(script))
-    first, second = gpu_check.check("pytorch", "shipped")
+    first, second = gpu_check.check_network("pytorch", "shipped")
     assert first == CheckedPart("first", "passed", "", {"x": 1})
     assert (second.name, second.outcome) == ("second", "failed")
     assert second.detail == "the process ended by signal SIGSEGV (gone wrong)"

@@ -85,6 +85,11 @@ def test_build_refuses(world: World, tmp_path: Path, code: int, words: str, argu
     assert left_in(tmp_path) == []
 
 
+def test_a_backend_of_one_precision_needs_no_flag(world: World, tmp_path: Path) -> None:
+    built = succeeds("build", world.checkpoint, "--backend", "onnxruntime", "-o", tmp_path)
+    assert built.stdout.startswith(f"{tmp_path / 'onnxruntime-fp32'}: ")
+
+
 def test_build_refuses_tensorrt_without_its_module(world: World, tmp_path: Path) -> None:
     if find_spec("tensorrt") is not None:
         pytest.skip("the module tensorrt is installed")

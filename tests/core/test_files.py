@@ -21,6 +21,7 @@ from ampnet_opt.core import files
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import (
     cache_folder,
+    forget_oldest,
     new_directory,
     new_file,
     require_file,
@@ -552,3 +553,17 @@ def test_whoever_is_killed_at_any_moment_leaves_the_old_or_the_new_whole(tmp_pat
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 3  # it was met at work
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(0, 200), st.integers(0, 4))
+def test_a_cache_keeps_the_newest_files_that_fit(sizes: list[int], most: int, kept: int) -> None:
+    """sizes: of files, the newest first."""
+    with tempfile.TemporaryDirectory() as folder:
+        for age, size in enumerate(sizes):
+            file = Path(folder) / f"{age}.blob"
+            file.write_bytes(bytes(size))
+            os.utime(file, (1000 - age, 1000 - age))
+        forget_oldest(Path(folder), "*.blob", most, kept)
+        left = sorted(int(file.stem) for file in Path(folder).iterdir())
+    fitting = next((count for count in range(len(sizes), 0, -1) if sum(sizes[:count]) <= most), 0)
+    assert left == list(range(min(len(sizes), max(kept, fitting))))

@@ -94,7 +94,7 @@ def test_commands_import_report_and_leave_nothing(place: Place, tmp_path: Path) 
         ("init", checkpoint, "--width", 0.125, "--classes", "anger,happiness"),
         ("build", checkpoint, "--int8", "--backend", "cpu", "--data", faces, "-o", tmp_path / "e"),
         ("run", engine, tmp_path / "faces" / "images", "--landmarks", faces),
-        ("benchmark", engine, "--runs", 6, "--threads", 1, "--seconds", 0, "--picture", tmp_path / "b.png"),
+        ("benchmark", engine, "--runs", 30, "--threads", 1, "--seconds", 0, "--picture", tmp_path / "b.png"),
         ("sensitivity", checkpoint, "--data", faces, "--units", "block", "-o", tmp_path / "s.json"),
         ("report", checkpoint, engine, "--data", faces, "--runs", 6, "--threads", 1, "-o", tmp_path / "report.html"),
         ("prepare", tmp_path / "faces" / "images", "-o", tmp_path / "prepared"),

@@ -15,6 +15,7 @@ from small import CLASSES, float_graph
 from typer.testing import CliRunner
 
 from ampnet_opt.cli.main import application
+from ampnet_opt.core import processor
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.network.checkpoint import init_checkpoint
 from ampnet_opt.runtime.backend import find_backend
@@ -318,7 +319,7 @@ def test_build_beyond_the_memory_warns_with_both_numbers(
     pytest.importorskip("tensorrt_rtx")
     table = tmp_path / "meminfo"
     table.write_text("MemTotal:  4000000 kB\nMemAvailable:  102400 kB\n", encoding="ascii")
-    monkeypatch.setattr(memory, "MEMORY", table)
+    monkeypatch.setattr(processor, "MEMORY", table)
     with pytest.raises(AmpnetError, match="cannot read the graph"):  # the warning is there before anything is built
         build_plan("tensorrt-rtx", b"\xff" * (10 << 20), "fp32", CompileOptions(ONE))
     assert [r.getMessage() for r in caplog.records] == [
@@ -331,7 +332,7 @@ def test_warning_is_for_exactly_those_builds_that_need_more(graph: int, workspac
     said: list[str] = []
     needed = memory.memory_needed(graph, workspace)
     memory.warn_of_memory(graph, workspace, said.append)
-    available = memory.memory_available()
+    available = processor.memory_available()
     assert available is None or len(said) == (needed > available)
     assert all(("--workspace" in text) == (workspace > 0) for text in said)
 
@@ -349,13 +350,13 @@ def test_memory_is_read_as_the_kernel_writes_it(kib: int) -> None:
             return f"MemTotal:       99 kB\nMemFree:  1 kB\nMemAvailable:   {kib} kB\nBuffers: 2 kB\n"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "MEMORY", Table)
-        assert memory.memory_available() == kib * 1024
+        patch.setattr(processor, "MEMORY", Table)
+        assert processor.memory_available() == kib * 1024
 
 
 def test_machine_that_tells_no_memory_gets_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MEMORY", tmp_path / "none")
-    assert memory.memory_available() is None
+    monkeypatch.setattr(processor, "MEMORY", tmp_path / "none")
+    assert processor.memory_available() is None
     memory.warn_of_memory(1 << 60, 0, pytest.fail)
 
 

@@ -27,6 +27,7 @@ from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.openvino import executor as cpu
+from ampnet_opt.runtime.openvino import model_cache
 from ampnet_opt.runtime.openvino.executor import Executor
 from ampnet_opt.runtime.sidecar import MISSING, UNCHANGED, BatchRange, file_states, read_sidecar
 
@@ -322,9 +323,10 @@ def test_the_cache_of_compiled_models_keeps_the_newest(
 ) -> None:
     monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
     (tmp_path / "openvino").mkdir()
+    monkeypatch.setattr(model_cache, "LARGEST_CACHE", 1)
     for age in range(12):
         blob = tmp_path / "openvino" / f"{age}.blob"
-        blob.touch()
+        blob.write_bytes(b"x")
         os.utime(blob, (1000 - age, 1000 - age))
     with Engine.load(engines["fp32"]) as engine:
         engine.infer(pictures(1), points(1))

@@ -25,7 +25,7 @@ no_tensorrt = pytest.mark.skipif(find_spec("tensorrt") is not None, reason="this
 
 def shown(findings: dict[str, Any]) -> str:
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(doctor.render(findings))
+    console.print(doctor.render_findings(findings))
     return " ".join(console.export_text().replace("│", " ").split())
 
 
