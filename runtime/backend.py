@@ -46,11 +46,19 @@ class CompileOptions:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a backend wrote: its library's version, what the engine is for (`Sidecar.target`), and the files' names."""
+    """What a backend wrote.
+
+    Attributes:
+        version: of its library.
+        target: what the engine is for, as of `Sidecar`.
+        files: their names.
+        layers: what the library listed while it compiled; None where only the finished engine tells.
+    """
 
     version: str
     target: Dict[str, Any]
     files: List[str]
+    layers: Optional[List[Layer]] = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ampnet_opt.core.files import new_directory, sha256
 from ampnet_opt.runtime.accuracy import require_close
 from ampnet_opt.runtime.backend import Backend, CompileOptions, Progress
 from ampnet_opt.runtime.golden import Proof, require_right
-from ampnet_opt.runtime.layers import list_layers
+from ampnet_opt.runtime.layers import list_layers, summarise
 from ampnet_opt.runtime.sidecar import Sidecar
 
 TABLE = "calibration.json"
@@ -122,6 +122,10 @@ def write_engine(request: EngineRequest, directory: Path, progress: Optional[Pro
     )
     by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
     expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
-    sidecar = replace(sidecar, layers=list_layers(directory, sidecar, expected))
+    if compiled.layers is None:
+        listed = list_layers(directory, sidecar, expected)
+    else:
+        listed = summarise(compiled.layers, prepared.precision, expected)
+    sidecar = replace(sidecar, layers=listed)
     sidecar.write(directory)
     return sidecar

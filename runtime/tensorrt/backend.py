@@ -81,7 +81,7 @@ class Nvidia(Backend):
 
         plan = build_plan(self.name, graph, precision, options, progress)
         (directory / PLAN).write_bytes(plan.data)
-        return Compiled(plan.version, plan.target, [PLAN])
+        return Compiled(plan.version, plan.target, [PLAN], plan.layers)
 
     def check(self, sidecar: Sidecar) -> None:
         from ampnet_opt.runtime.tensorrt.plan import check

@@ -17,10 +17,12 @@ from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.backend import CompileOptions, Progress
 from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
+from ampnet_opt.runtime.layers import Layer
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import messages_to
 from ampnet_opt.runtime.tensorrt.build_progress import watched_build
 from ampnet_opt.runtime.tensorrt.host_memory import warn_of_memory
+from ampnet_opt.runtime.tensorrt.layer_message import is_layer_list, layers_of_message
 from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger, one_line, this_platform
 from ampnet_opt.runtime.tensorrt.options import apply_options, new_builder, require_options
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
@@ -35,11 +37,16 @@ QUOTED = 5  # parser errors that a message quotes
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine. version: of the library that built it. target: what it runs on, for the sidecar."""
+    """A serialised engine.
+
+    version: of the library that built it. target: what it runs on, for the sidecar. layers: what the library listed while
+    it built, as TensorRT-RTX does; else None.
+    """
 
     data: bytes
     version: str
     target: Dict[str, Any]
+    layers: Optional[List[Layer]]
 
 
 def require_library(backend: str) -> None:
@@ -87,8 +94,16 @@ def build_plan(
     warn_of_memory(len(graph), (options.workspace or 0) << 20 if shared else 0, log.warning)
     batches = f"batches of {batch.min}, {batch.opt}, {batch.max}"
     title = f"ampnet-opt {__version__}, {backend} {trt.__version__}, {precision}, {batches}, {options.record()}"
-    with messages_to(options.log, title) as sink:
-        logger = new_logger(trt, sink)
+    lists: List[str] = []
+    with messages_to(options.log, title) as file:
+
+        def hear(severity: str, message: str) -> None:
+            if is_layer_list(message):
+                lists.append(message)
+            if file is not None:
+                file(severity, message)
+
+        logger = new_logger(trt, hear)
         builder = new_builder(trt, logger)
         config = _made(builder.create_builder_config(), "configuration", logger)
         # TF32 is on by default and rounds float32 products to 10 bits: FP32 here means FP32.
@@ -125,7 +140,18 @@ def build_plan(
             timings.save()
     if progress is not None:
         progress(1.0)
-    return Plan(bytes(data), trt.__version__, target)
+    return Plan(bytes(data), trt.__version__, target, _listed(lists))
+
+
+def _listed(messages: List[str]) -> Optional[List[Layer]]:
+    """The layers of the one message that lists them; None where there is none, or several builds at once made several."""
+    if len(messages) != 1:
+        return None
+    try:
+        return layers_of_message(messages[0])
+    except AmpnetError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _made(thing: Any, what: str, logger: Any) -> Any:
