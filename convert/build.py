@@ -19,6 +19,7 @@ from ampnet_opt.convert.openvino import cpu_graph
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.qdq_check import require_representable
 from ampnet_opt.convert.references import float_proof, proof_of
+from ampnet_opt.convert.rtx import rtx_graph
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_ranges, source_of
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import MisuseError
@@ -27,7 +28,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
+from ampnet_opt.runtime.backend import RTX, TYPED_FORMS, UNSIGNED, WEAK, CompileOptions
 from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.golden import Proof
@@ -141,7 +142,7 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         graph_sha256=source.sha256,
         classes_assumed=bool(checkpoint.assumed),
     )
-    ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
+    ranges = _ranges(source, options) if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions} else {}
     return Recipe(source, origin, proof, ranges, int8, mixed_precision)
 
 
@@ -156,7 +157,9 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
     kept, expected = None, expected_layers(model, precision)
     if form == WEAK:
         model = float_weights(model)
-    elif form == TYPED and precision in HALF:
+    elif form in TYPED_FORMS and precision in HALF:
+        if form == RTX and precision == "int8":
+            model = rtx_graph(model)
         model, kept = to_half(model, recipe.ranges)
     if precision != "int8":
         return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)

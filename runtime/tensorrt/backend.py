@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime.backend import (
+    RTX,
     TYPED,
     WEAK,
     Availability,
@@ -71,6 +72,9 @@ class Nvidia(Backend):
     def graph_form(self, builder: BuilderOptions = DEFAULTS) -> str:
         from ampnet_opt.runtime.tensorrt.compile import needs_typed_graph
 
+        if FAMILIES[self.name].ahead:
+            load_library(self.name)
+            return RTX
         return TYPED if needs_typed_graph(self.name, builder) else WEAK
 
     def compile(

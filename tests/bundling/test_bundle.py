@@ -37,7 +37,7 @@ from ampnet_opt.convert.build import MixedPrecision, build
 from ampnet_opt.convert.bundle import bundle_checkpoint, bundle_recipe
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, CompileOptions
+from ampnet_opt.runtime.backend import RTX, TYPED, UNSIGNED, WEAK, CompileOptions
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import FORMAT, GOLDEN, NAME, Part, is_bundle, open_bundle
 from ampnet_opt.runtime.golden import Golden, require_right
@@ -154,7 +154,7 @@ def test_a_board_with_several_versions_gets_each_form_once(orin_bundle: Path) ->
 
 @pytest.mark.parametrize(
     ("target", "forms"),
-    [("xavier", {WEAK}), ("thor", {TYPED}), ("agx-orin", {WEAK, TYPED}), ("rtx", {TYPED}), ("cpu", {UNSIGNED})],
+    [("xavier", {WEAK}), ("thor", {TYPED}), ("agx-orin", {WEAK, TYPED}), ("rtx", {RTX}), ("cpu", {UNSIGNED})],
 )
 def test_each_machine_gets_the_graphs_that_its_versions_take(target: str, forms: set[str]) -> None:
     assert set(TARGETS[target].forms) == forms
