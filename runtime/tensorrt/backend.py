@@ -20,12 +20,16 @@ from ampnet_opt.runtime.backend import (
 )
 from ampnet_opt.runtime.builder_options import DEFAULTS, BuilderOptions
 from ampnet_opt.runtime.sidecar import Sidecar
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, unknown_gpu
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ampnet_opt.runtime.layers import Layer
+
+
+# Of TensorRT-RTX: one plan is for all GPUs that it names, and by the builder's own list (1.7) it has no INT8 then.
+WITHOUT_INT8 = {"7.5"}
 
 
 class Nvidia(Backend):
@@ -45,15 +49,16 @@ class Nvidia(Backend):
     def availability(self) -> Availability:
         from ampnet_opt.runtime import cuda
 
+        ahead = FAMILIES[self.name].ahead
         try:
-            version = load_library(self.name).__version__
+            library = load_library(self.name)
         except AmpnetError as error:
             return Availability(False, False, problem=str(error))
         try:
-            cuda.gpu()
+            problem = unknown_gpu(library, cuda.gpu()) if ahead else ""
         except AmpnetError as error:
-            return Availability(FAMILIES[self.name].ahead, False, version, problem=str(error))
-        return Availability(True, True, version)
+            return Availability(ahead, False, library.__version__, problem=str(error))
+        return Availability(True, not problem, library.__version__, problem=problem)
 
     def require_options(self, options: CompileOptions, precisions: Sequence[str]) -> None:
         from ampnet_opt.runtime.tensorrt.options import require_options
@@ -61,6 +66,11 @@ class Nvidia(Backend):
         self.require_precisions(precisions)
         if not FAMILIES[self.name].ahead:
             self.require_no_capabilities(options)
+        elif "int8" in precisions and WITHOUT_INT8 & {*options.compute_capabilities}:
+            raise MisuseError(
+                "--compute-capability 7.5 is not for --int8: TensorRT-RTX then computes nothing in INT8, on any of the "
+                "GPUs; leave out 7.5, or build it apart with --fp16"
+            )
         require_options(self.name, options.builder, precisions, options.batch)
 
     def require_possible(self, options: CompileOptions, precisions: Sequence[str]) -> None:

@@ -23,7 +23,14 @@ from ampnet_opt.runtime.tensorrt.build_log import messages_to
 from ampnet_opt.runtime.tensorrt.build_progress import watched_build
 from ampnet_opt.runtime.tensorrt.host_memory import warn_of_memory
 from ampnet_opt.runtime.tensorrt.layer_message import is_layer_list, layers_of_message
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger, one_line, this_platform
+from ampnet_opt.runtime.tensorrt.library import (
+    FAMILIES,
+    known_capabilities,
+    load_library,
+    new_logger,
+    one_line,
+    this_platform,
+)
 from ampnet_opt.runtime.tensorrt.options import apply_options, new_builder, require_options
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
 
@@ -220,7 +227,7 @@ def _landmark_layers(trt: Any, network: Any) -> List[Any]:
 
 def _set_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> List[str]:
     """Say which GPUs an RTX plan is for; returns their compute capabilities, in order."""
-    known = {f"{int(n[2:-1])}.{n[-1]}": m for n, m in trt.ComputeCapability.__members__.items() if n.startswith("SM")}
+    known = known_capabilities(trt)
     # The library's own default too: Turing (7.5) would slow down the plan for all others.
     chosen = list(wanted) or [name for name in known if float(name) >= 8]
     unknown = [name for name in chosen if name not in known]

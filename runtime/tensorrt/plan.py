@@ -41,11 +41,10 @@ def check(sidecar: Sidecar) -> None:
 
 
 def _compatible(sidecar: Sidecar, version: str) -> bool:
-    """Whether `version` of the library runs an engine: RTX plans outlive a patch release, TensorRT's none, unless they were
-    built to run in later versions too; those cross to the next major version (8 to 10, 10 to 11), and no further."""
+    """Whether `version` of the library runs an engine: that which built it (NVIDIA, "Engine Compatibility", of TensorRT and
+    TensorRT-RTX), and later ones where it was built for them; those cross to the next major version (8 to 10, 10 to 11),
+    and no further."""
     built, installed = release(sidecar.backend_version), release(version)
-    if FAMILIES[sidecar.backend].ahead:
-        return built[:2] == installed[:2]
     if sidecar.target.get("version_compatible"):
         return built <= installed and (built[:1] == installed[:1] or (built[0], installed[0]) in {(8, 10), (10, 11)})
     return sidecar.backend_version == version

@@ -84,7 +84,7 @@ def convolution(weight: np.ndarray, activation_scale: float, bias: np.ndarray | 
         helper.make_node("Conv", ["d", "wd", *(["b"] if bias is not None else [])], ["y"], name="conv"),
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, weight.shape[1], 3, 3])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, len(weight), 1, 1])
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "graph", [x], [y], initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -30,7 +30,7 @@ I/O Tensors:
 
 Engine Metadata:
  Multi-Device: Disabled
-"""  # noqa: E501, W291
+"""  # noqa: E501
 
 
 def test_the_recorded_list() -> None:
@@ -55,7 +55,7 @@ def test_the_record_warns_of_a_convolution_in_another_precision() -> None:
 
 
 TYPES = {"Float": "fp32", "Half": "fp16", "Int8": "int8", "UInt8": "int8", "FP8": "fp8", "Int64": "int64", "Odd": ""}
-NAMES = st.text("abzAZ019/._^, :=-", min_size=1, max_size=12).map(str.strip).filter(None)
+NAMES = st.text("abzAZ019/._^, :=-", min_size=1, max_size=12).map(str.strip).filter(bool)
 TENSORS = st.tuples(NAMES, st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from([*TYPES]), st.booleans())
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,15 +48,25 @@ def gpu() -> cuda.Gpu:
         pytest.skip(str(error))
 
 
-def test_patch_releases_of_rtx_share_plans_and_others_do_not(no_gpu: None) -> None:
+def test_plans_of_rtx_are_for_the_release_that_built_them(no_gpu: None) -> None:
     sidecar = installed()
     major, minor, *_ = sidecar.backend_version.split(".")
     with pytest.raises(AmpnetError, match="no CUDA GPU"):  # the version was accepted
-        trt.check(replace(sidecar, backend_version=f"{major}.{minor}.99.9"))
-    with pytest.raises(
-        AmpnetError, match=rf"built with tensorrt-rtx {major}\.99\.0.*ampnet-opt build .*--backend tensorrt-rtx"
-    ):
-        trt.check(replace(sidecar, backend_version=f"{major}.99.0"))
+        trt.check(sidecar)
+    for other in (f"{major}.{minor}.99.9", f"{major}.99.0"):
+        with pytest.raises(
+            AmpnetError, match=rf"built with tensorrt-rtx {re.escape(other)}.*ampnet-opt build .*--backend tensorrt-rtx"
+        ):
+            trt.check(replace(sidecar, backend_version=other))
+
+
+def test_int8_is_not_for_turing() -> None:
+    """Its plans would have no INT8 kernel, for any of their GPUs."""
+    rtx, both = find_backend("tensorrt-rtx"), CompileOptions(compute_capabilities=("7.5", "8.6"))
+    with pytest.raises(MisuseError, match=r"7\.5 is not for --int8"):
+        rtx.require_options(both, ["fp16", "int8"])
+    rtx.require_options(both, ["fp16"])
+    rtx.require_options(CompileOptions(compute_capabilities=("8.6",)), ["int8"])
 
 
 def test_engine_of_another_platform_is_refused() -> None:
