@@ -236,11 +236,11 @@ def prepare(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, Any]:
 
     What is on the GPU becomes a DeviceArray, all else a numpy array.
     """
-    if is_on_device(images):
+    if is_on_device(images, "images"):
         pictures: Any = device_array(images, "images", image_input, IMAGE_SHAPES[image_input])
     else:
         pictures = _host_images(np.asarray(images), image_input)
-    if is_on_device(landmarks):
+    if is_on_device(landmarks, "landmarks"):
         points: Any = device_array(landmarks, "landmarks", "float32", LANDMARKS_SHAPE)
     else:
         points = np.asarray(landmarks)

@@ -58,8 +58,8 @@ OPEN = {"checkpoint", "output", "int8", "fp16", "bf16", "fp32", "backend", "forc
 
 
 RTX_INT8 = (
-    "advice: take --fp16 for TensorRT-RTX until INT8 has been timed on a GPU: a second kernel quantises what an INT8 convolution "
-    "writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/gpu.md)"
+    "advice: take --fp16 for TensorRT-RTX until INT8 has been timed on a GPU: a second kernel quantises what an INT8 "
+    "convolution writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/gpu.md)"
 )
 
 

@@ -16,7 +16,7 @@ from ampnet_opt.runtime.cuda import DEVICE, Buffer, Gpu, Queue
 class CudaPythonQueue(Queue):
     """See `Queue`."""
 
-    can_record = True
+    binding, can_record = "cuda-python", True
 
     def __init__(self) -> None:
         self._memory: List[Tuple[Any, int]] = []  # (what frees it, its address)
@@ -66,6 +66,9 @@ class CudaPythonQueue(Queue):
             checked(runtime.cudaStreamWaitEvent(self._stream, event, 0))
         finally:
             checked(runtime.cudaEventDestroy(event))  # CUDA frees it once it is no longer waited for
+
+    def wait_for_all(self) -> None:
+        checked(runtime.cudaDeviceSynchronize())
 
     def record(self, work: Callable[[], None]) -> Any:
         # Other threads may go on calling CUDA meanwhile.

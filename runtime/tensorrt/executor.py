@@ -128,8 +128,7 @@ class Executor:
                 np.copyto(buffer.host[:count], value, casting="no")
                 self._queue.upload(buffer, count)
                 continue
-            if value.stream is not None:
-                self._queue.wait_for(value.stream)
+            value.order(self._queue)
             if not value.aligned:
                 self._queue.take(buffer, count, value.address)
 
