@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, List, Tuple, Type
 
@@ -13,6 +14,9 @@ from ampnet_opt.core.text import one_line
 
 log = logging.getLogger(__name__)
 
+# Held while a CUDA graph is recorded, and by what waits for the whole GPU, as allocating and freeing may: a wait of another
+# thread spoils the recording (TensorRT's issue 2888).
+RECORDING = threading.Lock()
 DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
 
 

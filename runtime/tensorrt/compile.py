@@ -29,6 +29,7 @@ from ampnet_opt.runtime.tensorrt.library import (
     load_library,
     new_logger,
     one_line,
+    this_board,
     this_platform,
 )
 from ampnet_opt.runtime.tensorrt.options import apply_options, new_builder, require_options
@@ -123,6 +124,8 @@ def build_plan(
         timings: Optional[TimingCache] = None
         if gpu is not None:
             target.update(gpu=gpu.name, compute_capability=gpu.compute_capability, platform=this_platform())
+            if this_board():
+                target.update(board=this_board())
             timings = TimingCache(config, logger, options.timing_cache, default_path(gpu, trt.__version__))
         if hasattr(config, "num_compute_capabilities"):
             target.update(compute_capabilities=_set_capabilities(trt, config, asked.compute_capabilities))

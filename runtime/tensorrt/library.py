@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
@@ -145,6 +146,14 @@ def one_line(message: str) -> str:
 
 def this_platform() -> str:
     return f"{platform.system().lower()}-{platform.machine()}"
+
+
+def this_board() -> str:
+    """The model of a Jetson or another board with a device tree, "" elsewhere: CUDA calls the GPU of each Orin "Orin"."""
+    try:
+        return Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
 
 
 def diagnostics(trt: Any, why: Any) -> str:

@@ -89,3 +89,54 @@ def test_doctor_reports_a_binding_that_raises(tmp_path: Path) -> None:
     script = "from ampnet_opt.system.doctor import examine\nprint(examine()['gpu']['problem'])\n"
     (line,) = said(tmp_path, BROKEN, UNINSTALLED, script).splitlines()
     assert line == "no CUDA GPU can be used here: CUDA failed: Failed to dlopen libcuda.so.1"
+
+
+# Enough of cuda-bindings for a queue: every call succeeds and is noted.
+WORKING = """
+calls = []
+class cudaError_t:
+    cudaSuccess, cudaErrorInsufficientDriver = 0, 35
+class Names:
+    def __getattr__(self, name):
+        return name
+cudaStreamCaptureMode = cudaDeviceAttr = cudaMemcpyKind = Names()
+class Properties:
+    name = "GPU"
+def cudaGetDeviceProperties(number):
+    return 0, Properties
+def __getattr__(name):
+    if not name.startswith("cuda"):
+        raise AttributeError(name)
+    def call(*arguments):
+        calls.append(name)
+        return 0, 1
+    return call
+"""
+RECORDING = """
+import threading
+from cuda.bindings import runtime
+from ampnet_opt.runtime import cuda
+first, second = cuda.open_queue(), cuda.open_queue()
+begun = threading.Event()
+def waits():
+    begun.set()
+    second.wait_for_all()
+    second.close()
+other = threading.Thread(target=waits)
+def work():
+    other.start()
+    begun.wait()
+    other.join(0.3)
+    runtime.calls.append("recorded")
+first.record(work)
+other.join()
+print(*(name for name in runtime.calls if name in {"recorded", "cudaStreamEndCapture", "cudaDeviceSynchronize"}))
+"""
+
+
+def test_no_thread_waits_for_the_whole_gpu_while_a_graph_is_recorded(tmp_path: Path) -> None:
+    assert said(tmp_path, WORKING, UNINSTALLED, RECORDING).split() == [
+        "recorded",
+        "cudaStreamEndCapture",
+        "cudaDeviceSynchronize",
+    ]
