@@ -26,7 +26,7 @@ from ampnet_opt.core.children import last_line, python
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import write_json, write_text
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, unknown_gpu
 from ampnet_opt.system.doctor import examine
 
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
@@ -65,7 +65,8 @@ def loads(subject: str) -> str:
     """Why a subject cannot be tried here, or nothing."""
     if subject in FAMILIES:
         try:
-            load_library(subject)
+            library = load_library(subject)
+            return unknown_gpu(library, cuda.gpu()) if FAMILIES[subject].ahead else ""
         except AmpnetError as error:
             return str(error)
     return ""

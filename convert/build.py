@@ -22,7 +22,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, WEAK, find_backend
+from ampnet_opt.runtime.backend import RTX, TYPED_FORMS, UNSIGNED, WEAK, find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof
@@ -126,7 +126,7 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         int8 = _int8(source, options, step)
         if options.search is not None:
             mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
-    ranges = _ranges(source, options) if TYPED in forms and HALF & {*options.precisions} else {}
+    ranges = _ranges(source, options) if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions} else {}
     return Recipe(source, origin_of(checkpoint, source), proof, ranges, int8, mixed_precision)
 
 
@@ -175,9 +175,13 @@ def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[s
         from ampnet_opt.convert.weakly_typed import float_weights
 
         model = float_weights(model)
-    elif form == TYPED and precision in HALF:
+    elif form in TYPED_FORMS and precision in HALF:
         from ampnet_opt.convert.float16 import to_half
 
+        if form == RTX and precision == "int8":
+            from ampnet_opt.convert.rtx import rtx_graph
+
+            model = rtx_graph(model)
         model, kept = to_half(model, ranges)
     if precision == "int8":
         require_representable(model)

@@ -13,7 +13,7 @@ from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import TYPED
+from ampnet_opt.runtime.backend import TYPED_FORMS
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import GOLDEN, BundlePart
 from ampnet_opt.runtime.golden import require_close
@@ -92,7 +92,7 @@ def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: 
             stored[digest] = f"{precision}-{form}.onnx"
             (folder / stored[digest]).write_bytes(ready.graph)
         graphs[form], record, expected = stored[digest], ready.mixed_precision, ready.expected
-        kept = ready.float32_layers if form == TYPED else kept
+        kept = ready.float32_layers if form in TYPED_FORMS else kept
     return BundlePart(
         precision,
         graphs,

@@ -27,17 +27,27 @@ if TYPE_CHECKING:
 Progress = Callable[[float], None]  # called with the share done, 0 to 1
 
 # Forms of a graph: as it is; for OpenVINO with UINT8 where nothing is negative; for TensorRT whose own types say what is
-# computed in FP16, or float32 with float weights, for versions that are told by flags.
-PLAIN, UNSIGNED, TYPED, WEAK = "plain", "unsigned", "typed", "weak"
+# computed in FP16, or float32 with float weights, for versions that are told by flags; for TensorRT for RTX typed as well,
+# with INT8 as its builder fuses it.
+PLAIN, UNSIGNED, TYPED, WEAK, RTX = "plain", "unsigned", "typed", "weak", "rtx"
+TYPED_FORMS = (TYPED, RTX)
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a backend wrote: its library's version, what the engine is for (`Sidecar.target`), and the files' names."""
+    """What a backend wrote.
+
+    Attributes:
+        version: of its library.
+        target: what the engine is for, as of `Sidecar`.
+        files: their names.
+        layers: what the library listed while it compiled; None where only the finished engine tells.
+    """
 
     version: str
     target: Dict[str, Any]
     files: List[str]
+    layers: Optional[List[Layer]] = None
 
 
 @dataclass(frozen=True)

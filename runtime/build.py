@@ -6,14 +6,14 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt import __version__
 from ampnet_opt.core.files import new_directory, sha256
 from ampnet_opt.runtime.backend import Backend, Progress
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof, require_close, require_right
-from ampnet_opt.runtime.layers import list_layers
+from ampnet_opt.runtime.layers import Layer, list_layers, summarise
 from ampnet_opt.runtime.sidecar import Sidecar
 
 TABLE = "calibration.json"
@@ -100,16 +100,22 @@ def write_engine(request: EngineRequest, directory: Path, progress: Optional[Pro
     For errors and arguments see `build_engine`, which compares the engine as well.
     """
     prepared = request.prepared
-    sidecar = compile_engine(request, directory, progress)
+    sidecar, layers = compile_engine(request, directory, progress)
     by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
     expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
-    sidecar = replace(sidecar, layers=list_layers(directory, sidecar, expected))
+    listed = list_layers(directory, sidecar, expected) if layers is None else summarise(layers, prepared.precision, expected)
+    sidecar = replace(sidecar, layers=listed)
     sidecar.write(directory)
     return sidecar
 
 
-def compile_engine(request: EngineRequest, directory: Path, progress: Optional[Progress] = None) -> Sidecar:
-    """Compile the graph into `directory`; returns a sidecar that is not written yet, and lists no layers."""
+def compile_engine(
+    request: EngineRequest, directory: Path, progress: Optional[Progress] = None
+) -> Tuple[Sidecar, Optional[List[Layer]]]:
+    """Compile the graph into `directory`; returns a sidecar that is not written yet, and lists no layers.
+
+    And the layers, where the library tells them as it compiles; None where its engine has to be opened for that.
+    """
     prepared, started = request.prepared, time.monotonic()
     compiled = request.backend.compile(directory, prepared.graph, prepared.precision, request.options, progress)
     files = list(compiled.files)
@@ -118,7 +124,7 @@ def compile_engine(request: EngineRequest, directory: Path, progress: Optional[P
         files.append(TABLE)
     hashes = {name: sha256(directory / name) for name in files}
     kept = {} if prepared.float32_layers is None else {"float32_layers": prepared.float32_layers}
-    return Sidecar(
+    sidecar = Sidecar(
         backend=request.backend.name,
         backend_version=compiled.version,
         precision=prepared.precision,
@@ -132,3 +138,4 @@ def compile_engine(request: EngineRequest, directory: Path, progress: Optional[P
         ampnet_opt_version=__version__,
         **asdict(request.origin),
     )
+    return sidecar, compiled.layers

@@ -233,11 +233,11 @@ def engine_inputs(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, A
 
     What is on the GPU becomes a DeviceArray, all else a numpy array.
     """
-    if is_on_device(images):
+    if is_on_device(images, "images"):
         pictures: Any = _device_array(images, "images", image_input, IMAGE_SHAPES[image_input])
     else:
         pictures = _host_images(np.asarray(images), image_input)
-    if is_on_device(landmarks):
+    if is_on_device(landmarks, "landmarks"):
         points: Any = _device_array(landmarks, "landmarks", "float32", LANDMARKS_SHAPE)
     else:
         points = np.asarray(landmarks)
@@ -254,8 +254,10 @@ def engine_inputs(images: Any, landmarks: Any, image_input: str) -> Tuple[Any, A
     return pictures, np.ascontiguousarray(points, np.float32)
 
 
-def is_on_device(array: Any) -> bool:
-    """Whether an array of some library lies in GPU memory."""
+def is_on_device(array: Any, name: str) -> bool:
+    """Whether an array lies in GPU memory. name: of the tensor, for the MisuseError of one that requires grad."""
+    if getattr(array, "requires_grad", False):  # PyTorch gives neither its memory nor a numpy array of it
+        raise MisuseError(f"{name} requires grad; pass {name}.detach()")
     return hasattr(array, "__cuda_array_interface__")
 
 

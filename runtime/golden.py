@@ -14,7 +14,7 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.npy import read_header, read_numbers
 from ampnet_opt.runtime.engine import Engine
-from ampnet_opt.runtime.sidecar import Accuracy
+from ampnet_opt.runtime.sidecar import Accuracy, Sidecar
 
 DRAWN, CALIBRATION = "drawn", "calibration"  # faces that are measured on
 # SQNR in dB. Networks that were calibrated on faces are at 20 or more, on black pictures or noise of the wrong brightness
@@ -179,10 +179,17 @@ def require_right(directory: Path, golden: Golden, graph_error: float) -> np.nda
             if not error <= FACTOR * graph_error + HALF_ERROR:
                 raise AmpnetError(
                     f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
-                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; install another version of it, "
-                    "or build for single faces (--max-batch 1)"
+                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; {_advice(engine.sidecar)}"
                 )
     return ways["1 at a time"]
+
+
+def _advice(sidecar: Sidecar) -> str:
+    """TensorRT 10.3 computes some graphs wrongly where shapes are dynamic (its issues 4330 and 4419)."""
+    another, batch = "install another version of it", sidecar.batch
+    if batch.min == batch.max:
+        return another
+    return f"build for one batch size (--min-batch {batch.opt} --max-batch {batch.opt}), or {another}"
 
 
 def _batches(count: int, size: int) -> List[np.ndarray]:

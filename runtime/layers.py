@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -36,7 +37,8 @@ class Layer:
 
     kind: in the backend's words. role: one of the constants above. precision: of its arithmetic; "" where the list does not
     say. bytes: of its weights; None where it has none, or the list does not say. sources: names of the graph's nodes that it
-    computes, or longer names that begin with them and a slash.
+    computes, or longer names that begin with them and a slash. written: (precision, bytes for one image) of each tensor that
+    it writes; () where the list does not say.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Layer:
     precision: str
     bytes: Optional[int] = None
     sources: Tuple[str, ...] = ()
+    written: Tuple[Tuple[str, int], ...] = ()
 
 
 def list_layers(directory: Path, sidecar: Sidecar, expected: Expected) -> Dict[str, Any]:
@@ -93,7 +96,10 @@ def _node(source: str, nodes: Dict[str, str]) -> Optional[str]:
 
 
 def summarise(layers: List[Layer], precision: str, expected: Expected) -> Dict[str, Any]:
-    """What a sidecar keeps: counts, names of what is not as asked, and every layer as [kind, precision, bytes, name]."""
+    """What a sidecar keeps: counts, names of what is not as asked, and every layer as [kind, precision, bytes, name].
+
+    written: bytes of activations that the engine writes for one image, by precision; {} where the list does not say.
+    """
     found, wrong, unknown = _computing(layers, expected), downgraded(layers, precision, expected), untold(layers, expected)
     right = [makers[0].role for node, makers in found.items() if node not in wrong and node not in unknown]
     asked = {layer for makers in found.values() for layer in makers}
@@ -105,8 +111,18 @@ def summarise(layers: List[Layer], precision: str, expected: Expected) -> Dict[s
         "downgraded": wrong,
         "untold": unknown,
         "reformats": sum(layer.role == REFORMAT for layer in layers),
+        "written": _written(layers),
         "list": [[layer.kind, layer.precision, layer.bytes, layer.name] for layer in layers],
     }
+
+
+def _written(layers: List[Layer]) -> Dict[str, int]:
+    """Bytes by precision, the most first."""
+    total: Counter[str] = Counter()
+    for layer in layers:
+        for precision, size in layer.written:
+            total[precision or "other"] += size
+    return {precision: size for precision, size in total.most_common() if size}
 
 
 def sentence(record: Dict[str, Any]) -> str:
@@ -119,4 +135,9 @@ def sentence(record: Dict[str, Any]) -> str:
     parts.append(f"{len(record['downgraded'])} downgraded")
     if record["untold"]:
         parts.append(f"{len(record['untold'])} of which the engine's list does not tell")
-    return ", ".join([*parts, count(record["reformats"], "reformat")])
+    parts.append(count(record["reformats"], "reformat"))
+    sizes = record.get("written")  # not in engines from before it was counted
+    if sizes:
+        each = ", ".join(f"{name.upper()} {size / 1e6:.1f}" for name, size in sizes.items())
+        parts.append(f"{sum(sizes.values()) / 1e6:.1f} MB of activations written for an image ({each})")
+    return ", ".join(parts)

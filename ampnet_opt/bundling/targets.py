@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 from ampnet_opt.core.text import command
-from ampnet_opt.runtime.backend import PLAIN, TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import PLAIN, RTX, TYPED, UNSIGNED, WEAK
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ _ALL = (
         ("JetPack 7.0, 7.1: TensorRT 10.13, CUDA 13.0, Python 3.12", JETPACK_7, NEWEST),
         (HIGHEST,),
     ),
-    Target("rtx", "tensorrt-rtx", (TYPED,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.8 and later",)),
+    Target("rtx", "tensorrt-rtx", (RTX,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.8 and later",)),
     Target("cpu", "cpu", (UNSIGNED,), "cpu", ("OpenVINO 2024.4 and later; Python 3.8 and later",)),
     Target(
         "arm",

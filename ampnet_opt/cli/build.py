@@ -57,6 +57,12 @@ DECIDED |= {"min_agreement", "held_out", "ranking", "image_input", "classes", "p
 OPEN = {"checkpoint", "output", "int8", "fp16", "bf16", "fp32", "backend", "force"}
 
 
+RTX_INT8 = (
+    "advice: take --fp16 for TensorRT-RTX until INT8 has been timed on a GPU: a second kernel quantises what an INT8 "
+    "convolution writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/gpu.md)"
+)
+
+
 def build(
     context: typer.Context,
     checkpoint: Optional[Path] = typer.Argument(
@@ -187,9 +193,12 @@ def say_engine(engine: Path, not_run: str) -> None:
     from ampnet_opt.core.files import size_on_disk
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
-    note = "" if parse_sidecar(engine).trained else " (untrained weights)"
+    sidecar = parse_sidecar(engine)
+    note = "" if sidecar.trained else " (untrained weights)"
     say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
     _say_layers(engine)
+    if (sidecar.backend, sidecar.precision) == ("tensorrt-rtx", "int8"):
+        remark(RTX_INT8)
     if not_run:
         remark(f"{engine} was not run here, nor compared with its graph: {not_run}")
 

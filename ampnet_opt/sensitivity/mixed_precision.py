@@ -143,7 +143,7 @@ def engine_answers(backend: Backend, origin: Origin) -> Answers:
         options = CompileOptions(BatchRange(1, size, size))
         ready = in_form(model, "int8", backend.graph_form(), {})
         with TemporaryDirectory() as folder:
-            sidecar = compile_engine(EngineRequest(backend, options, origin, ready, None), Path(folder))
+            sidecar, _ = compile_engine(EngineRequest(backend, options, origin, ready, None), Path(folder))
             executor = backend.open(Path(folder), sidecar, LoadOptions())
             try:
                 return np.concatenate([executor.run(images, landmarks) for images, landmarks in batches])

@@ -56,10 +56,11 @@ def _folder(module: str) -> Optional[str]:
 
 def _gpu() -> Dict[str, Any]:
     try:
-        found = cuda.gpu()
+        found, binding = cuda.gpu(), cuda.binding()
     except AmpnetError as error:
         return {"found": False, "problem": str(error)}
-    return {"found": True, "name": found.name, "compute_capability": found.compute_capability}
+    told = {"found": True, "name": found.name, "compute_capability": found.compute_capability}
+    return {**told, "binding": binding.queue.binding, "passed_over": binding.passed_over}
 
 
 def _convert() -> Dict[str, Any]:
@@ -148,7 +149,11 @@ def _board_rows(board: Optional[Dict[str, Any]]) -> List[List[str]]:
 
 def _nvidia_rows(findings: Dict[str, Any]) -> List[List[str]]:
     gpu, module = findings["gpu"], findings["tensorrt"]
-    rows = [["gpu", f"{gpu['name']}, compute capability {gpu['compute_capability']}" if gpu["found"] else gpu["problem"]]]
+    rows = [["gpu", gpu.get("problem", "")]]
+    if gpu["found"]:
+        rows = [["gpu", f"{gpu['name']}, compute capability {gpu['compute_capability']}, by {gpu['binding']}"]]
+        if gpu["passed_over"]:
+            rows[0][1] += f" (cuda-python does not work here: {gpu['passed_over']})"
     rows += [[name, findings[name]] for name in ("driver", "cuda") if findings[name]]
     if module["found"] or module["system"]:
         rows.append(["tensorrt", module["found"] or f"{module['system']['folder']} (not seen by this Python)"])

@@ -1,15 +1,22 @@
-"""The few CUDA calls that an engine needs, on the first GPU: by cuda-python where it is installed, else by PyCUDA."""
+"""The few CUDA calls that an engine needs, on the first GPU: by cuda-python where it works, else by PyCUDA."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, List, Tuple, Type
 
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.installing import install_command
+from ampnet_opt.core.text import one_line
 
+log = logging.getLogger(__name__)
+
+# Held while a CUDA graph is recorded, and by what waits for the whole GPU, as allocating and freeing may: a wait of another
+# thread spoils the recording (TensorRT's issue 2888).
+RECORDING = threading.Lock()
 DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
 
 
@@ -43,6 +50,7 @@ class Queue:
     """
 
     handle: int
+    binding: str  # the Python package
     can_record = False  # whether `record` is there: PyCUDA has no binding of CUDA graphs
 
     def current(self) -> ContextManager[None]:
@@ -67,6 +75,10 @@ class Queue:
 
     def wait_for(self, stream: int) -> None:
         """Let what is queued from now on begin after all that is on another library's `stream` so far."""
+        raise NotImplementedError
+
+    def wait_for_all(self) -> None:
+        """Wait until the GPU has done all that was queued on any stream."""
         raise NotImplementedError
 
     def record(self, work: Callable[[], None]) -> Any:
@@ -99,23 +111,60 @@ class Queue:
         raise NotImplementedError
 
 
-def _implementation() -> Type[Queue]:
-    """cuda-python first: it can record CUDA graphs."""
-    try:
-        import cuda.bindings.runtime  # noqa: F401
-    except ImportError as error:
-        missing = error
-    else:
-        from ampnet_opt.runtime.cuda.cuda_python import CudaPythonQueue
+@dataclass(frozen=True)
+class Binding:
+    """The CUDA binding that works here. gpus: what it sees. passed_over: why not cuda-python, which comes first, or ""."""
 
-        return CudaPythonQueue
-    try:
-        import pycuda.driver  # noqa: F401
-    except ImportError:
-        raise AmpnetError(
-            f"reaching the GPU needs cuda-python or PyCUDA ({missing}); install one with: pip install "
-            f"'cuda-bindings>=12.6', or on a Jetson: {install_command('jetson')}"
-        ) from missing
+    queue: Type[Queue]
+    gpus: List[Gpu]
+    passed_over: str = ""
+
+
+_chosen: List[Binding] = []  # once one has worked
+
+
+def binding() -> Binding:
+    """cuda-python first, which can record CUDA graphs; PyCUDA where that does not work, with a warning that says why.
+
+    A package that imports may still fail at the first call, without a driver or with one that is too old. Raises
+    AmpnetError, for the first that is installed, where none works.
+    """
+    if _chosen:
+        return _chosen[0]
+    problems: List[str] = []
+    missing: List[str] = []
+    for load in (_cuda_python, _pycuda):
+        try:
+            queue = load()
+            found = Binding(queue, queue.gpus(), problems[0] if problems else "")
+        except ImportError as error:
+            missing.append(str(error))
+        except AmpnetError as error:
+            problems.append(str(error))
+        except Exception as error:  # cuda-bindings 12.8.0 raises a RuntimeError where there is no driver
+            problems.append(f"CUDA failed: {one_line(str(error))}")
+        else:
+            if found.passed_over:
+                log.warning("%s is used: cuda-python does not work here (%s)", queue.binding, found.passed_over)
+            _chosen.append(found)
+            return found
+    if problems:
+        raise AmpnetError(problems[0])
+    raise AmpnetError(
+        f"reaching the GPU needs cuda-python or PyCUDA ({missing[0]}); install the one of your driver's CUDA with: "
+        "pip install 'cuda-bindings==12.*' (JetPack 6 and CUDA 12; 'cuda-bindings==13.*' for JetPack 7 and CUDA 13)"
+    )
+
+
+def _cuda_python() -> Type[Queue]:
+    from ampnet_opt.runtime.cuda.cuda_python import CudaPythonQueue
+
+    return CudaPythonQueue
+
+
+def _pycuda() -> Type[Queue]:
+    import pycuda.driver  # noqa: F401
+
     from ampnet_opt.runtime.cuda.pycuda import PyCudaQueue
 
     return PyCudaQueue
@@ -124,7 +173,7 @@ def _implementation() -> Type[Queue]:
 def gpu() -> Gpu:
     """The GPU that engines are built for and run on, or AmpnetError when there is none."""
     try:
-        found = _implementation().gpus()
+        found = binding().gpus
     except AmpnetError as error:
         raise AmpnetError(f"no CUDA GPU can be used here: {error}") from error
     if not found:
@@ -134,4 +183,4 @@ def gpu() -> Gpu:
 
 def open_queue() -> Queue:
     """A new stream on the GPU; see `Queue`."""
-    return _implementation()()
+    return binding().queue()

@@ -10,13 +10,13 @@ import numpy as np
 from cuda.bindings import runtime
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.runtime.cuda import DEVICE, Buffer, Gpu, Queue
+from ampnet_opt.runtime.cuda import DEVICE, RECORDING, Buffer, Gpu, Queue
 
 
 class CudaPythonQueue(Queue):
     """See `Queue`."""
 
-    can_record = True
+    binding, can_record = "cuda-python", True
 
     def __init__(self) -> None:
         self._memory: List[Tuple[Any, int]] = []  # (what frees it, its address)
@@ -34,13 +34,15 @@ class CudaPythonQueue(Queue):
     def buffer(self, shape: Tuple[int, ...], dtype: str) -> Buffer:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         flags = runtime.cudaHostAllocMapped if self._integrated else runtime.cudaHostAllocDefault
-        pinned = checked(runtime.cudaHostAlloc(size, flags))
+        with RECORDING:
+            pinned = checked(runtime.cudaHostAlloc(size, flags))
         self._memory.append((runtime.cudaFreeHost, pinned))
         view: Any = (ctypes.c_uint8 * size).from_address(pinned)
         host = np.frombuffer(view, dtype).reshape(shape)
         if self._integrated:
             return Buffer(host, checked(runtime.cudaHostGetDevicePointer(pinned, 0)), shared=True)
-        address = checked(runtime.cudaMalloc(size))
+        with RECORDING:
+            address = checked(runtime.cudaMalloc(size))
         self._memory.append((runtime.cudaFree, address))
         return Buffer(host, address, shared=False)
 
@@ -67,16 +69,21 @@ class CudaPythonQueue(Queue):
         finally:
             checked(runtime.cudaEventDestroy(event))  # CUDA frees it once it is no longer waited for
 
+    def wait_for_all(self) -> None:
+        with RECORDING:
+            checked(runtime.cudaDeviceSynchronize())
+
     def record(self, work: Callable[[], None]) -> Any:
-        # Other threads may go on calling CUDA meanwhile.
+        # Other threads may go on calling CUDA meanwhile, but for what RECORDING keeps out.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        try:
-            checked(runtime.cudaStreamBeginCapture(self._stream, mode))
-            work()
-        except BaseException:
-            runtime.cudaStreamEndCapture(self._stream)
-            raise
-        graph = checked(runtime.cudaStreamEndCapture(self._stream))
+        with RECORDING:
+            try:
+                checked(runtime.cudaStreamBeginCapture(self._stream, mode))
+                work()
+            except BaseException:
+                runtime.cudaStreamEndCapture(self._stream)
+                raise
+            graph = checked(runtime.cudaStreamEndCapture(self._stream))
         try:
             return checked(runtime.cudaGraphInstantiateWithFlags(graph, 0))
         finally:
@@ -106,7 +113,8 @@ class CudaPythonQueue(Queue):
     def close(self) -> None:
         while self._memory:
             free, address = self._memory.pop()
-            checked(free(address))
+            with RECORDING:
+                checked(free(address))
         if self._stream is not None:
             stream, self._stream = self._stream, None
             checked(runtime.cudaStreamDestroy(stream))

@@ -7,7 +7,8 @@ from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.runtime.cuda import Queue
 
 ALIGNMENT = 256  # bytes, of what cudaMalloc gives: kernels read several numbers at once
 
@@ -16,8 +17,9 @@ ALIGNMENT = 256  # bytes, of what cudaMalloc gives: kernels read several numbers
 class DeviceArray:
     """A C-contiguous tensor at `address` in GPU memory, ready once all that is on `stream` so far is done.
 
-    stream: None: it is ready now; 1 and 2: CUDA's legacy and per-thread default streams; else a stream's address.
-    owner: keeps the memory alive.
+    stream: None: it is ready now, or `producer` tells; 1 and 2: CUDA's legacy and per-thread default streams; else a
+    stream's address. owner: keeps the memory alive. producer: what has to be asked where the interface, before version 3,
+    names no stream: its `__dlpack__` makes a stream wait for it.
     """
 
     address: int
@@ -25,11 +27,24 @@ class DeviceArray:
     dtype: np.dtype
     stream: Optional[int]
     owner: Any
+    producer: Any = None
 
     @property
     def aligned(self) -> bool:
         """Whether TensorRT may read it where it is; a slice may begin anywhere."""
         return self.address % ALIGNMENT == 0
+
+    def order(self, queue: Queue) -> None:
+        """Let what is put on `queue` from now on begin after the tensor is computed."""
+        if self.stream is not None:
+            queue.wait_for(self.stream)
+        elif self.producer is not None and hasattr(self.producer, "__dlpack__"):
+            try:
+                self.producer.__dlpack__(stream=queue.handle)  # the capsule is dropped: the address is known
+            except Exception as error:  # each library has its own
+                raise AmpnetError(f"a tensor on the GPU cannot be read: {error}") from error
+        elif self.producer is not None:
+            queue.wait_for_all()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -60,7 +75,9 @@ def device_array(array: Any, name: str, dtype: str, row: Tuple[int, ...]) -> Dev
     stream = about.get("stream")
     if stream == 0:
         raise MisuseError(f"{name} on the GPU names stream 0, which the CUDA array interface forbids: 1 or 2 is meant")
-    return DeviceArray(about["data"][0], shape, kind, stream, array)
+    # Version 2 has no stream, and PyTorch has version 2; from 3 on, no stream means that there is nothing to wait for.
+    producer = array if stream is None and about.get("version", 0) < 3 else None
+    return DeviceArray(about["data"][0], shape, kind, stream, array, producer)
 
 
 def _contiguous(strides: Optional[Sequence[int]], shape: Tuple[int, ...], itemsize: int) -> bool:

@@ -15,6 +15,8 @@ NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which PyCUDA has no name for
 class PyCudaQueue(Queue):
     """See `Queue`; without `record`."""
 
+    binding = "PyCUDA"
+
     def __init__(self) -> None:
         self._driver = _driver()
         self._memory: List[Any] = []
@@ -56,7 +58,9 @@ class PyCudaQueue(Queue):
         self._driver.memcpy_dtod_async(buffer.address, address, buffer.host[:count].nbytes, self._stream)
 
     def wait_for(self, stream: int) -> None:
-        # PyCUDA takes no stream that it did not make: wait for all of them.
+        self.wait_for_all()  # PyCUDA takes no stream that it did not make
+
+    def wait_for_all(self) -> None:
         self._driver.Context.synchronize()
 
     def timed(self, work: Callable[[], None]) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.runtime.backend import (
+    RTX,
     TYPED,
     WEAK,
     Availability,
@@ -16,7 +17,7 @@ from ampnet_opt.runtime.backend import (
     LoadOptions,
     Progress,
 )
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, unknown_gpu
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
     from ampnet_opt.runtime.sidecar import Sidecar
+
+
+# Of TensorRT-RTX: one plan is for all GPUs that it names, and by the builder's own list (1.7) it has no INT8 then.
+WITHOUT_INT8 = {"7.5"}
 
 
 class Nvidia(Backend):
@@ -43,15 +48,16 @@ class Nvidia(Backend):
     def availability(self) -> Availability:
         from ampnet_opt.runtime import cuda
 
+        ahead = FAMILIES[self.name].ahead
         try:
-            version = load_library(self.name).__version__
+            library = load_library(self.name)
         except AmpnetError as error:
             return Availability(False, False, problem=str(error))
         try:
-            cuda.gpu()
+            problem = unknown_gpu(library, cuda.gpu()) if ahead else ""
         except AmpnetError as error:
-            return Availability(FAMILIES[self.name].ahead, False, version, problem=str(error))
-        return Availability(True, True, version)
+            return Availability(ahead, False, library.__version__, problem=str(error))
+        return Availability(True, not problem, library.__version__, problem=problem)
 
     def require_options(self, options: CompileOptions, precisions: Sequence[str]) -> None:
         from ampnet_opt.runtime.tensorrt.options import require_options
@@ -59,6 +65,11 @@ class Nvidia(Backend):
         self.require_precisions(precisions)
         if not FAMILIES[self.name].ahead:
             self.require_no_capabilities(options)
+        elif "int8" in precisions and WITHOUT_INT8 & {*options.compute_capabilities}:
+            raise MisuseError(
+                "--compute-capability 7.5 is not for --int8: TensorRT-RTX then computes nothing in INT8, on any of the "
+                "GPUs; leave out 7.5, or build it apart with --fp16"
+            )
         require_options(self.name, options.builder, precisions, options.batch)
 
     def require_possible(self, options: CompileOptions, precisions: Sequence[str]) -> None:
@@ -71,6 +82,9 @@ class Nvidia(Backend):
         from ampnet_opt.runtime.compile_options import DEFAULTS
         from ampnet_opt.runtime.tensorrt.compile import needs_typed_graph
 
+        if FAMILIES[self.name].ahead:
+            load_library(self.name)
+            return RTX
         return TYPED if needs_typed_graph(self.name, builder or DEFAULTS) else WEAK
 
     def compile(
@@ -81,7 +95,7 @@ class Nvidia(Backend):
 
         plan = build_plan(self.name, graph, precision, options, progress)
         (directory / PLAN).write_bytes(plan.data)
-        return Compiled(plan.version, plan.target, [PLAN])
+        return Compiled(plan.version, plan.target, [PLAN], plan.layers)
 
     def check(self, sidecar: Sidecar) -> None:
         from ampnet_opt.runtime.tensorrt.plan import check

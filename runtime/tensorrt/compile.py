@@ -17,11 +17,21 @@ from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.backend import Progress
 from ampnet_opt.runtime.compile_options import DEFAULTS, BuilderOptions, CompileOptions
+from ampnet_opt.runtime.layers import Layer
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import messages_to
 from ampnet_opt.runtime.tensorrt.build_progress import watched_build
 from ampnet_opt.runtime.tensorrt.host_memory import warn_of_memory
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger, one_line, this_platform
+from ampnet_opt.runtime.tensorrt.layer_message import is_layer_list, layers_of_message
+from ampnet_opt.runtime.tensorrt.library import (
+    FAMILIES,
+    known_capabilities,
+    load_library,
+    new_logger,
+    one_line,
+    this_board,
+    this_platform,
+)
 from ampnet_opt.runtime.tensorrt.options import apply_options, new_builder, require_options
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
 
@@ -35,11 +45,16 @@ QUOTED = 5  # parser errors that a message quotes
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine. version: of the library that built it. target: what it runs on, for the sidecar."""
+    """A serialised engine.
+
+    version: of the library that built it. target: what it runs on, for the sidecar. layers: what the library listed while
+    it built, as TensorRT-RTX does; else None.
+    """
 
     data: bytes
     version: str
     target: Dict[str, Any]
+    layers: Optional[List[Layer]]
 
 
 def require_library(backend: str) -> None:
@@ -87,8 +102,16 @@ def build_plan(
     warn_of_memory(len(graph), (options.workspace or 0) << 20 if shared else 0, log.warning)
     batches = f"batches of {batch.min}, {batch.opt}, {batch.max}"
     title = f"ampnet-opt {__version__}, {backend} {trt.__version__}, {precision}, {batches}, {options.record()}"
-    with messages_to(options.log, title) as sink:
-        logger = new_logger(trt, sink)
+    lists: List[str] = []
+    with messages_to(options.log, title) as file:
+
+        def hear(severity: str, message: str) -> None:
+            if is_layer_list(message):
+                lists.append(message)
+            if file is not None:
+                file(severity, message)
+
+        logger = new_logger(trt, hear)
         builder = new_builder(trt, logger)
         config = _made(builder.create_builder_config(), "configuration", logger)
         # TF32 is on by default and rounds float32 products to 10 bits: FP32 here means FP32.
@@ -101,6 +124,8 @@ def build_plan(
         timings: Optional[TimingCache] = None
         if gpu is not None:
             target.update(gpu=gpu.name, compute_capability=gpu.compute_capability, platform=this_platform())
+            if this_board():
+                target.update(board=this_board())
             timings = TimingCache(config, logger, options.timing_cache, default_path(gpu, trt.__version__))
         if hasattr(config, "num_compute_capabilities"):
             target.update(compute_capabilities=_set_capabilities(trt, config, asked.compute_capabilities))
@@ -125,7 +150,18 @@ def build_plan(
             timings.save()
     if progress is not None:
         progress(1.0)
-    return Plan(bytes(data), trt.__version__, target)
+    return Plan(bytes(data), trt.__version__, target, _listed(lists))
+
+
+def _listed(messages: List[str]) -> Optional[List[Layer]]:
+    """The layers of the one message that lists them; None where there is none, or several builds at once made several."""
+    if len(messages) != 1:
+        return None
+    try:
+        return layers_of_message(messages[0])
+    except AmpnetError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _made(thing: Any, what: str, logger: Any) -> Any:
@@ -194,7 +230,7 @@ def _landmark_layers(trt: Any, network: Any) -> List[Any]:
 
 def _set_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> List[str]:
     """Say which GPUs an RTX plan is for; returns their compute capabilities, in order."""
-    known = {f"{int(n[2:-1])}.{n[-1]}": m for n, m in trt.ComputeCapability.__members__.items() if n.startswith("SM")}
+    known = known_capabilities(trt)
     # The library's own default too: Turing (7.5) would slow down the plan for all others.
     chosen = list(wanted) or [name for name in known if float(name) >= 8]
     unknown = [name for name in chosen if name not in known]

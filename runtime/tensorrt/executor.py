@@ -62,7 +62,11 @@ class Executor:
         self._bound: Optional[Key] = None
         self._graph: Any = None  # of what is bound
         self._queue = cuda.open_queue()
-        self._records = cuda_graph and not FAMILIES[plan.sidecar.backend].ahead and self._queue.can_record
+        by_library = FAMILIES[plan.sidecar.backend].ahead
+        self._records = cuda_graph and not by_library and self._queue.can_record
+        self._without_graph = "none"
+        if cuda_graph and not self._records:
+            self._without_graph = "left to the library" if by_library else "none: PyCUDA has no CUDA graphs"
         try:
             with self._queue.current():
                 self._context = plan.create_context(cuda_graph)
@@ -109,9 +113,10 @@ class Executor:
             self._context.profiler = profiler
 
     @property
-    def has_graph(self) -> bool:
-        """Whether the last run was the launch of a CUDA graph that was recorded here."""
-        return self._graph is not None
+    def graph(self) -> str:
+        """How the last run was launched: "recorded here", as a CUDA graph, "left to the library", or "none", with the reason
+        where one was asked for."""
+        return self._without_graph if self._graph is None else "recorded here"
 
     def _upload(self, images: Tensor, landmarks: Tensor) -> None:
         """Queue what brings the inputs to where the GPU reads them; nothing, for those that are there."""
@@ -123,8 +128,7 @@ class Executor:
                 np.copyto(buffer.host[:count], value, casting="no")
                 self._queue.upload(buffer, count)
                 continue
-            if value.stream is not None:
-                self._queue.wait_for(value.stream)
+            value.order(self._queue)
             if not value.aligned:
                 self._queue.take(buffer, count, value.address)
 
@@ -143,6 +147,7 @@ class Executor:
                 self._graph = self._queue.record(self._execute)
             except AmpnetError as error:
                 self._records = False
+                self._without_graph = f"none: recording one failed ({error})"
                 log.warning("%s runs without a CUDA graph: recording one failed (%s)", self._plan.path, error)
         if self._graph is None:
             self._execute()

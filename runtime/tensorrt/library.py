@@ -8,10 +8,12 @@ import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Callable, List, Optional, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.installing import install_command
+from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import Sidecar
 
 QUOTED = 3  # errors of the library that a message quotes
@@ -25,8 +27,7 @@ class Family:
     Attributes:
         module: the Python module. extra: of this package, which installs it. advice: more on that, or "".
         lean: a module that runs version-compatible plans and has nothing else, or "".
-        ahead: whether it compiles for GPUs that are not there, and its plans outlive a patch release; else it times
-            kernels on this machine's GPU, and its plans are for one version.
+        ahead: whether it compiles for GPUs that are not there; else it times kernels on this machine's GPU.
     """
 
     module: str
@@ -125,12 +126,37 @@ def _native_logger(base: Any) -> Any:
     return Logger()
 
 
+def known_capabilities(trt: Any) -> Dict[str, Any]:
+    """Compute capabilities of the GPUs that TensorRT-RTX compiles for, "8.9" say, with the library's names of them."""
+    members = trt.ComputeCapability.__members__
+    return {f"{int(name[2:-1])}.{name[-1]}": member for name, member in members.items() if name.startswith("SM")}
+
+
+def unknown_gpu(trt: Any, gpu: Gpu) -> str:
+    """Why TensorRT-RTX does not run on a GPU, and what to do; "" where it does."""
+    known = known_capabilities(trt)
+    if gpu.compute_capability in known:
+        return ""
+    return (
+        f"TensorRT-RTX {trt.__version__} does not run on this machine's {gpu.name}, of compute capability "
+        f"{gpu.compute_capability}: it does on {', '.join(known)}; use --backend tensorrt"
+    )
+
+
 def one_line(message: str) -> str:
     return " ".join(message.split())
 
 
 def this_platform() -> str:
     return f"{platform.system().lower()}-{platform.machine()}"
+
+
+def this_board() -> str:
+    """The model of a Jetson or another board with a device tree, "" elsewhere: CUDA calls the GPU of each Orin "Orin"."""
+    try:
+        return Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
 
 
 def diagnostics(trt: Any, why: Any) -> str:

@@ -28,7 +28,7 @@ FEATURES = {
 # TensorRT-RTX has all of the attributes, but warns that it does nothing, misses a library, or counts no core.
 NOT_FOR_RTX = {
     "timing_cache": "it times nothing before an engine's first run, and would ask for a GPU only to open the file",
-    "version_compatible": "its plans run with all patch releases of the version that built them, and with no other",
+    "version_compatible": "its plans run with the release that built them, and with no other",
     "hardware_compatible": "its plans are for several GPUs anyhow, which --compute-capability names",
     "dla_core": "it builds for GPUs only",
 }

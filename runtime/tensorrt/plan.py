@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import release
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged, rebuild_command
 from ampnet_opt.runtime.tensorrt.executor import Executor
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, diagnostics, load_runtime, new_logger, this_platform
+from ampnet_opt.runtime.tensorrt.library import (
+    FAMILIES,
+    diagnostics,
+    load_runtime,
+    new_logger,
+    this_board,
+    this_platform,
+)
 from ampnet_opt.runtime.tensorrt.pool import Pool
+
+log = logging.getLogger(__name__)
 
 PLAN = "engine.plan"
 
@@ -40,18 +50,35 @@ def check(sidecar: Sidecar) -> None:
 
 
 def _compatible(sidecar: Sidecar, version: str) -> bool:
-    """Whether `version` of the library runs an engine: RTX plans outlive a patch release, TensorRT's none, unless they were
-    built to run in later versions too; those cross to the next major version (8 to 10, 10 to 11), and no further."""
+    """Whether `version` of the library runs an engine: that which built it (NVIDIA, "Engine Compatibility", of TensorRT and
+    TensorRT-RTX), and later ones where it was built for them; those cross to the next major version (8 to 10, 10 to 11),
+    and no further."""
     built, installed = release(sidecar.backend_version), release(version)
-    if FAMILIES[sidecar.backend].ahead:
-        return built[:2] == installed[:2]
     if sidecar.target.get("version_compatible"):
         return built <= installed and (built[:1] == installed[:1] or (built[0], installed[0]) in {(8, 10), (10, 11)})
     return sidecar.backend_version == version
 
 
+def built_elsewhere(target: Dict[str, Any], gpu: str, board: str) -> str:
+    """A warning for an engine of another GPU or board than this one, of equal compute capability; "" for this machine's.
+
+    target: of the sidecar. A plan that was built for several GPUs names none.
+    """
+    built, here = (target.get("gpu"), target.get("board")), (gpu, board or None)
+    if target.get("hardware_compatible", "none") != "none" or built[0] is None or built in (here, (gpu, None)):
+        return ""
+    names = [" on ".join(filter(None, machine)) for machine in (built, here)]
+    return (
+        f"the engine was built for {names[0]}, and this is {names[1]}, of equal compute capability: it runs, but its "
+        "kernels were timed elsewhere; build it here for the fastest ones"
+    )
+
+
 def open_pool(directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: bool = True) -> Pool:
     """The plan, loaded once where its contexts may share it, and `contexts` executors on it; see `Engine.load`."""
+    elsewhere = built_elsewhere(sidecar.target, cuda.gpu().name, this_board())
+    if elsewhere:
+        log.warning("%s", elsewhere)
     queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
     with queue.current():
         try:
@@ -90,7 +117,8 @@ class Plan:
             if validity == self.library.EngineValidity.INVALID:
                 reason = diagnostics(self.library, why)
                 raise AmpnetError(f"engine {path} cannot run here ({reason}); build it again on this machine")
-        self.engine = self._runtime.deserialize_cuda_engine(plan)
+        with cuda.RECORDING:  # it takes GPU memory
+            self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise AmpnetError(f"engine {path} cannot be loaded: {self.logger.reason()}")
 
@@ -101,9 +129,11 @@ class Plan:
             if self._config is None:
                 self._config = config = engine.create_runtime_config()
                 config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = engine.create_execution_context(runtime_config=self._config)
+            with cuda.RECORDING:
+                context = engine.create_execution_context(runtime_config=self._config)
         else:
-            context = engine.create_execution_context()
+            with cuda.RECORDING:
+                context = engine.create_execution_context()
         if context is None:
             raise AmpnetError(f"engine {self.path} cannot be run: {self.logger.reason()}")
         return context

@@ -25,6 +25,8 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
+from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.tensorrt.library import known_capabilities, unknown_gpu
 
 TOOL = Path(ampnet_opt.__file__).resolve().parents[1] / "tools" / "gpu_check"
 
@@ -128,6 +130,15 @@ def test_a_module_that_is_missing_is_skipped_with_what_installs_it(tmp_path: Pat
         assert part.outcome == "skipped" and "pip install" in part.detail
     else:
         pytest.skip("tensorrt is installed here")
+
+
+def test_rtx_is_skipped_on_a_gpu_that_it_does_not_know() -> None:
+    library = pytest.importorskip("tensorrt_rtx")
+    hopper, ada = cuda.Gpu("NVIDIA H100 80GB HBM3", "9.0"), cuda.Gpu("NVIDIA GeForce RTX 4090", "8.9")
+    assert unknown_gpu(library, ada) == ""
+    problem = unknown_gpu(library, hopper)
+    assert "does not run on this machine's NVIDIA H100 80GB HBM3, of compute capability 9.0: it does on 7.5, 8.0" in problem
+    assert problem.endswith("use --backend tensorrt") and "9.0" not in known_capabilities(library)
 
 
 def test_a_crash_is_a_part_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from console_script import COMMAND, fails, left_in, succeeds, write_csv
+from sidecars import SIDECAR
 from world import POINTS, AnalysedWorld, World
 
+from ampnet_opt.cli.build import say_engine
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.faces.face import COLUMNS
 from ampnet_opt.runtime import cuda
@@ -39,6 +42,18 @@ def test_build_makes_one_engine_for_each_precision_and_marks_untrained_weights(w
     sidecar = json.loads((world.int8 / "engine.json").read_text())
     assert sidecar["precision"] == "int8"
     assert sidecar["trained"] is False
+
+
+@pytest.mark.parametrize(("precision", "advised"), [("int8", True), ("fp16", False)])
+def test_fp16_is_recommended_after_an_int8_build_for_rtx(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, advised: bool
+) -> None:
+    (tmp_path / "engine.plan").write_bytes(b"plan")
+    replace(SIDECAR, precision=precision).write(tmp_path)
+    say_engine(tmp_path, "")
+    said = capsys.readouterr()
+    assert ("take --fp16 for TensorRT-RTX until INT8 has been timed" in said.err) is advised
+    assert said.err.count("\n") == advised
 
 
 def has_gpu() -> bool:

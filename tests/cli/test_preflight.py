@@ -67,7 +67,7 @@ def test_versions_of_tensorrt(built: str, installed: str, plain: bool, version_c
 
 
 @pytest.mark.parametrize(
-    ("installed", "runs"), [("1.7.0.5", True), ("1.7.1.116", True), ("1.8.0.1", False), ("2.7.1", False)]
+    ("installed", "runs"), [("1.7.0.5", False), ("1.7.1.116", True), ("1.8.0.1", False), ("2.7.1", False)]
 )
 def test_versions_of_rtx(installed: str, runs: bool) -> None:
     assert trt._compatible(SIDECAR, installed) is runs
@@ -94,6 +94,25 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, target: dict[str, Any], able: boo
         return
     with pytest.raises(AmpnetError, match=r"RTX 4090 has 8\.9; build it again here: ampnet-opt build CKPT --fp32 "):
         trt.check(sidecar)
+
+
+NANO, ORIN = "NVIDIA Jetson Orin Nano", "NVIDIA Jetson AGX Orin"
+
+
+@pytest.mark.parametrize(
+    ("target", "gpu", "board", "named"),
+    [
+        ({"gpu": "Orin", "board": NANO}, "Orin", NANO, ""),
+        ({"gpu": "Orin", "board": NANO}, "Orin", ORIN, f"built for Orin on {NANO}, and this is Orin on {ORIN}"),
+        ({"gpu": "Orin"}, "Orin", ORIN, ""),  # from before the board was recorded
+        ({"gpu": "NVIDIA L4"}, "NVIDIA RTX 4090", "", "built for NVIDIA L4, and this is NVIDIA RTX 4090"),
+        ({"gpu": "NVIDIA L4", "hardware_compatible": "ampere+"}, "NVIDIA RTX 4090", "", ""),
+        ({"compute_capabilities": ["8.9"]}, "NVIDIA RTX 4090", "", ""),
+    ],
+)
+def test_an_engine_of_another_board_is_warned_of(target: dict[str, Any], gpu: str, board: str, named: str) -> None:
+    warning = trt.built_elsewhere(target, gpu, board)
+    assert named in warning and bool(named) == bool(warning)
 
 
 def test_ampere_plus_needs_ampere(monkeypatch: pytest.MonkeyPatch) -> None:

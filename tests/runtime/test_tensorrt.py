@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import sidecars
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,15 +50,25 @@ def gpu() -> cuda.Gpu:
         pytest.skip(str(error))
 
 
-def test_patch_releases_of_rtx_share_plans_and_others_do_not(no_gpu: None) -> None:
+def test_plans_of_rtx_are_for_the_release_that_built_them(no_gpu: None) -> None:
     sidecar = installed()
     major, minor, *_ = sidecar.backend_version.split(".")
     with pytest.raises(AmpnetError, match="no CUDA GPU"):  # the version was accepted
-        trt.check(replace(sidecar, backend_version=f"{major}.{minor}.99.9"))
-    with pytest.raises(
-        AmpnetError, match=rf"built with tensorrt-rtx {major}\.99\.0.*ampnet-opt build .*--backend tensorrt-rtx"
-    ):
-        trt.check(replace(sidecar, backend_version=f"{major}.99.0"))
+        trt.check(sidecar)
+    for other in (f"{major}.{minor}.99.9", f"{major}.99.0"):
+        with pytest.raises(
+            AmpnetError, match=rf"built with tensorrt-rtx {re.escape(other)}.*ampnet-opt build .*--backend tensorrt-rtx"
+        ):
+            trt.check(replace(sidecar, backend_version=other))
+
+
+def test_int8_is_not_for_turing() -> None:
+    """Its plans would have no INT8 kernel, for any of their GPUs."""
+    rtx, both = find_backend("tensorrt-rtx"), CompileOptions(compute_capabilities=("7.5", "8.6"))
+    with pytest.raises(MisuseError, match=r"7\.5 is not for --int8"):
+        rtx.require_options(both, ["fp16", "int8"])
+    rtx.require_options(both, ["fp16"])
+    rtx.require_options(CompileOptions(compute_capabilities=("8.6",)), ["int8"])
 
 
 def test_engine_of_another_platform_is_refused() -> None:
@@ -202,6 +213,61 @@ def test_inputs_on_the_gpu_and_in_host_memory_mix() -> None:
         engine_inputs(on_device(IMAGES), on_device(points[:2].astype(np.float32)), "uint8")
     with pytest.raises(MisuseError, match="must be float32"):
         engine_inputs(on_device(IMAGES), points, "float32")
+
+
+class Waits(cuda.Queue):
+    """A queue that only notes what it waits for."""
+
+    handle = 0x77
+
+    def __init__(self) -> None:
+        self.waited: list[Any] = []
+
+    def wait_for(self, stream: int) -> None:
+        self.waited.append(stream)
+
+    def wait_for_all(self) -> None:
+        self.waited.append("all")
+
+
+class Tensor(OnDevice):
+    """As PyTorch's: version 2 of the interface, and `__dlpack__`, which makes the given stream wait for the current one."""
+
+    asked: list[int]
+
+    def __dlpack__(self, stream: int) -> None:
+        self.asked.append(stream)
+
+
+def test_a_tensor_without_a_stream_is_waited_for() -> None:
+    tensor = Tensor(on_device(IMAGES, version=2).__cuda_array_interface__)
+    tensor.asked = []
+    waits = Waits()
+    device_array(tensor, "images", "uint8", (224, 224, 3))[1:].order(waits)
+    assert (tensor.asked, waits.waited) == ([Waits.handle], [])
+
+
+@pytest.mark.parametrize(
+    ("described", "waited"),
+    [
+        ({"version": 2}, ["all"]),
+        ({"version": 3, "stream": 2}, [2]),
+        ({"version": 2, "stream": 5}, [5]),
+        ({"version": 3}, []),
+    ],
+)
+def test_other_arrays_are_waited_for_as_they_ask(described: dict[str, Any], waited: list[Any]) -> None:
+    waits = Waits()
+    device_array(on_device(IMAGES, **described), "images", "uint8", (224, 224, 3)).order(waits)
+    assert waits.waited == waited
+
+
+@pytest.mark.parametrize("wanting", ["images", "landmarks"])
+def test_a_tensor_that_requires_grad_is_an_error_in_words(wanting: str) -> None:
+    faces = {"images": torch.zeros(3, 3, 224, 224), "landmarks": torch.full((3, 5, 2), 100.0)}
+    faces[wanting].requires_grad_()
+    with pytest.raises(MisuseError, match=rf"^{wanting} requires grad; pass {wanting}\.detach\(\)$"):
+        engine_inputs(faces["images"], faces["landmarks"], "float32")
 
 
 class Seen:

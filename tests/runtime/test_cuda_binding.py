@@ -1,0 +1,142 @@
+"""Which CUDA binding is used: the first that works, in a process where stand-ins of the packages come first on the path."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# What cuda-bindings 12.8.0 does without a driver: it imports, and each call raises.
+BROKEN = """
+def __getattr__(name):
+    def call(*arguments):
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+    return call
+"""
+PYCUDA = """
+class Error(Exception):
+    pass
+
+class device_attribute:
+    INTEGRATED = "integrated"
+
+class Device:
+    def __init__(self, number):
+        pass
+    @staticmethod
+    def count():
+        return 1
+    def name(self):
+        return "Orin"
+    def compute_capability(self):
+        return (8, 7)
+    def get_attribute(self, kind):
+        return kind == "integrated"
+
+def init():
+    pass
+"""
+UNINSTALLED = "raise ImportError('No module named that')\n"
+REPORT = """
+import logging, sys
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime import cuda
+try:
+    print(cuda.gpu(), cuda.binding().queue.binding)
+except AmpnetError as error:
+    print(error)
+"""
+
+
+def said(folder: Path, bindings: str, pycuda: str, script: str = REPORT) -> str:
+    for name, text in {"cuda/bindings/runtime.py": bindings, "pycuda/driver.py": pycuda}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for package in {path.parent, folder / path.parts[len(folder.parts)]}:
+            (package / "__init__.py").touch()
+        path.write_text(text)
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{script}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_pycuda_is_taken_where_cuda_python_imports_but_does_not_work(tmp_path: Path) -> None:
+    warning, found = said(tmp_path, BROKEN, PYCUDA).splitlines()
+    assert warning == "PyCUDA is used: cuda-python does not work here (CUDA failed: Failed to dlopen libcuda.so.1)"
+    assert found == "Gpu(name='Orin', compute_capability='8.7', integrated=True) PyCUDA"
+
+
+def test_pycuda_alone_needs_no_warning(tmp_path: Path) -> None:
+    assert said(tmp_path, UNINSTALLED, PYCUDA) == ("Gpu(name='Orin', compute_capability='8.7', integrated=True) PyCUDA\n")
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (BROKEN, "CUDA failed: Failed to dlopen libcuda.so.1"),
+        (UNINSTALLED, "needs cuda-python or PyCUDA (No module named that)"),
+    ],
+)
+def test_where_none_works_the_reason_is_one_sentence(tmp_path: Path, bindings: str, message: str) -> None:
+    (line,) = said(tmp_path, bindings, UNINSTALLED).splitlines()
+    assert line.startswith("no CUDA GPU can be used here: ") and message in line
+
+
+def test_doctor_reports_a_binding_that_raises(tmp_path: Path) -> None:
+    script = "from ampnet_opt.system.doctor import examine\nprint(examine()['gpu']['problem'])\n"
+    (line,) = said(tmp_path, BROKEN, UNINSTALLED, script).splitlines()
+    assert line == "no CUDA GPU can be used here: CUDA failed: Failed to dlopen libcuda.so.1"
+
+
+# Enough of cuda-bindings for a queue: every call succeeds and is noted.
+WORKING = """
+calls = []
+class cudaError_t:
+    cudaSuccess, cudaErrorInsufficientDriver = 0, 35
+class Names:
+    def __getattr__(self, name):
+        return name
+cudaStreamCaptureMode = cudaDeviceAttr = cudaMemcpyKind = Names()
+class Properties:
+    name = "GPU"
+def cudaGetDeviceProperties(number):
+    return 0, Properties
+def __getattr__(name):
+    if not name.startswith("cuda"):
+        raise AttributeError(name)
+    def call(*arguments):
+        calls.append(name)
+        return 0, 1
+    return call
+"""
+RECORDING = """
+import threading
+from cuda.bindings import runtime
+from ampnet_opt.runtime import cuda
+first, second = cuda.open_queue(), cuda.open_queue()
+begun = threading.Event()
+def waits():
+    begun.set()
+    second.wait_for_all()
+    second.close()
+other = threading.Thread(target=waits)
+def work():
+    other.start()
+    begun.wait()
+    other.join(0.3)
+    runtime.calls.append("recorded")
+first.record(work)
+other.join()
+print(*(name for name in runtime.calls if name in {"recorded", "cudaStreamEndCapture", "cudaDeviceSynchronize"}))
+"""
+
+
+def test_no_thread_waits_for_the_whole_gpu_while_a_graph_is_recorded(tmp_path: Path) -> None:
+    assert said(tmp_path, WORKING, UNINSTALLED, RECORDING).split() == [
+        "recorded",
+        "cudaStreamEndCapture",
+        "cudaDeviceSynchronize",
+    ]
