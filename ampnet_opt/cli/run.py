@@ -10,12 +10,13 @@ import typer
 
 from ampnet_opt.cli.json_output import STDOUT, json_lines
 from ampnet_opt.cli.options import (
-    DETECTION_PANEL,
     DETECTOR,
+    EVERY,
     FACES_PANEL,
+    FRAMES,
     INFERENCE_PANEL,
     LANDMARKS_FORMAT,
-    MOST_RUNS,
+    MIN_FACE,
     OUTPUT_PANEL,
     THREADS,
     json_option,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ampnet_opt.pipeline.live_rate import Rate
     from ampnet_opt.runtime import Engine
 
-LARGEST_FACE = 1 << 14  # pixels
 LONGEST_SMOOTH = 60  # seconds
 
 
@@ -48,17 +48,8 @@ def run(
     ),
     form: str = LANDMARKS_FORMAT,
     detector: Optional[Path] = DETECTOR,
-    min_face: int = typer.Option(
-        40,
-        "--min-face",
-        min=16,
-        max=LARGEST_FACE,
-        help="Smallest face in a video, in pixels.",
-        rich_help_panel=DETECTION_PANEL,
-    ),
-    every: int = typer.Option(
-        1, "--every", min=1, max=1000, help="Detect in every Nth frame of a video only.", rich_help_panel=DETECTION_PANEL
-    ),
+    min_face: int = MIN_FACE,
+    every: int = EVERY,
     smooth: float = typer.Option(
         0.4,
         "--smooth",
@@ -90,9 +81,7 @@ def run(
     blur: bool = typer.Option(
         False, "--blur", help="Make faces unrecognisable in what is drawn and shown.", rich_help_panel=OUTPUT_PANEL
     ),
-    frames: Optional[int] = typer.Option(
-        None, "--frames", min=1, max=MOST_RUNS, help="Stop after so many frames.", rich_help_panel=INFERENCE_PANEL
-    ),
+    frames: Optional[int] = FRAMES,
 ) -> None:
     """Classify the faces of pictures, videos and cameras: where they are, their expressions and how likely these are."""
     if landmarks is not None:

@@ -88,7 +88,7 @@ class Pipeline:
         Raises:
             MisuseError, AmpnetError: as the source, the detector and the engine do, after the frames before.
         """
-        reading: Iterator[Frame] = iter(source)
+        reading: Iterator[Tuple[Frame, float]] = _read(source)
         depth, stop = 1, source.close
         if not source.live:  # a live source reads in a thread of its own, and gives its newest frame
             # Pictures may be hundreds of megabytes each, frames of a video are of one size.
@@ -101,15 +101,10 @@ class Pipeline:
             for one in classified:
                 yield self._result(one, smoother)
 
-    def _detect(self, frames: Iterator[Frame]) -> Iterator[_Found]:
+    def _detect(self, frames: Iterator[Tuple[Frame, float]]) -> Iterator[_Found]:
         tracker, video = Tracker(), 0
-        while True:
-            start = time.perf_counter()
-            frame = next(frames, None)
-            seconds = {"capture": time.perf_counter() - start}
-            if frame is None:
-                return
-            start = time.perf_counter()
+        for frame, reading in frames:
+            seconds, start = {"capture": reading}, time.perf_counter()
             if frame.name:
                 faces, tracks, ended = self._detector.detect(frame.image), None, []
             elif video % self._every == 0:
@@ -144,6 +139,17 @@ class Pipeline:
             faces.append(TrackedFace(face, probabilities, smoothed, label, track))
         smoother.forget(one.ended)
         return FrameResult(one.frame, faces, one.rejected, one.seconds)
+
+
+def _read(source: Source) -> Iterator[Tuple[Frame, float]]:
+    """Each frame, and the seconds that reading it took."""
+    frames = iter(source)
+    while True:
+        start = time.perf_counter()
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame, time.perf_counter() - start
 
 
 def _judged(
