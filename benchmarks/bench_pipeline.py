@@ -190,11 +190,8 @@ def _timing(worker: Worker, passes: Sequence[Pass]) -> PipelineTiming:
     made, frames = worker.loaded, len(passes[0].stages["capture"])
     if not frames:
         raise MisuseError("there is no frame to time")
-    stages = {
-        name: np.array([value for one in passes for value in one.stages[name]])
-        for name in STAGES
-        if name in passes[0].stages
-    }
+    known = [name for name in STAGES if name in passes[0].stages]
+    stages = {name: np.array([value for one in passes for value in one.stages[name]]) for name in known}
     latency = 1e3 * sum(values for name, values in stages.items() if name != "capture")
     p50, p99 = (float(value) for value in np.percentile(latency, [50, 99]))
     rates = [frames / one.seconds for one in passes]

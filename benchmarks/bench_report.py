@@ -17,6 +17,7 @@ from ampnet_opt.core.console import new_table
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import STAGES
 
+UNTRAINED = "Untrained (seeded) weights: {}; their speed is that of trained ones."
 LISTED = 20  # layers shown; the file has all
 
 
@@ -37,7 +38,7 @@ def render(bench: Bench) -> Group:
         parts += _verdicts(bench, None, unsteady)
     untrained = [engine.name for engine in bench.engines if not engine.trained]
     if untrained:
-        parts.append(Text(f"* Untrained (seeded) weights: {', '.join(untrained)}; their speed is that of trained ones."))
+        parts.append(Text(f"* {UNTRAINED.format(', '.join(untrained))}"))
     parts += [Text(f"* {note}") for note in bench.notes]
     parts += [_layers(name, bench.batches[0], layers) for name, layers in bench.layers.items()]
     return Group(*parts)
@@ -115,9 +116,8 @@ def render_pipeline(bench: PipelineBench) -> Group:
     place, asked, first = bench.environment, bench.request, bench.engines[0]
     title = f"{printable(asked.source)}: {first.faces:.1f} faces a frame; {bench.detector}"
     right = ["frames/s", "of passes", "p50 ms", "p99 ms", "no network %", "peak MB"]
-    rates = new_table(
-        f"Pipeline, {count(bench.threads, 'thread')}, {first.passes} x {count(first.frames, 'frame')}", [""], right
-    )
+    made = f"{first.passes} x {count(first.frames, 'frame')}"
+    rates = new_table(f"Pipeline, {count(bench.threads, 'thread')}, {made}", [""], right)
     known = [name for name in STAGES if name in first.stages]
     stages = new_table("Where the time of a frame goes, mean ms", [""], [*known, "all"])
     for engine in bench.engines:
@@ -134,9 +134,7 @@ def render_pipeline(bench: PipelineBench) -> Group:
         cells["detect"] += f" (network {milliseconds(engine.detector_network)})"
         stages.add_row(Text(engine.name), *cells.values(), milliseconds(sum(engine.stages.values())))
     untrained = [engine.name for engine in bench.engines if not engine.trained]
-    notes = (
-        [f"Untrained (seeded) weights: {', '.join(untrained)}; their speed is that of trained ones."] if untrained else []
-    )
+    notes = [UNTRAINED.format(", ".join(untrained))] if untrained else []
     return Group(
         Text(f"{place.cpu}, {count(place.cores, 'core')}; {place.system}; {place.date}"),
         Text(", ".join(f"{name} {version}" for name, version in place.versions.items())),

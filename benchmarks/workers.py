@@ -35,8 +35,8 @@ TURN = 5  # timed runs of one subject before the next one's turn, after one unti
 
 @dataclass(frozen=True)
 class Subject:
-    """What a worker measures: a checkpoint in PyTorch ("torch"), an engine directory, alone or with the pipeline round it, or
-    an ONNX graph with uint8 images.
+    """What a worker measures: a checkpoint in PyTorch ("torch"), an engine directory, alone or with the pipeline round it,
+    or an ONNX graph with uint8 images.
 
     threads: for one inference. classes, patch_radius: for a checkpoint that carries none.
     """
