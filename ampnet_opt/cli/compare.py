@@ -13,6 +13,8 @@ from ampnet_opt.cli.options import (
     BATCH,
     CLASSES,
     DATA,
+    DETECTION_PANEL,
+    DETECTOR,
     LANDMARKS_FORMAT,
     RADIUS,
     THREADS,
@@ -21,6 +23,7 @@ from ampnet_opt.cli.options import (
     runs_option,
     split_option,
 )
+from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import stages
 
 SPLIT = split_option("test", "score on")
@@ -41,12 +44,21 @@ def compare(
     batch: int = BATCH,
     threads: Optional[int] = THREADS,
     runs: int = RUNS,
+    pipeline: bool = typer.Option(
+        False,
+        "--pipeline",
+        help="Also what detection costs: the same pictures with faces as `run` finds them.",
+        rich_help_panel=DETECTION_PANEL,
+    ),
+    detector: Optional[Path] = DETECTOR,
     json_file: Optional[Path] = json_option("everything measured"),
 ) -> None:
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
     from ampnet_opt.cli.comparison import ComparisonRequest, measure
     from ampnet_opt.core.console import console
 
+    if detector is not None and not pipeline:
+        raise MisuseError("--detector needs --pipeline")
     checkpoint, engines = subjects_of(subjects or [])
     request = ComparisonRequest(
         checkpoint=checkpoint,
@@ -57,6 +69,8 @@ def compare(
         batch=batch,
         threads=threads,
         runs=runs,
+        detected=pipeline,
+        detector=detector,
     )
     require_extra()
     from ampnet_opt.benchmarks.report import render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
@@ -20,6 +21,8 @@ class ComparisonRequest:
         batch: faces of an inference that is timed.
         threads: of the CPU; None, one per core.
         runs: timed inferences of each.
+        detected: score the faces that a detector finds, too.
+        detector: its ONNX file; None, the default one.
     """
 
     checkpoint: Path
@@ -30,6 +33,8 @@ class ComparisonRequest:
     batch: int
     threads: Optional[int]
     runs: int
+    detected: bool = False
+    detector: Optional[Path] = None
 
 
 def measure(request: ComparisonRequest, progress: Callable[[str, int, int], None]) -> Any:
@@ -37,14 +42,22 @@ def measure(request: ComparisonRequest, progress: Callable[[str, int, int], None
     from ampnet_opt.benchmarks.compare import compare
     from ampnet_opt.core.labels import parse_classes
 
-    return compare(
-        request.checkpoint,
-        request.engines,
-        request.faces,
-        classes=None if request.classes is None else parse_classes(request.classes),
-        patch_radius=request.patch_radius,
-        batch=request.batch,
-        threads=request.threads,
-        runs=request.runs,
-        progress=progress,
-    )
+    with ExitStack() as stack:
+        finder = None
+        if request.detected:
+            from ampnet_opt.detection.detector import load_detector
+
+            finder = load_detector(request.detector, threads=request.threads)
+            stack.callback(finder.close)
+        return compare(
+            request.checkpoint,
+            request.engines,
+            request.faces,
+            classes=None if request.classes is None else parse_classes(request.classes),
+            patch_radius=request.patch_radius,
+            batch=request.batch,
+            threads=request.threads,
+            runs=request.runs,
+            detector=finder,
+            progress=progress,
+        )
