@@ -27,6 +27,7 @@ CONTAINERS = (
     "rawvideo,rm,yuv4mpegpipe,wtv"
 )
 RATE = 25.0  # of a video whose frames have no times and that names no rate
+MISSING = 0.02  # share of the frames that a container may count too many of: some round, or count what was never written
 MICROSECONDS = 1e6  # a second: FFmpeg's unit
 SLOWEST, FASTEST = 0.01, 1000.0  # rates that are believed
 VIDEOS = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"} | {
@@ -51,6 +52,7 @@ class Video(Source):
         self._pipe: Optional[Pipe] = None
         self._lock = threading.Lock()
         self._begun = self._closed = False
+        self._unshown = 0  # packets that the container marks as not to be shown, as before the start of a cut
         if path == STDIN:
             self._pipe = standard_input()
         elif Path(path).is_fifo():
@@ -112,19 +114,33 @@ class Video(Source):
             return
         if index == 0:
             raise MisuseError(f"{self.name} has no frame that can be decoded")
-        if clock.last + max(1.0, 0.05 * self._length) < self._length:
-            log.warning(
-                "%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, clock.last, self._length
-            )
-        if damaged:
-            log.warning("%s: %s skipped", self.name, count(damaged, "damaged packet"))
+        self._warn(index, damaged, clock.last)
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames, and None for a packet that is damaged; an end that is missing is a warning."""
         try:
-            yield from decoded(self._container, self._stream, self._av)
+            yield from decoded(self._packets(), self._av)
         except (self._av.FFmpegError, OSError, LookupError) as error:
             log.warning("%s ends early: %s", self.name, reason(error, self._av))
+
+    def _packets(self) -> Iterator[Any]:
+        for packet in self._container.demux(self._stream):
+            self._unshown += bool(packet.size and packet.is_discard)
+            yield packet
+
+    def _warn(self, read: int, damaged: int, last: float) -> None:
+        """Say what is missing: the end, packets, or frames that the container counts."""
+        if last + max(1.0, 0.05 * self._length) < self._length:
+            log.warning("%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, last, self._length)
+        expected = (self.count or 0) - self._unshown
+        missing = expected - read
+        if damaged and missing > 0:
+            packets = count(damaged, "damaged packet")
+            log.warning("%s: %s skipped; %d of %d frames were read", self.name, packets, read, expected)
+        elif damaged:
+            log.warning("%s: %s skipped", self.name, count(damaged, "damaged packet"))
+        elif missing > max(1, MISSING * expected):
+            log.warning("%s: %d of %d frames were read: it is damaged", self.name, read, expected)
 
     def close(self) -> None:
         """Ends the frames; who iterates frees the file, as no other thread may."""
