@@ -11,12 +11,15 @@ from rich.text import Text
 
 from ampnet_opt.benchmarks.bench import Bench, Verdict
 from ampnet_opt.benchmarks.bench_layers import LayerTime
+from ampnet_opt.benchmarks.bench_pipeline import PipelineBench
 from ampnet_opt.benchmarks.regression import SLOWER, Change
 from ampnet_opt.benchmarks.report import megabytes, milliseconds
 from ampnet_opt.core.console import new_table
 from ampnet_opt.core.plot import load_figure
-from ampnet_opt.core.text import count
+from ampnet_opt.core.text import count, printable
+from ampnet_opt.pipeline.frames import STAGES
 
+UNTRAINED = "Untrained (seeded) weights: {}; their speed is that of trained ones."
 LISTED = 20  # layers shown; the file has all
 
 
@@ -37,7 +40,7 @@ def render_benchmark(bench: Bench) -> Group:
         parts += _verdicts(bench, None, unsteady)
     untrained = [engine.name for engine in bench.engines if not engine.trained]
     if untrained:
-        parts.append(Text(f"* Untrained (seeded) weights: {', '.join(untrained)}; their speed is that of trained ones."))
+        parts.append(Text(f"* {UNTRAINED.format(', '.join(untrained))}"))
     parts += [Text(f"* {note}") for note in bench.notes]
     parts += [_layers(name, bench.batches[0], layers) for name, layers in bench.layers.items()]
     return Group(*parts)
@@ -108,6 +111,40 @@ def render_changes(found: Sequence[Change], notes: Sequence[str], before: str) -
         table.add_row(Text(change.name), batch, *numbers, Text(change.verdict, style))
     compared: List[RenderableType] = [table if found else Text(f"Against {before}: nothing to compare")]
     return Group(*compared, *(Text(f"* {note}") for note in notes))
+
+
+def render_pipeline(bench: PipelineBench) -> Group:
+    """Where it was measured, each engine's rate, where the time of a frame goes, and what a reader must know."""
+    place, asked, first = bench.environment, bench.request, bench.engines[0]
+    title = f"{printable(asked.source)}: {first.faces:.1f} faces a frame; {bench.detector}"
+    right = ["frames/s", "of passes", "p50 ms", "p99 ms", "no network %", "peak MB"]
+    made = f"{first.passes} x {count(first.frames, 'frame')}"
+    rates = new_table(f"Pipeline, {count(bench.threads, 'thread')}, {made}", [""], right)
+    known = [name for name in STAGES if name in first.stages]
+    stages = new_table("Where the time of a frame goes, mean ms", [""], [*known, "all"])
+    for engine in bench.engines:
+        rates.add_row(
+            Text(engine.name),
+            milliseconds(engine.rate),
+            f"{milliseconds(engine.slowest)}-{milliseconds(engine.fastest)}",
+            milliseconds(engine.p50),
+            milliseconds(engine.p99),
+            f"{100 * engine.no_network:.0f}",
+            megabytes(engine.peak_memory),
+        )
+        cells = {name: milliseconds(engine.stages[name]) for name in known}
+        cells["detect"] += f" (network {milliseconds(engine.detector_network)})"
+        stages.add_row(Text(engine.name), *cells.values(), milliseconds(sum(engine.stages.values())))
+    untrained = [engine.name for engine in bench.engines if not engine.trained]
+    notes = [UNTRAINED.format(", ".join(untrained))] if untrained else []
+    return Group(
+        Text(f"{place.cpu}, {count(place.cores, 'core')}; {place.system}; {place.date}"),
+        Text(", ".join(f"{name} {version}" for name, version in place.versions.items())),
+        Text(title),
+        rates,
+        stages,
+        *(Text(f"* {note}") for note in [*notes, *bench.notes]),
+    )
 
 
 def _layers(name: str, batch: int, layers: Sequence[LayerTime]) -> Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ampnet_opt import __version__
+from ampnet_opt.benchmarks.detection_cost import Detected, detected_scores
 from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_turns
 from ampnet_opt.core.errors import MisuseError
@@ -21,6 +22,7 @@ from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.labels import label_indices, same_classes, warn_once
 from ampnet_opt.core.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
 from ampnet_opt.core.processor import available_cores, memory_available, processor_name
+from ampnet_opt.detection.detector import Detector
 from ampnet_opt.faces.face import Face, load_batches
 
 SCORING_BATCH = 16
@@ -70,7 +72,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """One comparison; the first result is PyTorch's, the reference of all agreement. notes: what a reader must know."""
+    """One comparison; the first result is PyTorch's, the reference of all agreement. notes: what a reader must know.
+
+    detected: the same with faces as a detector finds them, where that was asked for; its scores are in the results' order.
+    """
 
     checkpoint: str
     checkpoint_sha256: str
@@ -81,6 +86,7 @@ class Report:
     environment: Environment
     results: list[Result]
     notes: list[str]
+    detected: Detected | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -105,14 +111,16 @@ def compare(
     batch: int = 1,
     threads: int | None = None,
     runs: int = 50,
+    detector: Detector | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure `checkpoint` in PyTorch (eager, float32, on the CPU) and every engine on the same labelled faces.
 
     classes, patch_radius: of a checkpoint that carries none. batch: images per timed inference, the first faces, repeated
     if they are fewer. threads: by default all cores. runs: timed inferences of each. Accuracy is measured after the timing,
-    16 faces at a time. Raises MisuseError when labels or an engine's classes are not the checkpoint's, AmpnetError naming
-    the subject that failed; no process is left behind either way.
+    16 faces at a time. detector: scores each subject on the faces that it finds, too. Raises MisuseError when labels or an
+    engine's classes are not the checkpoint's, AmpnetError naming the subject that failed; no process is left behind either
+    way.
     """
     require_positive(batch=batch, runs=runs, threads=1 if threads is None else threads)
     if not faces:
@@ -145,6 +153,15 @@ def compare(
             _power(worker, images, landmarks, latency(taken, batch)) for worker, taken in zip(workers, seconds, strict=True)
         ]
         logits = _logits(workers, faces, progress)
+        detected = None
+        if detector is not None:
+
+            def report_found(done: int) -> None:
+                if progress:
+                    progress("detecting", done, len(faces))
+
+            infer = [worker.infer for worker in workers]
+            detected = detected_scores(detector, faces, labels, logits, infer, batch=SCORING_BATCH, progress=report_found)
     results = [
         Result(
             worker.subject.name,
@@ -171,6 +188,7 @@ def compare(
         environment=environment(workers),
         results=results,
         notes=[*([f"{reference.assumed}."] if reference.assumed else []), *_notes(results)],
+        detected=detected,
     )
     return Comparison(report, logits, labels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -20,7 +21,7 @@ def render_comparison(report: Report) -> Group:
     """Where it was measured, what a reader must know, and the tables of accuracy, speed and recall."""
     parts: list[RenderableType] = [Text(line) for line in heading(report)]
     parts += [Text(f"* {note}") for note in report.notes]
-    parts += [_accuracy(report), _speed(report)]
+    parts += [_accuracy(report), *_detected(report), _speed(report)]
     if any(result.power and result.power.watts is not None for result in report.results):
         parts.append(_power(report))
     parts += [
@@ -70,6 +71,20 @@ def _accuracy(report: Report) -> Table:
         scores = [percent(result.accuracy.top1), percent(result.accuracy.macro_f1)]
         table.add_row(Text(result.name), *scores, *(against if result is not report.results[0] else ["-"] * 3))
     return table
+
+
+def _detected(report: Report) -> list[RenderableType]:
+    """What detection costs: answers for the data set's landmarks beside those for detected faces."""
+    if report.detected is None:
+        return []
+    faces = report.detected.faces
+    right = ["top-1 %, given landmarks", "top-1 %, detected faces", "same answer %"]
+    table = new_table("What detection costs, over all faces; one that is not found counts as wrong", [""], right)
+    for result, scores in zip(report.results, report.detected.scores):
+        same = "-" if scores.same_top1 is None else percent(scores.same_top1)
+        table.add_row(Text(result.name), percent(result.accuracy.top1), percent(scores.top1), same)
+    error = "" if math.isnan(faces.landmark_error) else f", landmarks {faces.landmark_error:.1%} of the eye distance off"
+    return [table, Text(f"{percent(faces.found)} % of the faces found{error}; {faces.detector}\n")]
 
 
 def _speed(report: Report) -> Table:

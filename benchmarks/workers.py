@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Iterable, Literal, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Literal, Sequence
 
 import numpy as np
 
@@ -21,7 +21,11 @@ from ampnet_opt.core.children import Child, answer_requests
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
 
-Kind = Literal["torch", "engine", "onnxruntime"]
+if TYPE_CHECKING:
+    from ampnet_opt.benchmarks.bench_pipeline import Pass, PipelineRequest, RunningPipeline
+    from ampnet_opt.runtime import Engine
+
+Kind = Literal["torch", "engine", "onnxruntime", "pipeline"]
 Infer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
@@ -31,7 +35,8 @@ TURN = 5  # timed runs of one subject before the next one's turn, after one unti
 
 @dataclass(frozen=True)
 class Subject:
-    """What a worker measures: a checkpoint in PyTorch ("torch"), an engine directory, or an ONNX graph with uint8 images.
+    """What a worker measures: a checkpoint in PyTorch ("torch"), an engine directory, alone or with the pipeline round it,
+    or an ONNX graph with uint8 images.
 
     threads: for one inference. classes, patch_radius: for a checkpoint that carries none.
     """
@@ -95,6 +100,11 @@ class Worker:
     def time_many(self, count: int) -> float:
         """Wall-clock seconds of `count` random faces, one after another, by an engine's `infer_each`."""
         return self._ask("time_many", count)
+
+    def run_pipeline(self, request: PipelineRequest) -> Pass:
+        """One pass of a subject of the kind "pipeline"."""
+        found: Pass = self._ask("run_pipeline", request)
+        return found
 
     def peak_memory(self) -> int | None:
         """Largest resident set so far, in bytes; None where the system does not tell."""
@@ -163,7 +173,7 @@ def random_faces(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def serve() -> None:
     """Answer requests: first to load a subject, then what to do with it."""
-    running: Running | None = None
+    running: Running | RunningPipeline | None = None
 
     def handle(request: tuple[str, tuple[Any, ...]]) -> Any:
         nonlocal running
@@ -233,6 +243,18 @@ def _load_torch(subject: Subject) -> tuple[Running, Loaded]:
 
 
 def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
+    engine, loaded = _open_engine(subject)
+    return Running(engine.infer, engine.infer_each), loaded
+
+
+def _load_pipeline(subject: Subject) -> tuple[RunningPipeline, Loaded]:
+    from ampnet_opt.benchmarks.bench_pipeline import RunningPipeline
+
+    engine, loaded = _open_engine(subject)
+    return RunningPipeline(engine), loaded
+
+
+def _open_engine(subject: Subject) -> tuple[Engine, Loaded]:
     from ampnet_opt.runtime import Engine
     from ampnet_opt.runtime.backend import find_backend
     from ampnet_opt.runtime.sidecar import parse_sidecar
@@ -241,9 +263,7 @@ def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
     engine = Engine.load(subject.path, subject.threads if backend.device == "cpu" else None)  # a GPU takes no number
     made = engine.sidecar
     versions = {backend.module: str(sys.modules[backend.module].__version__)}
-    return Running(engine.infer, engine.infer_each), Loaded(
-        made.backend, made.precision, tuple(made.classes), made.trained, made.checkpoint_sha256, versions
-    )
+    return engine, Loaded(made.backend, made.precision, tuple(made.classes), made.trained, made.checkpoint_sha256, versions)
 
 
 def _load_onnxruntime(subject: Subject) -> tuple[Running, Loaded]:
@@ -267,10 +287,11 @@ def _load_onnxruntime(subject: Subject) -> tuple[Running, Loaded]:
     )
 
 
-LOADERS: dict[str, Callable[[Subject], tuple[Running, Loaded]]] = {
+LOADERS: dict[str, Callable[[Subject], tuple[Running | RunningPipeline, Loaded]]] = {
     "torch": _load_torch,
     "engine": _load_engine,
     "onnxruntime": _load_onnxruntime,
+    "pipeline": _load_pipeline,
 }
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import typer
 
 from ampnet_opt.cli.options import (
+    DETECTOR,
+    EVERY,
     FORCE,
+    FRAMES,
     INFERENCE_PANEL,
     LARGEST_BATCH,
+    MIN_FACE,
     OUTPUT_PANEL,
+    PIPELINE_PANEL,
     STDOUT,
     THREADS,
+    flags,
+    given,
     json_option,
     picture_option,
     runs_option,
@@ -23,10 +30,17 @@ from ampnet_opt.cli.options import (
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import stages
 
+if TYPE_CHECKING:
+    from ampnet_opt.benchmarks.bench_pipeline import PipelineRequest
+
 FEWEST_RUNS = 30  # with fewer nothing can be said about noise
+# Options of the engines alone, and of the pipeline round them.
+ALONE = {"batches", "runs", "many", "layers", "picture", "against", "accuracy"}
+WITH_PIPELINE = {"detector", "min_face", "every", "frames", "undrawn"}
 
 
 def benchmark(
+    context: typer.Context,
     engines: List[Path] = typer.Argument(..., metavar="ENGINES...", help="Engine directories."),
     batches: str = typer.Option(
         "1", "--batches", help="Batches to time, by commas: 1,8,16.", rich_help_panel=INFERENCE_PANEL
@@ -38,7 +52,7 @@ def benchmark(
         "--seconds",
         min=0,
         max=86_400,
-        help="Seconds for all engines of a batch together, at least.",
+        help="Seconds for all engines together, at least; with several batches, for each.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     many: bool = typer.Option(
@@ -53,6 +67,23 @@ def benchmark(
         help="Each engine's slowest layers, at the first batch.",
         rich_help_panel=INFERENCE_PANEL,
     ),
+    pipeline: Optional[str] = typer.Option(
+        None,
+        "--pipeline",
+        metavar="SOURCE",
+        help="A video, picture or folder: where the time of a frame goes in `run`, instead of the engines alone.",
+        rich_help_panel=PIPELINE_PANEL,
+    ),
+    detector: Optional[Path] = DETECTOR,
+    min_face: int = MIN_FACE,
+    every: int = EVERY,
+    frames: Optional[int] = FRAMES,
+    undrawn: bool = typer.Option(
+        False,
+        "--undrawn",
+        help="With --pipeline: neither draw nor encode, as run without -o.",
+        rich_help_panel=PIPELINE_PANEL,
+    ),
     json_file: Optional[Path] = json_option("everything measured"),
     picture: Optional[Path] = picture_option("latency against batch, and of accuracy"),
     against: Optional[Path] = typer.Option(
@@ -64,6 +95,12 @@ def benchmark(
     force: bool = FORCE,
 ) -> None:
     """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
+    _require_one_kind(context, pipeline is not None)
+    if pipeline is not None:
+        from ampnet_opt.benchmarks.bench_pipeline import PipelineRequest
+
+        request = PipelineRequest(pipeline, threads, detector, min_face, every, frames, not undrawn)
+        return _benchmark_pipeline(engines, request, seconds, json_file, force)
     from ampnet_opt.benchmarks.bench import benchmark as measure_engines
     from ampnet_opt.benchmarks.bench_layers import layer_times
     from ampnet_opt.benchmarks.bench_report import draw_benchmark, render_benchmark, render_changes, require_matplotlib
@@ -98,6 +135,31 @@ def benchmark(
     if picture is not None:
         with new_file(picture) as temporary:
             draw_benchmark(temporary, found)
+
+
+def _require_one_kind(context: typer.Context, whole: bool) -> None:
+    """MisuseError for options of the engines alone beside --pipeline, and for those of the pipeline without it."""
+    late = given(context) & (ALONE if whole else WITH_PIPELINE)
+    if late:
+        raise MisuseError(f"{flags(context, late)} {'goes without' if whole else 'needs'} --pipeline")
+
+
+def _benchmark_pipeline(
+    engines: List[Path], request: PipelineRequest, seconds: float, json_file: Optional[Path], force: bool
+) -> None:
+    from ampnet_opt.benchmarks.bench_pipeline import benchmark_pipeline
+    from ampnet_opt.benchmarks.bench_report import render_pipeline
+    from ampnet_opt.core.console import console
+    from ampnet_opt.core.files import require_new_file
+
+    if json_file is not None and json_file != STDOUT:
+        require_new_file(json_file, force)
+    with stages() as progress:
+        found = benchmark_pipeline(engines, request, seconds=seconds, progress=progress)
+    if json_file != STDOUT:
+        console().print(render_pipeline(found))
+    if json_file is not None:
+        write_json(json_file, found.to_json())
 
 
 def _sizes(text: str) -> List[int]:

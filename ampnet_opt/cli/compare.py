@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence
@@ -13,6 +14,8 @@ from ampnet_opt.cli.options import (
     BATCH,
     CLASSES,
     DATA,
+    DETECTION_PANEL,
+    DETECTOR,
     LANDMARKS_FORMAT,
     RADIUS,
     STDOUT,
@@ -23,6 +26,7 @@ from ampnet_opt.cli.options import (
     split_option,
     write_json,
 )
+from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import stages
 
 
@@ -39,6 +43,8 @@ class ComparisonRequest:
         batch: faces of an inference that is timed.
         threads: of the CPU; None, one per core.
         runs: timed inferences of each.
+        detected: score the faces that a detector finds, too.
+        detector: its ONNX file; None, the default one.
     """
 
     checkpoint: Path
@@ -49,6 +55,8 @@ class ComparisonRequest:
     batch: int
     threads: Optional[int]
     runs: int
+    detected: bool = False
+    detector: Optional[Path] = None
 
 
 def run_comparison(request: ComparisonRequest, progress: Callable[[str, int, int], None]) -> Any:
@@ -56,17 +64,25 @@ def run_comparison(request: ComparisonRequest, progress: Callable[[str, int, int
     from ampnet_opt.benchmarks.compare import compare
     from ampnet_opt.core.labels import parse_classes
 
-    return compare(
-        request.checkpoint,
-        request.engines,
-        request.faces,
-        classes=None if request.classes is None else parse_classes(request.classes),
-        patch_radius=request.patch_radius,
-        batch=request.batch,
-        threads=request.threads,
-        runs=request.runs,
-        progress=progress,
-    )
+    with ExitStack() as stack:
+        finder = None
+        if request.detected:
+            from ampnet_opt.detection.detector import load_detector
+
+            finder = load_detector(request.detector, threads=request.threads)
+            stack.callback(finder.close)
+        return compare(
+            request.checkpoint,
+            request.engines,
+            request.faces,
+            classes=None if request.classes is None else parse_classes(request.classes),
+            patch_radius=request.patch_radius,
+            batch=request.batch,
+            threads=request.threads,
+            runs=request.runs,
+            detector=finder,
+            progress=progress,
+        )
 
 
 SPLIT = split_option("test", "score on")
@@ -87,11 +103,20 @@ def compare(
     batch: int = BATCH,
     threads: Optional[int] = THREADS,
     runs: int = RUNS,
+    pipeline: bool = typer.Option(
+        False,
+        "--pipeline",
+        help="Also what detection costs: the same pictures with faces as `run` finds them.",
+        rich_help_panel=DETECTION_PANEL,
+    ),
+    detector: Optional[Path] = DETECTOR,
     json_file: Optional[Path] = json_option("everything measured"),
 ) -> None:
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
     from ampnet_opt.core.console import console
 
+    if detector is not None and not pipeline:
+        raise MisuseError("--detector needs --pipeline")
     checkpoint, engines = subjects_of(subjects or [])
     request = ComparisonRequest(
         checkpoint=checkpoint,
@@ -102,6 +127,8 @@ def compare(
         batch=batch,
         threads=threads,
         runs=runs,
+        detected=pipeline,
+        detector=detector,
     )
     require_extra()
     from ampnet_opt.benchmarks.report import render_comparison

@@ -26,6 +26,7 @@ BUDGET_PANEL = "Accuracy budget"
 TENSORRT_PANEL = "TensorRT"
 NETWORK_PANEL = "Network"
 DETECTION_PANEL = "Detection"
+PIPELINE_PANEL = "Pipeline"
 TRAINING_PANEL = "Training"
 INFERENCE_PANEL = "Inference"
 OUTPUT_PANEL = "Output"
@@ -35,6 +36,7 @@ LARGEST_BATCH = 1 << 16
 LARGEST_WORKSPACE = 1 << 24  # MiB
 LARGEST_RADIUS = 14  # cells of the feature map
 LARGEST_WIDTH = 4
+LARGEST_FACE = 1 << 14  # pixels
 MOST_RUNS = 1_000_000
 MOST_WORKERS = 4096  # threads or processes
 
@@ -259,10 +261,11 @@ def runs_option(fewest: int, help_text: str) -> Any:
     return typer.Option(50, "--runs", min=fewest, max=MOST_RUNS, help=help_text, rich_help_panel=INFERENCE_PANEL)
 
 
-# Output
-FORCE = typer.Option(False, "--force", help="Replace what stands there.", rich_help_panel=OUTPUT_PANEL)
+FRAMES = typer.Option(
+    None, "--frames", min=1, max=MOST_RUNS, help="Stop after so many frames.", rich_help_panel=INFERENCE_PANEL
+)
 
-
+# Detection
 DETECTOR = typer.Option(
     None,
     "--detector",
@@ -270,6 +273,20 @@ DETECTOR = typer.Option(
     help="ONNX file of YuNet or CenterFace (default: CenterFace of [detect]).",
     rich_help_panel=DETECTION_PANEL,
 )
+MIN_FACE = typer.Option(
+    40,
+    "--min-face",
+    min=16,
+    max=LARGEST_FACE,
+    help="Smallest face in a video, in pixels.",
+    rich_help_panel=DETECTION_PANEL,
+)
+EVERY = typer.Option(
+    1, "--every", min=1, max=1000, help="Detect in every Nth frame of a video only.", rich_help_panel=DETECTION_PANEL
+)
+
+# Output
+FORCE = typer.Option(False, "--force", help="Replace what stands there.", rich_help_panel=OUTPUT_PANEL)
 
 
 def output_option(default: Any, help_text: str) -> Any:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional
+from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional
 
 import typer
 
 from ampnet_opt.cli.options import (
-    DETECTION_PANEL,
     DETECTOR,
+    EVERY,
     FACES_PANEL,
+    FRAMES,
     INFERENCE_PANEL,
     LANDMARKS_FORMAT,
-    MOST_RUNS,
+    MIN_FACE,
     OUTPUT_PANEL,
     STDOUT,
     THREADS,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from ampnet_opt.pipeline.live_rate import Rate
     from ampnet_opt.runtime import Engine
 
-LARGEST_FACE = 1 << 14  # pixels
 LONGEST_SMOOTH = 60  # seconds
 
 
@@ -49,17 +49,8 @@ def run(
     ),
     form: str = LANDMARKS_FORMAT,
     detector: Optional[Path] = DETECTOR,
-    min_face: int = typer.Option(
-        40,
-        "--min-face",
-        min=16,
-        max=LARGEST_FACE,
-        help="Smallest face in a video, in pixels.",
-        rich_help_panel=DETECTION_PANEL,
-    ),
-    every: int = typer.Option(
-        1, "--every", min=1, max=1000, help="Detect in every Nth frame of a video only.", rich_help_panel=DETECTION_PANEL
-    ),
+    min_face: int = MIN_FACE,
+    every: int = EVERY,
     smooth: float = typer.Option(
         0.4,
         "--smooth",
@@ -91,20 +82,22 @@ def run(
     blur: bool = typer.Option(
         False, "--blur", help="Make faces unrecognisable in what is drawn and shown.", rich_help_panel=OUTPUT_PANEL
     ),
-    frames: Optional[int] = typer.Option(
-        None, "--frames", min=1, max=MOST_RUNS, help="Stop after so many frames.", rich_help_panel=INFERENCE_PANEL
-    ),
+    frames: Optional[int] = FRAMES,
 ) -> None:
     """Classify the faces of pictures, videos and cameras: where they are, their expressions and how likely these are."""
+    from ampnet_opt.core.files import require_new
+
     if landmarks is not None:
-        given = {"-o": drawn, "--csv": table, "--view": view, "--frames": frames, "--detector": detector}
+        given = {"--view": view, "--frames": frames, "--detector": detector, "--blur": blur or None}
         extra = [name for name, value in given.items() if value is not None]
-        if extra or blur:
-            raise MisuseError(f"{(extra or ['--blur'])[0]} goes without --landmarks, which leave nothing to detect or draw")
-        return _run_given(engine, sources, landmarks, form, threads=threads, trusted=trusted, json_file=json_file)
+        if extra:
+            raise MisuseError(f"{extra[0]} goes without --landmarks: each picture is one face, and none is sought")
+        if drawn is not None:
+            require_new(drawn, force)
+        places = _Places(json_file, table, drawn)
+        return _run_given(engine, sources, landmarks, form, threads=threads, trusted=trusted, places=places)
     if blur and drawn is None and view is None:
         raise MisuseError("--blur changes what -o and --view show; give one of them")
-    from ampnet_opt.core.files import require_new
     from ampnet_opt.detection.detector import load_detector
     from ampnet_opt.pipeline.live_rate import Rate
     from ampnet_opt.pipeline.outputs import Outputs
@@ -202,6 +195,14 @@ def _warn_untrained(engine: Engine) -> None:
         remark("untrained weights: these answers mean nothing")
 
 
+class _Places(NamedTuple):
+    """Where answers for given landmarks go."""
+
+    json_file: Optional[Path]
+    table: Optional[Path]
+    drawn: Optional[Path]
+
+
 def _run_given(
     engine: Path,
     images: List[str],
@@ -210,11 +211,14 @@ def _run_given(
     *,
     threads: Optional[int],
     trusted: bool,
-    json_file: Optional[Path],
+    places: _Places,
 ) -> None:
     """Classify pictures whose landmarks are given."""
-    from ampnet_opt.pipeline.classify import classify, find_faces
+    from ampnet_opt.pipeline.classify import as_frame, classify, find_faces
+    from ampnet_opt.pipeline.outputs import Outputs
+    from ampnet_opt.pipeline.sources.pictures import Pictures
 
+    json_file = places.json_file
     paths = [Path(image) for image in images]
     found = find_faces(paths, landmarks, form)
     _note_left_out(paths)
@@ -224,14 +228,18 @@ def _run_given(
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
         write = None if json_file is None else stack.enter_context(json_lines(json_file))
+        source = Pictures([face.file for face in found])
+        outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=places.drawn, table=places.table))
         _warn_untrained(loaded)
-        for result in classify(loaded, found, threads):
+        for index, result in enumerate(classify(loaded, found, threads)):
             if result.error is not None:
                 failures += 1
                 remark(f"error: {result.error}")
                 continue
             if write is not None:
                 write(result.as_dict())
+            if places.drawn is not None or places.table is not None:
+                outputs.write(as_frame(index, found[index], result, pixels=places.drawn is not None))
             if json_file != STDOUT:
                 say(f"{result.file}  {result.label}  {result.probabilities[result.label]:.1%}")
     if failures:

@@ -9,6 +9,7 @@ of 224 pixels the two place landmarks 4 pixels apart on average.
 from __future__ import annotations
 
 import hashlib
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,7 @@ from ampnet_opt.runtime.network import Network
 from ampnet_opt.runtime.onnx_interface import with_free_size
 
 KINDS = (yunet, centerface)
+FASTEST = ("onnxruntime", "cpu")  # backends on a CPU, the fastest first
 LARGEST_FILE = 1 << 28  # bytes; known ones have 0.1 to 8 million
 TRIAL = 64  # pixels
 
@@ -38,10 +40,12 @@ class Detector:
 
     Attributes:
         identity: what must be equal for equal results: the network, the library that runs it, the file's SHA-256.
+        network_seconds: that the network alone has taken so far, without preparing and decoding.
     """
 
     def __init__(self, kind: ModuleType, network: Network, identity: str) -> None:
         self.identity = identity
+        self.network_seconds = 0.0
         self._kind, self._network = kind, network
 
     def detect(self, image: np.ndarray, *, min_face: Optional[float] = None) -> List[Detection]:
@@ -61,17 +65,24 @@ class Detector:
             raise MisuseError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
         size = image.shape[1], image.shape[0]
         scales = two_passes(size) if min_face is None else [one_pass(size, min_face, self._kind.SMALLEST)]
-        found = [face for scale in scales for face in self._search(image, scale)]
+        # Halving by the mean of pixels first takes a quarter of the time of scaling at once, and finds the same faces.
+        gap = None if min_face is None else 1.0
+        found = [face for scale in scales for face in self._search(image, scale, gap)]
         return sorted(distinct(found), key=lambda face: (-face.side, face.box))
 
-    def _search(self, image: np.ndarray, scale: Scale) -> List[Tuple[float, Detection]]:
+    def _search(self, image: np.ndarray, scale: Scale, gap: Optional[float]) -> List[Tuple[float, Detection]]:
         """Faces, and the size that each has in what the network sees."""
         scaled = image
         if scale.size != (image.shape[1], image.shape[0]):
-            scaled = np.asarray(Image.fromarray(image).resize(scale.size, Image.Resampling.BILINEAR))
-        pixels, (across, down) = self._kind.network_input(np.pad(scaled, (*scale.rim, (0, 0))))
+            scaled = np.asarray(Image.fromarray(image).resize(scale.size, Image.Resampling.BILINEAR, reducing_gap=gap))
+        if any(sum(sides) for sides in scale.rim):
+            scaled = np.pad(scaled, (*scale.rim, (0, 0)))
+        pixels, (across, down) = self._kind.network_input(scaled)
         height, width = pixels.shape[2:]
-        faces = self._kind.faces(self._network.run(pixels), height, width)
+        start = time.perf_counter()
+        outputs = self._network.run(pixels)
+        self.network_seconds += time.perf_counter() - start
+        faces = self._kind.faces(outputs, height, width)
         stretched = [face.stretched(across, down) for face in faces]
         return [(face.side, face.moved(scale.factor, scale.border)) for face in stretched]
 
@@ -95,10 +106,7 @@ def load_detector(
         AmpnetError: a package is not installed.
     """
     path = _installed() if file is None else require_file(file, "face detector")
-    runner = find_backend(backend) if backend is not None else _fastest()
-    availability = runner.availability()
-    if not availability.runs:
-        raise AmpnetError(availability.problem)
+    runner, version = _available(backend)
     content = _read(path)
     try:
         graph = with_free_size(content)
@@ -115,7 +123,7 @@ def load_detector(
         network.close()
         raise MisuseError(f"face detector {path} is no YuNet graph and no CenterFace graph: its outputs are others")
     digest = hashlib.sha256(content).hexdigest()
-    return Detector(kind, network, f"{kind.NAME}, {runner.module} {availability.version}, SHA-256 {digest}")
+    return Detector(kind, network, f"{kind.NAME}, {runner.module} {version}, SHA-256 {digest}")
 
 
 def _kind(network: Network) -> Optional[ModuleType]:
@@ -124,16 +132,19 @@ def _kind(network: Network) -> Optional[ModuleType]:
     return next((kind for kind in KINDS if kind.takes(outputs, TRIAL, TRIAL)), None)
 
 
-def _fastest() -> Backend:
-    """The fastest backend on a CPU that is installed.
+def _available(name: Optional[str]) -> Tuple[Backend, str]:
+    """The backend of this name, or the fastest on a CPU that is installed; and its version.
 
     ONNX Runtime before OpenVINO: CenterFace at 640 x 480 takes 66 and 81 ms of processor time, YuNet 17 and 22 (one thread,
     x86-64 with AVX2; 92 and 25 in OpenCV 5).
     """
-    for name in ("onnxruntime", "cpu"):
-        backend = find_backend(name)
-        if backend.availability().runs:
-            return backend
+    for choice in FASTEST if name is None else (name,):
+        backend = find_backend(choice)
+        found = backend.availability()
+        if found.runs:
+            return backend, found.version
+        if name is not None:
+            raise AmpnetError(found.problem)
     raise AmpnetError(
         f"face detection needs ONNX Runtime or OpenVINO, and neither is installed: {install_command('detect')}"
     )

@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import listed
 from ampnet_opt.faces.face import Face, load_face, read_landmarks
 from ampnet_opt.faces.landmark_checks import AUTO
+
+if TYPE_CHECKING:
+    from ampnet_opt.pipeline.frames import FrameResult
 
 AHEAD = 16  # pictures that each reading thread may be ahead of the engine
 
@@ -72,6 +75,35 @@ def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) 
             yield from failures()
             yield _result(waiting.popleft()[0], logits, engine)
     yield from failures()
+
+
+def as_frame(index: int, face: Face, answer: Classified, *, pixels: bool) -> FrameResult:
+    """An answer as the pipeline gives them, to be drawn or tabulated: the whole picture is the face, with a score of 1.
+
+    Args:
+        index: of the picture.
+        face: that was classified.
+        answer: for it, without an error.
+        pixels: whether the picture is needed; without them, the frame's image is empty.
+
+    Raises:
+        MisuseError: the picture can no longer be read.
+    """
+    from ampnet_opt.core.pictures import image_header, opened_photo
+    from ampnet_opt.faces.detection import Detection
+    from ampnet_opt.pipeline.frames import Frame, FrameResult, TrackedFace
+
+    image, scale = np.zeros((0, 0, 3), np.uint8), 1.0
+    if pixels:
+        with opened_photo(face.file) as photo:
+            image, (width, height) = np.asarray(photo.image), photo.size
+        scale = width / image.shape[1]
+    else:
+        (width, height), _ = image_header(face.file)
+    shares = np.array(list(answer.probabilities.values()), np.float32)
+    whole = Detection((0.0, 0.0, width / scale, height / scale), 1.0, (face.landmarks / scale).astype(np.float32))
+    frame = Frame(image, index, name=str(face.file), scale=scale)
+    return FrameResult(frame, [TrackedFace(whole, shares, shares, int(shares.argmax()))])
 
 
 def _ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:

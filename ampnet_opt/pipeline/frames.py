@@ -9,6 +9,8 @@ import numpy as np
 
 from ampnet_opt.faces.detection import Detection
 
+STAGES = ("capture", "detect", "cut", "infer", "draw", "encode")  # what a frame goes through, in this order
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -58,7 +60,8 @@ class FrameResult:
         frame: the frame.
         faces: that were classified, largest first.
         rejected: faces whose landmarks cannot be a face's, or that are too small, with the reason; not classified.
-        seconds: that each stage took for the frame: capture (waiting for it included), detect, cut, infer.
+        seconds: that each of `STAGES` took for the frame. capture is reading and decoding; of a live source, waiting for
+            the frame as well. draw and encode are there only where an output asked for them.
     """
 
     frame: Frame

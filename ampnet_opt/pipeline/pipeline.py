@@ -31,6 +31,7 @@ from ampnet_opt.pipeline.stages import Ahead
 from ampnet_opt.pipeline.tracking import Tracker
 from ampnet_opt.preparing.crop import crop, implausible
 from ampnet_opt.runtime import Engine
+from ampnet_opt.runtime.backend import find_backend
 
 SMOOTH = 0.4  # seconds
 MIN_FACE = 40  # pixels: in smaller faces the network, made for 224, sees little
@@ -80,6 +81,8 @@ class Pipeline:
             raise MisuseError(f"the smallest face is 1 pixel or more, not {min_face}")
         self._engine, self._detector = engine, detector
         self._smooth, self._every, self._min_face = smooth, every, min_face
+        on_cpu = find_backend(engine.sidecar.backend).device == "cpu"
+        self._at_once = engine.sidecar.batch.opt if on_cpu else None
         Smoother(smooth, len(engine.classes))  # refuses what is no number of seconds
 
     def frames(self, source: Source) -> Iterator[FrameResult]:
@@ -88,7 +91,7 @@ class Pipeline:
         Raises:
             MisuseError, AmpnetError: as the source, the detector and the engine do, after the frames before.
         """
-        reading: Iterator[Frame] = iter(source)
+        reading: Iterator[Tuple[Frame, float]] = _read(source)
         depth, stop = 1, source.close
         if not source.live:  # a live source reads in a thread of its own, and gives its newest frame
             # Pictures may be hundreds of megabytes each, frames of a video are of one size.
@@ -101,15 +104,10 @@ class Pipeline:
             for one in classified:
                 yield self._result(one, smoother)
 
-    def _detect(self, frames: Iterator[Frame]) -> Iterator[_Found]:
+    def _detect(self, frames: Iterator[Tuple[Frame, float]]) -> Iterator[_Found]:
         tracker, video = Tracker(), 0
-        while True:
-            start = time.perf_counter()
-            frame = next(frames, None)
-            seconds = {"capture": time.perf_counter() - start}
-            if frame is None:
-                return
-            start = time.perf_counter()
+        for frame, reading in frames:
+            seconds, start = {"capture": reading}, time.perf_counter()
             if frame.name:
                 faces, tracks, ended = self._detector.detect(frame.image), None, []
             elif video % self._every == 0:
@@ -129,8 +127,9 @@ class Pipeline:
             one.seconds["cut"] = time.perf_counter() - start
             start = time.perf_counter()
             if cuts:
-                images, landmarks = zip(*cuts)
-                one.logits = self._engine.infer(np.stack(images), np.stack(landmarks))
+                images, landmarks = (np.stack(values) for values in zip(*cuts))
+                parts = batch_parts(len(cuts), self._at_once)
+                one.logits = np.concatenate([self._engine.infer(images[part], landmarks[part]) for part in parts])
             one.seconds["infer"] = time.perf_counter() - start
             yield one
 
@@ -144,6 +143,31 @@ class Pipeline:
             faces.append(TrackedFace(face, probabilities, smoothed, label, track))
         smoother.forget(one.ended)
         return FrameResult(one.frame, faces, one.rejected, one.seconds)
+
+
+def batch_parts(count: int, at_once: Optional[int]) -> List[slice]:
+    """How the faces of a frame are split into inferences: batches of `at_once`, the rest one by one; None: all in one.
+
+    On a CPU these are the batches that an engine has fixed shapes for. Others take as long a face or longer (2 faces in one
+    dynamic batch 1.3 times as long as one after the other), a second compiled network in memory, and a pause at each new
+    number of faces.
+    """
+    if at_once is None:
+        return [slice(0, count)]
+    whole = count // at_once * at_once
+    parts = [slice(start, start + at_once) for start in range(0, whole, at_once)]
+    return parts + [slice(start, start + 1) for start in range(whole, count)]
+
+
+def _read(source: Source) -> Iterator[Tuple[Frame, float]]:
+    """Each frame, and the seconds that reading it took."""
+    frames = iter(source)
+    while True:
+        start = time.perf_counter()
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame, time.perf_counter() - start
 
 
 def _judged(

@@ -71,7 +71,8 @@ def outcomes(tasks: Sequence[Task], settings: Settings, workers: int) -> Generat
     workers = min(workers, len(tasks))
     if not tasks:
         return
-    # Fresh processes: OpenCV's threads and a caller's CUDA do not survive a fork. A thread waits for each.
+    # Fresh processes: the threads of the detector's runtime and a caller's CUDA do not survive a fork. A thread waits for
+    # each.
     idle: SimpleQueue[Child] = SimpleQueue()
     children: list[Child] = []
     threads = ThreadPoolExecutor(workers)

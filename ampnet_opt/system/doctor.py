@@ -107,7 +107,7 @@ def _jetson_problem(backend: Backend, board: Board, root: Path) -> Optional[str]
 
 
 def render_findings(findings: Dict[str, Any]) -> Any:
-    """The findings as rich tables."""
+    """The findings as rich tables. `sources`, where the caller added them, are those of `pipeline.sources.available`."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -121,12 +121,27 @@ def render_findings(findings: Dict[str, Any]) -> Any:
     made = ", ".join(f"{name} {version}" for name, version in convert.get("versions", {}).items())
     machine.add_row("convert", Text(made or convert["problem"]))
     machine.add_row("default", findings["default_backend"])
+    for name, text in _source_rows(findings.get("sources", {})):
+        machine.add_row(name, Text(text))
     table = Table("backend", "builds", "runs", "version and precisions, or why not and what to do")
     for name, backend in findings["backends"].items():
         notes = [backend.get("version", ""), ", ".join(backend.get("precisions", [])), backend.get("problem", "")]
         yes = {True: "yes", False: "no"}
         table.add_row(name, yes[backend["builds"]], yes[backend["runs"]], Text("; ".join(note for note in notes if note)))
     return Group(machine, "", table, *(Text(f"* {line}") for line in findings["advice"]))
+
+
+def _source_rows(sources: Dict[str, Any]) -> List[List[str]]:
+    """What `run` can read here: for each kind of source what it is read with, or why it is not."""
+    rows = []
+    for kind, library in (("videos", "PyAV"), ("cameras", "OpenCV"), ("csi", "GStreamer")):
+        if kind in sources:
+            found = sources[kind]
+            with_it = " ".join(filter(None, (library, found.get("version"))))
+            there = found.get("found")
+            cameras = "" if there is None else f"; found: {', '.join(there) or 'none'}"
+            rows.append([kind, (found["problem"] or with_it) + cameras])
+    return rows
 
 
 def _board_rows(board: Optional[Dict[str, Any]]) -> List[List[str]]:

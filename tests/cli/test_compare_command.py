@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.slow
 def test_compare_measures_engines_against_the_checkpoint(world: World, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
-    options = ("--data", world.data, "--runs", 2, "--json", target)
+    options = ("--data", world.data, "--runs", 2, "--json", target, "--pipeline")
     result = succeeds("compare", world.checkpoint, world.fp32, world.int8, *options)
     assert "Untrained" in result.stdout
     report = json.loads(target.read_text())
@@ -23,6 +23,10 @@ def test_compare_measures_engines_against_the_checkpoint(world: World, tmp_path:
     assert [found["name"] for found in report["results"]] == ["PyTorch", "cpu-fp32", "cpu-int8"]
     assert not any(found["trained"] for found in report["results"])
     assert left_in(tmp_path) == ["report.json"]
+    assert "What detection costs" in result.stdout
+    assert report["detected"]["faces"]["found"]["value"] == 0  # the pictures are noise
+    assert [scores["top1"]["value"] for scores in report["detected"]["scores"]] == [0, 0, 0]
+    fails(2, "--detector needs --pipeline", "compare", world.checkpoint, world.fp32, "--detector", "yunet.onnx")
 
 
 def test_without_arguments_the_shipped_checkpoint_meets_drawn_faces(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ def test_doctor_describes_this_machine() -> None:
     assert findings["backends"]["cpu"]["builds"]
     assert set(findings["backends"]) == set(REGISTERED)
     assert all(backend["runs"] or backend["problem"] for backend in findings["backends"].values())
-    assert "cpu" in succeeds("doctor").stdout
+    assert set(findings["sources"]) == {"videos", "cameras", "csi"}
+    assert all(source["problem"] is None or source["problem"] for source in findings["sources"].values())
+    shown = succeeds("doctor").stdout
+    assert "cpu" in shown and "GStreamer" in shown
 
 
 def test_a_json_file_is_written_beside_the_table(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ampnet_opt.benchmarks.compare import require_positive
 from ampnet_opt.bundling.targets import TARGETS
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.cli import options
+from ampnet_opt.cli.benchmark import ALONE, WITH_PIPELINE
 from ampnet_opt.cli.main import COMMANDS, application
 from ampnet_opt.cli.sensitivity import Mode, Units
 from ampnet_opt.core.errors import MisuseError
@@ -82,6 +83,7 @@ def test_an_option_is_the_same_kind_of_value_in_every_command() -> None:
     kinds: dict[str, set[Any]] = {}
     for _, option, kind, _ in DECLARED:
         kinds.setdefault(option, set()).add(kind)
+    kinds.pop("--pipeline")  # benchmark has to be given a source, compare has the faces of --data
     assert {option: kind for option, kind in kinds.items() if len(kind) > 1} == {}
     assert kinds["--json"] == kinds["--picture"] == {Path} and kinds["--faces"] == kinds["--batch"] == {int}
 
@@ -217,3 +219,8 @@ def test_many_options_stand_in_named_panels(name: str) -> None:
 def test_defaults_of_run_are_those_of_the_pipeline() -> None:
     defaults = {parameter.name: parameter.default for parameter in TREE["run"].params}
     assert (defaults["min_face"], defaults["smooth"]) == (MIN_FACE, SMOOTH)
+
+
+def test_options_of_the_benchmark_that_shape_the_pipeline_are_known_by_name() -> None:
+    known = {parameter.name for parameter in TREE["benchmark"].params}
+    assert known >= ALONE | WITH_PIPELINE

@@ -249,11 +249,23 @@ def test_pictures_without_faces_and_broken_ones_are_named(world: World, photo: P
     assert "text.png" in result.stderr and "1 of 2 pictures could not be read" in result.stderr
 
 
+def test_pictures_with_given_landmarks_are_drawn_and_tabulated(world: World, tmp_path: Path) -> None:
+    given = ("run", world.fp32, world.images, "--landmarks", world.data)
+    lines = succeeds(*given, "--csv", tmp_path / "faces.csv", "-o", tmp_path / "drawn").stdout.splitlines()
+    with open(tmp_path / "faces.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["file"], row["label"]) for row in rows] == [tuple(line.split("  ")[:2]) for line in lines]
+    assert [float(rows[3][column]) for column in COLUMNS] == [point + 3 for point in POINTS]
+    assert [float(rows[3][f"box_{side}"]) for side in ("x", "y", "width", "height")] == [0, 0, 224, 224]
+    assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [f"{i}.png" for i in range(6)]
+    fails(2, "exists already; pass --force", *given, "-o", tmp_path / "drawn")
+    alone = succeeds("run", world.fp32, world.images / "1.png", "--landmarks", world.data, "--csv", tmp_path / "one.csv")
+    assert alone.stdout.strip() == lines[1]
+
+
 def test_options_that_would_do_nothing_are_refused(world: World, tmp_path: Path) -> None:
     picture = world.images / "0.png"
-    fails(
-        2, "--csv goes without --landmarks", "run", world.fp32, picture, "--landmarks", world.data, "--csv", tmp_path / "f"
-    )
+    fails(2, "--frames goes without --landmarks", "run", world.fp32, picture, "--landmarks", world.data, "--frames", 1)
     fails(2, "--blur changes what -o and --view show", "run", world.fp32, picture, "--blur")
     fails(2, "goes alone", "run", world.fp32, picture, "camera:0")
     fails(2, "names no source", "run", world.fp32, "http://localhost/x")

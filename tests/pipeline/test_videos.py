@@ -153,6 +153,55 @@ def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path: Path,
     assert "breaks off" in caplog.text or "ends early" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_that_damage_took_are_counted(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    clip = tmp_path / f"clip{suffix}"
+    write_video(clip, [index / 25 for index in range(60)], size=(320, 240))
+    data = bytearray(clip.read_bytes())
+    with pytest.importorskip("av").open(str(clip)) as whole:
+        packets = [bytes(packet) for packet in whole.demux(video=0) if packet.size]
+    for packet in packets[10:40]:  # what the codec reads, not what the container finds it by
+        place = data.index(packet)
+        data[place : place + len(packet)] = bytes(len(packet))
+    clip.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        read = len(frames(clip))
+    assert read < 55
+    assert f"{read} of 60 frames were read" in caplog.text
+
+
+def test_frames_before_a_cut_are_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Cut without decoding: frames before the start stay in the file, marked as not to be shown."""
+    av = pytest.importorskip("av")
+    write_video(tmp_path / "clip.mp4", STEADY)
+    with av.open(str(tmp_path / "clip.mp4")) as whole, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(whole.streams.video[0]):
+            if packet.dts is not None:
+                packet.pts -= round(0.2 / packet.time_base)
+                packet.dts -= round(0.2 / packet.time_base)
+                packet.stream = stream
+                cut.mux(packet)
+    with caplog.at_level(logging.WARNING):
+        assert len(frames(tmp_path / "cut.mp4")) < len(STEADY)
+    assert not caplog.records
+
+
+def test_a_video_of_any_name_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    av = pytest.importorskip("av")
+    opened, real = [], av.open
+
+    def counted(*arguments: object, **options: object) -> object:
+        opened.append(arguments)
+        return real(*arguments, **options)
+
+    write_video(tmp_path / "clip.mp4", STEADY)
+    (tmp_path / "clip.mp4").rename(tmp_path / "clip.data")
+    monkeypatch.setattr(av, "open", counted)
+    assert len(frames(tmp_path / "clip.data")) == len(STEADY) and len(opened) == 1
+    assert "goes alone" in refusal(tmp_path / "clip.data", tmp_path)
+
+
 def test_a_whole_video_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_video(tmp_path / "clip.mkv", [index / 10 for index in range(40)], sound=True)
     with caplog.at_level(logging.WARNING):

@@ -96,3 +96,17 @@ def test_systems_module_that_is_seen(orin_of_this_python: Path) -> None:
     assert findings["tensorrt"]["found"] == str(folder / "tensorrt")
     assert findings["backends"]["tensorrt"]["version"] == "10.3.0"
     assert "venv" not in findings["backends"]["tensorrt"].get("problem", "")
+
+
+def test_sources_of_the_pipeline_are_shown_where_the_caller_adds_them(tmp_path: Path) -> None:
+    findings = doctor.examine(tmp_path)
+    assert "videos" not in shown(findings)
+    findings["sources"] = {
+        "videos": {"problem": None, "version": "18.1"},
+        "cameras": {"problem": None, "version": "5.0", "found": ["/dev/video0"]},
+        "csi": {"problem": "no GStreamer here"},
+    }
+    text = shown(findings)
+    assert (
+        "videos PyAV 18.1" in text and "cameras OpenCV 5.0; found: /dev/video0" in text and "csi no GStreamer here" in text
+    )

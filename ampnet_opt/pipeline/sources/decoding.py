@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+from typing import Any, Iterable, Iterator, Optional
 
 import numpy as np
 
@@ -31,9 +31,9 @@ def _is_cover(stream: Any) -> bool:
     return "attached_pic" in str(getattr(disposition, "name", None) or disposition)
 
 
-def decoded(container: Any, stream: Any, av: Any) -> Iterator[Optional[Any]]:
+def decoded(packets: Iterable[Any], av: Any) -> Iterator[Optional[Any]]:
     """Frames in the order they are shown, None for a damaged packet. Raises `av.FFmpegError` where the packets break off."""
-    for packet in container.demux(stream):
+    for packet in packets:
         try:
             frames = packet.decode()
         except av.FFmpegError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -28,15 +29,29 @@ def open_source(*texts: str) -> Source:
         MisuseError: nothing is there, it is neither a picture nor a video, or things are mixed.
         AmpnetError: a package is missing, or a camera does not answer.
     """
-    alone = [text for text in texts if text == video.STDIN or _is_device(text) or _is_video(text)]
-    if alone and len(texts) > 1:
-        name = rtsp.without_password(alone[0]) if "://" in alone[0] else printable(alone[0])
+    for text in texts:
+        if text == video.STDIN or _is_device(text) or _has_video_name(text):
+            _require_alone(text, texts)
+            return _open_alone(text)
+        unnamed = _unnamed_video(text)
+        if unnamed is not None:
+            with ExitStack() as opened:
+                opened.callback(unnamed.close)
+                _require_alone(text, texts)
+                opened.pop_all()
+            return unnamed
+    if len(texts) == 1:
+        _require_picture(Path(texts[0]))
+    return Pictures(_files(texts))
+
+
+def _require_alone(text: str, texts: Sequence[str]) -> None:
+    if len(texts) > 1:
+        name = rtsp.without_password(text) if "://" in text else printable(text)
         raise MisuseError(f"{name} goes alone: give one video or camera, or pictures and folders")
-    if not alone:
-        if len(texts) == 1:
-            _require_picture(Path(texts[0]))
-        return Pictures(_files(texts))
-    text = alone[0]
+
+
+def _open_alone(text: str) -> Source:
     if text.startswith(rtsp.SCHEMES):
         return rtsp.RtspCamera(text)
     if camera.device(text) is not None:
@@ -55,8 +70,8 @@ def _is_device(text: str) -> bool:
     return False
 
 
-def _is_video(text: str) -> bool:
-    """Whether a path is to be read as a video. A file that cannot be read is none: its reader says why."""
+def _has_video_name(text: str) -> bool:
+    """Whether a path is to be read as a video by its kind or name, and is no picture by its first bytes."""
     path = Path(text)
     if path.is_fifo():
         return True
@@ -64,17 +79,22 @@ def _is_video(text: str) -> bool:
         return False
     if _picture_format(path) is not None:
         return path.suffix.lower() in MOTION_JPEG
-    if video.is_video_name(path):
-        return True
+    return video.is_video_name(path)
+
+
+def _unnamed_video(text: str) -> Optional[video.Video]:
+    """The video that a file of any other name holds. A file that cannot be read is none: its reader says why."""
+    path = Path(text)
+    if not path.is_file() or _picture_format(path) is not None:
+        return None
     try:
-        video.Video(text).close()
+        return video.Video(text)
     except MisuseError:
-        return False
+        return None
     except AmpnetError:  # PyAV is missing
         if _has_picture_name(path):
-            return False
+            return None
         raise
-    return True
 
 
 def _picture_format(path: Path) -> Optional[Format]:

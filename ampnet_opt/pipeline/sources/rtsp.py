@@ -87,7 +87,8 @@ class RtspCamera(LiveSource[Any]):
 
     def _frames(self) -> Iterator[Any]:
         damaged = 0
-        for frame in decoded(self._container, video_stream(self._container, self.name), self._av):
+        stream = video_stream(self._container, self.name)
+        for frame in decoded(self._container.demux(stream), self._av):
             damaged = damaged + 1 if frame is None else 0
             if frame is not None:
                 yield frame

@@ -27,6 +27,8 @@ CONTAINERS = (
     "rawvideo,rm,yuv4mpegpipe,wtv"
 )
 RATE = 25.0  # of a video whose frames have no times and that names no rate
+FRAME_A_PACKET = ("mp4", "matroska", "avi")  # containers in which each packet is a frame; elsewhere it may be half of one
+MISSING = 0.02  # share of the frames; some codecs have packets that show nothing new
 MICROSECONDS = 1e6  # a second: FFmpeg's unit
 SLOWEST, FASTEST = 0.01, 1000.0  # rates that are believed
 VIDEOS = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"} | {
@@ -51,6 +53,7 @@ class Video(Source):
         self._pipe: Optional[Pipe] = None
         self._lock = threading.Lock()
         self._begun = self._closed = False
+        self._expected = 0  # frames, by the packets that came and are to be shown
         if path == STDIN:
             self._pipe = standard_input()
         elif Path(path).is_fifo():
@@ -112,19 +115,32 @@ class Video(Source):
             return
         if index == 0:
             raise MisuseError(f"{self.name} has no frame that can be decoded")
-        if clock.last + max(1.0, 0.05 * self._length) < self._length:
-            log.warning(
-                "%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, clock.last, self._length
-            )
-        if damaged:
-            log.warning("%s: %s skipped", self.name, count(damaged, "damaged packet"))
+        self._warn(index, damaged, clock.last)
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames, and None for a packet that is damaged; an end that is missing is a warning."""
         try:
-            yield from decoded(self._container, self._stream, self._av)
+            yield from decoded(self._packets(), self._av)
         except (self._av.FFmpegError, OSError, LookupError) as error:
             log.warning("%s ends early: %s", self.name, reason(error, self._av))
+
+    def _packets(self) -> Iterator[Any]:
+        for packet in self._container.demux(self._stream):
+            # What lies before the start of a cut is marked as not to be shown.
+            self._expected += bool(packet.size and not packet.is_discard)
+            yield packet
+
+    def _warn(self, read: int, damaged: int, last: float) -> None:
+        """Say what is missing: the end, packets that are damaged, or frames."""
+        if last + max(1.0, 0.05 * self._length) < self._length:
+            log.warning("%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, last, self._length)
+        counted = any(name in self._container.format.name for name in FRAME_A_PACKET)
+        missing = self._expected - read if counted else 0
+        if missing > max(1, MISSING * self._expected):
+            packets = f"{count(damaged, 'damaged packet')} skipped; " if damaged else ""
+            log.warning("%s: %s%d of %d frames were read: it is damaged", self.name, packets, read, self._expected)
+        elif damaged:
+            log.warning("%s: %s skipped", self.name, count(damaged, "damaged packet"))
 
     def close(self) -> None:
         """Ends the frames; who iterates frees the file, as no other thread may."""

@@ -10,14 +10,13 @@ from typing import Any, Deque, Dict, List, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from ampnet_opt.core.text import one_line
-from ampnet_opt.pipeline.frames import FrameResult, TrackedFace
+from ampnet_opt.pipeline.frames import STAGES, FrameResult, TrackedFace
 
 WINDOW = 3.0  # seconds that rate, delay and the stages' times are of
 MINUTE = 60.0  # seconds of probabilities that are kept
 STEP = 0.19  # seconds between two that are kept: five a second, with frames not quite on time
 MOST_FACES = 12  # of a frame that the page shows
 MOST_TRACKS = 32  # whose past is kept
-STAGES = ("capture", "detect", "cut", "infer", "draw", "encode")
 
 Row = List[Optional[float]]
 

@@ -1,0 +1,254 @@
+"""The whole pipeline, timed: how many frames a second each engine gives, and where the time of a frame goes.
+
+Each engine runs in a process of its own, which also loads the detector, and takes its turn with passes over the same frames.
+Needs the runtime, a detector and, for videos, PyAV; Python 3.8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from ampnet_opt.benchmarks.compare import Environment, engine_subjects, environment
+from ampnet_opt.benchmarks.workers import Progress, Worker
+from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.processor import available_cores
+from ampnet_opt.core.text import printable
+from ampnet_opt.detection.detector import Detector, load_detector
+from ampnet_opt.pipeline.frames import STAGES
+from ampnet_opt.pipeline.outputs import Outputs
+from ampnet_opt.pipeline.pipeline import MIN_FACE, Pipeline
+from ampnet_opt.pipeline.sources import open_source
+from ampnet_opt.runtime import Engine
+
+FORMAT = "ampnet-opt-pipeline-benchmark/1"
+WARM_UP = 5  # frames
+METHOD = (
+    "Frames/s is wall clock over whole passes, from opening the source to the last frame written; stages run beside each "
+    "other, so a frame's stages add up to more than the time between two frames.",
+    "The latency of a frame is the sum of its stages after capture: what it would take if it never waited for another.",
+    "No network is the share of all stages that neither the detector's network nor the engine takes.",
+)
+
+
+@dataclass(frozen=True)
+class PipelineRequest:
+    """What each engine is to run, with the options of `ampnet-opt run`.
+
+    Attributes:
+        source: a video, a picture or a folder of pictures.
+        threads: of engine and detector on a CPU, each; None, one per core.
+        detector: its ONNX file; None, the default one.
+        min_face: the smallest face to find in a video, in pixels.
+        every: faces are detected in every such frame.
+        frames: to stop after; None, all.
+        drawn: whether each frame is drawn and encoded, into a file that is deleted.
+    """
+
+    source: str
+    threads: Optional[int] = None
+    detector: Optional[Path] = None
+    min_face: float = MIN_FACE
+    every: int = 1
+    frames: Optional[int] = None
+    drawn: bool = True
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the frames.
+
+    Attributes:
+        seconds: wall clock of all.
+        stages: seconds of each frame by name of the stage.
+        faces: classified in all frames.
+        detector_seconds: that the detector's network took, all frames together.
+        detector: its identity.
+    """
+
+    seconds: float
+    stages: Dict[str, List[float]]
+    faces: int
+    detector_seconds: float
+    detector: str
+
+
+@dataclass(frozen=True)
+class PipelineTiming:
+    """What was measured of one engine, over all its passes.
+
+    Attributes:
+        name: of the engine, as in other benchmarks.
+        backend: that runs it.
+        precision: of the engine.
+        trained: False for seeded weights.
+        checkpoint_sha256: of the checkpoint it was built from.
+        passes: over the frames.
+        frames: of one pass.
+        faces: of a frame, mean.
+        rate: frames a second.
+        slowest: rate of the slowest pass.
+        fastest: rate of the fastest pass.
+        p50: latency of a frame in ms, median.
+        p99: 99th percentile of it.
+        stages: mean ms of a frame, by name of the stage.
+        detector_network: mean ms of a frame that the network of the stage detect takes.
+        no_network: share of all stages that no network takes, 0 to 1.
+        peak_memory: largest resident set in bytes, None where the system does not tell.
+    """
+
+    name: str
+    backend: str
+    precision: str
+    trained: bool
+    checkpoint_sha256: str
+    passes: int
+    frames: int
+    faces: float
+    rate: float
+    slowest: float
+    fastest: float
+    p50: float
+    p99: float
+    stages: Dict[str, float]
+    detector_network: float
+    no_network: float
+    peak_memory: Optional[int]
+
+
+@dataclass(frozen=True)
+class PipelineBench:
+    """One benchmark of the pipeline. detector: its identity. threads: of each network."""
+
+    request: PipelineRequest
+    threads: int
+    detector: str
+    environment: Environment
+    engines: List[PipelineTiming]
+    notes: List[str]
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, default=str) + "\n"
+
+
+def benchmark_pipeline(
+    engines: Sequence[Path], request: PipelineRequest, *, seconds: float = 3, progress: Optional[Progress] = None
+) -> PipelineBench:
+    """Run the same frames through each engine's pipeline, in turns of a pass.
+
+    Args:
+        engines: directories.
+        request: what to run.
+        seconds: passes go on until all engines together took so long; one of each at least.
+        progress: told of the passes.
+
+    Raises:
+        MisuseError: the source is no file or folder, or cannot be run.
+        AmpnetError: an engine fails, which is named, or a package is missing.
+    """
+    _require_again(request.source)
+    threads = request.threads or available_cores()
+    subjects = [replace(subject, kind="pipeline") for subject in engine_subjects(engines, threads)]
+    with ExitStack() as stack:
+        workers: List[Worker] = []
+        for subject in subjects:
+            if progress:
+                progress("loading", len(workers), len(subjects))
+            workers.append(stack.enter_context(Worker(subject)))
+            workers[-1].run_pipeline(replace(request, frames=min(WARM_UP, request.frames or WARM_UP)))
+        passes: List[List[Pass]] = [[] for _ in workers]
+        order, started = list(range(len(workers))), time.perf_counter()
+        while not passes[0] or time.perf_counter() - started < seconds:
+            for index in order:
+                passes[index].append(workers[index].run_pipeline(request))
+                if progress:
+                    done = sum(map(len, passes))
+                    progress("passes over the frames", done, done)
+            order.reverse()
+        found = [_timing(worker, own) for worker, own in zip(workers, passes)]
+        place = environment(workers)
+    return PipelineBench(request, threads, passes[0][0].detector, place, found, list(METHOD))
+
+
+def _require_again(source: str) -> None:
+    """MisuseError for what cannot be read again and again with the same frames."""
+    if not (os.path.isfile(source) or os.path.isdir(source)):
+        if os.path.exists(source) or "://" in source or source == "-" or source.startswith(("camera:", "csi:")):
+            raise MisuseError("a benchmark needs the same frames for each engine: give a video, a picture or a folder")
+        raise MisuseError(f"image or video {printable(source)} does not exist")
+
+
+def _timing(worker: Worker, passes: Sequence[Pass]) -> PipelineTiming:
+    made, frames = worker.loaded, len(passes[0].stages["capture"])
+    if not frames:
+        raise MisuseError("there is no frame to time")
+    known = [name for name in STAGES if name in passes[0].stages]
+    stages = {name: np.array([value for one in passes for value in one.stages[name]]) for name in known}
+    latency = 1e3 * sum(values for name, values in stages.items() if name != "capture")
+    p50, p99 = (float(value) for value in np.percentile(latency, [50, 99]))
+    rates = [frames / one.seconds for one in passes]
+    whole = sum(float(values.sum()) for values in stages.values())
+    detector = sum(one.detector_seconds for one in passes)
+    return PipelineTiming(
+        name=worker.subject.name,
+        backend=made.backend,
+        precision=made.precision,
+        trained=made.trained,
+        checkpoint_sha256=made.checkpoint_sha256,
+        passes=len(passes),
+        frames=frames,
+        faces=sum(one.faces for one in passes) / (frames * len(passes)),
+        rate=frames * len(passes) / sum(one.seconds for one in passes),
+        slowest=min(rates),
+        fastest=max(rates),
+        p50=p50,
+        p99=p99,
+        stages={name: 1e3 * float(values.mean()) for name, values in stages.items()},
+        detector_network=1e3 * detector / (frames * len(passes)),
+        no_network=1 - (detector + float(stages["infer"].sum())) / whole,
+        peak_memory=worker.peak_memory(),
+    )
+
+
+# --- the worker's side -------------------------------------------------------------------------------------------
+
+
+class RunningPipeline:
+    """An engine in a worker's process, with the detector of the first request."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._detector: Optional[Detector] = None
+
+    def run_pipeline(self, request: PipelineRequest) -> Pass:
+        """One pass, as `benchmark_pipeline` asks for it."""
+        if self._detector is None:
+            self._detector = load_detector(request.detector, threads=request.threads)
+        detector, faces, before = self._detector, 0, self._detector.network_seconds
+        stages: Dict[str, List[float]] = {}
+        pipeline = Pipeline(self._engine, detector, every=request.every, min_face=request.min_face)
+        with TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            with open_source(request.source) as source:
+                place = Path(folder) / ("drawn" if source.still else "drawn.mp4")
+                with Outputs(source, self._engine.classes, drawn=place if request.drawn else None) as outputs:
+                    with closing(pipeline.frames(source)) as results:  # type: ignore[type-var]
+                        for count, result in enumerate(results, 1):
+                            outputs.write(result)
+                            faces += len(result.faces)
+                            for name, seconds in result.seconds.items():
+                                stages.setdefault(name, []).append(seconds)
+                            if count == request.frames:
+                                break
+                if source.failures:
+                    raise AmpnetError(f"not all pictures can be read: {source.failures[0]}")
+            taken = time.perf_counter() - start
+        return Pass(taken, stages, faces, detector.network_seconds - before, detector.identity)
