@@ -34,8 +34,8 @@ WARM_UP = 5  # frames
 METHOD = (
     "Frames/s is wall clock over whole passes, from opening the source to the last frame written; stages run beside each "
     "other, so a frame's stages add up to more than the time between two frames.",
-    "CPU ms is processor time of a frame over all cores; the cores divided by it are the frames/s that a machine with nothing "
-    "else to do can reach at most.",
+    "CPU ms is processor time of a frame over all cores; the cores divided by it are the most frames/s that a machine with "
+    "nothing else to do can reach.",
     "The latency of a frame is the sum of its stages after capture: what it would take if it never waited for another.",
     "No network is the share of all stages that neither the detector's network nor the engine takes.",
 )
