@@ -117,7 +117,7 @@ def render_pipeline(bench: PipelineBench) -> Group:
     """Where it was measured, each engine's rate, where the time of a frame goes, and what a reader must know."""
     place, asked, first = bench.environment, bench.request, bench.engines[0]
     title = f"{printable(asked.source)}: {first.faces:.1f} faces a frame; {bench.detector}"
-    right = ["frames/s", "of passes", "p50 ms", "p99 ms", "no network %", "peak MB"]
+    right = ["frames/s", "of passes", "CPU ms", "p50 ms", "p99 ms", "no network %", "peak MB"]
     made = f"{first.passes} x {count(first.frames, 'frame')}"
     rates = new_table(f"Pipeline, {count(bench.threads, 'thread')}, {made}", [""], right)
     known = [name for name in STAGES if name in first.stages]
@@ -127,8 +127,7 @@ def render_pipeline(bench: PipelineBench) -> Group:
             Text(engine.name),
             milliseconds(engine.rate),
             f"{milliseconds(engine.slowest)}-{milliseconds(engine.fastest)}",
-            milliseconds(engine.p50),
-            milliseconds(engine.p99),
+            *map(milliseconds, (engine.processor, engine.p50, engine.p99)),
             f"{100 * engine.no_network:.0f}",
             megabytes(engine.peak_memory),
         )

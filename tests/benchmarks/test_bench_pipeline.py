@@ -62,6 +62,7 @@ def test_times_of_the_stages_belong_together(found: PipelineBench) -> None:
         networks = engine.detector_network + engine.stages["infer"]
         assert engine.no_network == pytest.approx(1 - networks / whole)
         assert 0 < engine.p50 <= engine.p99 <= FRAMES * whole
+        assert engine.processor > 0
         assert engine.slowest == pytest.approx(engine.rate) and engine.fastest == pytest.approx(engine.rate)
     assert found.detector.startswith("CenterFace") and "openvino" in found.environment.versions
 
