@@ -28,7 +28,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import RTX, TYPED_FORMS, UNSIGNED, WEAK, CompileOptions
+from ampnet_opt.runtime.backend import RTX, TYPED, TYPED_FORMS, UNSIGNED, WEAK, CompileOptions
 from ampnet_opt.runtime.backends import find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.golden import Proof
@@ -154,7 +154,7 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
     """
     if form == UNSIGNED:
         model = cpu_graph(model, precision)
-    kept, expected = None, expected_layers(model, precision)
+    kept, expected, plain = None, expected_layers(model, precision), model
     if form == WEAK:
         model = float_weights(model)
     elif form in TYPED_FORMS and precision in HALF:
@@ -174,6 +174,7 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
         float32_layers=kept,
         expected=expected,
         table=table,
+        float32_scales=plain.SerializeToString() if form == TYPED else None,
     )
 
 

@@ -236,6 +236,9 @@ def test_a_graph_of_another_version_is_not_taken(orin_bundle: Path) -> None:
     with open_bundle(orin_bundle) as bundle:
         assert bundle.prepared(Part("int8", {TYPED: "int8-typed.onnx"}, 0.0, ["node"]), TYPED).float32_layers == ["node"]
         assert bundle.prepared(Part("int8", {WEAK: "int8-weak.onnx"}, 0.0, ["node"]), WEAK).float32_layers is None
+        both = Part("int8", {WEAK: "int8-weak.onnx", TYPED: "int8-typed.onnx"}, 0.0)
+        assert bundle.prepared(both, TYPED).float32_scales == bundle.read("int8-weak.onnx")
+        assert bundle.prepared(both, WEAK).float32_scales is None
         with pytest.raises(
             AmpnetError, match=r"made for orin-nano, and has no graph for the version of tensorrt .*--target"
         ):
