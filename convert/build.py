@@ -22,7 +22,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import RTX, TYPED_FORMS, UNSIGNED, WEAK, find_backend
+from ampnet_opt.runtime.backend import RTX, TYPED, TYPED_FORMS, UNSIGNED, WEAK, find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof
@@ -170,7 +170,7 @@ def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[s
         from ampnet_opt.convert.openvino import cpu_graph
 
         model = cpu_graph(model, precision)
-    kept, expected = None, expected_layers(model, precision)
+    kept, expected, plain = None, expected_layers(model, precision), model
     if form == WEAK:
         from ampnet_opt.convert.weakly_typed import float_weights
 
@@ -183,9 +183,16 @@ def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[s
 
             model = rtx_graph(model)
         model, kept = to_half(model, ranges)
-    if precision == "int8":
-        require_representable(model)
-    return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
+    if precision != "int8":
+        return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
+    require_representable(model)
+    return Prepared(
+        precision,
+        model.SerializeToString(),
+        float32_layers=kept,
+        expected=expected,
+        float32_scales=plain.SerializeToString() if form == TYPED else None,
+    )
 
 
 def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> dict[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt import __version__
+from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import new_directory, sha256
-from ampnet_opt.runtime.backend import Backend, Progress
+from ampnet_opt.runtime.backend import Backend, Compiled, Progress
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof, require_close, require_right
 from ampnet_opt.runtime.layers import Layer, list_layers, summarise
 from ampnet_opt.runtime.sidecar import Sidecar
+
+log = logging.getLogger(__name__)
 
 TABLE = "calibration.json"
 
@@ -38,6 +42,8 @@ class Prepared:
 
     mixed_precision: as of `Sidecar`. float32_layers: names of the nodes that a typed graph of fp16 or int8 keeps in float32.
     expected: the layers that it wants in its precision, but for those. table: of int8, what goes into its file TABLE.
+    float32_scales: of typed int8, the same network with float32 scales and all else in float32, for a builder that refuses
+    `graph`, as TensorRT 10.16 does on Orin (its issue 4832).
     """
 
     precision: str
@@ -46,6 +52,7 @@ class Prepared:
     float32_layers: Optional[List[str]] = None
     expected: Dict[str, List[str]] = field(default_factory=dict)
     table: Optional[bytes] = None
+    float32_scales: Optional[bytes] = None
 
 
 def engine_name(backend: str, precision: str) -> str:
@@ -117,13 +124,12 @@ def compile_engine(
     And the layers, where the library tells them as it compiles; None where its engine has to be opened for that.
     """
     prepared, started = request.prepared, time.monotonic()
-    compiled = request.backend.compile(directory, prepared.graph, prepared.precision, request.options, progress)
+    compiled, kept = _compile(request, directory, progress)
     files = list(compiled.files)
     if prepared.table is not None:
         (directory / TABLE).write_bytes(prepared.table)
         files.append(TABLE)
     hashes = {name: sha256(directory / name) for name in files}
-    kept = {} if prepared.float32_layers is None else {"float32_layers": prepared.float32_layers}
     sidecar = Sidecar(
         backend=request.backend.name,
         backend_version=compiled.version,
@@ -139,3 +145,23 @@ def compile_engine(
         **asdict(request.origin),
     )
     return sidecar, compiled.layers
+
+
+def _compile(request: EngineRequest, directory: Path, progress: Optional[Progress]) -> Tuple[Compiled, Dict[str, Any]]:
+    """What the backend wrote, and what the sidecar's target says of the graph that it took."""
+    prepared, backend = request.prepared, request.backend
+
+    def compiled(graph: bytes) -> Compiled:
+        return backend.compile(directory, graph, prepared.precision, request.options, progress)
+
+    try:
+        kept = {} if prepared.float32_layers is None else {"float32_layers": prepared.float32_layers}
+        return compiled(prepared.graph), kept
+    except AmpnetError as error:
+        if prepared.float32_scales is None:
+            raise
+        log.warning("%s; built again with float32 scales, and with FP32 in place of FP16", error)
+        try:
+            return compiled(prepared.float32_scales), {"scales": "float32"}
+        except AmpnetError as second:
+            raise AmpnetError(f"{error}; with float32 scales: {second}") from second

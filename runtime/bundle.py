@@ -22,7 +22,7 @@ from ampnet_opt.core.json_files import parse_json
 from ampnet_opt.core.tar import BLOCK as HEADER
 from ampnet_opt.core.tar import looks_like_tar, members, plain_names
 from ampnet_opt.core.text import listed, one_line
-from ampnet_opt.runtime.backend import REGISTERED, TYPED_FORMS
+from ampnet_opt.runtime.backend import REGISTERED, TYPED, TYPED_FORMS, WEAK
 from ampnet_opt.runtime.build import TABLE, Origin, Prepared
 from ampnet_opt.runtime.golden import Golden, Proof
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
@@ -128,7 +128,10 @@ class Bundle:
         # Without FP16 written into the graph, its engine keeps nothing out of it.
         kept = part.float32_layers if form in TYPED_FORMS else None
         table = self.read(TABLE) if part.precision == "int8" else None
-        return Prepared(part.precision, graph, part.mixed_precision, kept, part.expected, table)
+        # Bundles hold float32 scales for older versions alone: where those are of the target, they are at hand.
+        spare = part.graphs.get(WEAK) if form == TYPED and table is not None else None
+        float32_scales = None if spare is None else self.read(spare)
+        return Prepared(part.precision, graph, part.mixed_precision, kept, part.expected, table, float32_scales)
 
     def proof(self, part: BundlePart) -> Proof:
         return Proof(self.golden(), part.graph_error, part.accuracy)

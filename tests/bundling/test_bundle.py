@@ -245,10 +245,12 @@ def test_an_engine_may_be_off_by_what_its_graph_is_off_by(built: Path) -> None:
 
 def test_a_graph_of_another_version_is_not_taken(orin_bundle: Path) -> None:
     with open_bundle(orin_bundle) as bundle:
-        assert bundle.prepared(BundlePart("int8", {TYPED: "int8-typed.onnx"}, 0.0, ["node"]), TYPED).float32_layers == [
-            "node"
-        ]
-        assert bundle.prepared(BundlePart("int8", {WEAK: "int8-weak.onnx"}, 0.0, ["node"]), WEAK).float32_layers is None
+        typed, weak = (TYPED, "int8-typed.onnx"), (WEAK, "int8-weak.onnx")
+        assert bundle.prepared(BundlePart("int8", dict([typed]), 0.0, ["node"]), TYPED).float32_layers == ["node"]
+        assert bundle.prepared(BundlePart("int8", dict([weak]), 0.0, ["node"]), WEAK).float32_layers is None
+        both = BundlePart("int8", dict([weak, typed]), 0.0)
+        assert bundle.prepared(both, TYPED).float32_scales == bundle.read("int8-weak.onnx")
+        assert bundle.prepared(both, WEAK).float32_scales is None
         with pytest.raises(
             AmpnetError, match=r"made for orin-nano, and has no graph for the version of tensorrt .*--target"
         ):

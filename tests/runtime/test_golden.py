@@ -29,8 +29,8 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.runtime import golden
-from ampnet_opt.runtime.backend import TYPED, UNSIGNED, find_backend
-from ampnet_opt.runtime.build import EngineRequest, build_engine
+from ampnet_opt.runtime.backend import RTX, TYPED, UNSIGNED, find_backend
+from ampnet_opt.runtime.build import EngineRequest, build_engine, write_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import CALIBRATION, DOUBTED, DRAWN, REFUSED, Proof, require_close, spread_sqnr
 from ampnet_opt.runtime.sidecar import Accuracy, BatchRange, parse_sidecar, read_sidecar
@@ -213,6 +213,25 @@ def test_scales_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
 # One place verifies the engines of all backends
 
 
+def test_a_typed_int8_graph_that_is_refused_is_built_again_with_float32_scales(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    good = recipe()
+    ready = prepared(good, good.model("int8"), "int8", TYPED)
+    assert ready.float32_scales == good.model("int8").SerializeToString()
+    options = CompileOptions(BatchRange(1, 1, 2), ("8.9",))
+    refused = replace(ready, graph=b"no graph")
+    request = EngineRequest(find_backend("tensorrt-rtx"), options, good.origin, refused, good.proof)
+    sidecar = write_engine(request, tmp_path)
+    assert sidecar.target["scales"] == "float32" and "float32_layers" not in sidecar.target
+    assert "built again with float32 scales" in caplog.text
+    with pytest.raises(AmpnetError, match=r"cannot read the graph: .*; with float32 scales: .*cannot read the graph"):
+        write_engine(replace(request, prepared=replace(refused, float32_scales=b"nor this")), tmp_path)
+    with pytest.raises(AmpnetError, match="cannot read the graph"):
+        write_engine(replace(request, prepared=replace(refused, float32_scales=None)), tmp_path)
+
+
 BUILDERS = ["tensorrt-rtx", "tensorrt"]
 
 
@@ -226,7 +245,7 @@ def test_an_engine_of_another_graph_is_refused_wherever_it_can_run(tmp_path: Pat
     read = {name for node in other.graph.node if node.op_type == "Gemm" for name in node.input[1:]}
     for tensor in (tensor for tensor in other.graph.initializer if tensor.name in read):
         tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
-    form = UNSIGNED if backend == "cpu" else TYPED
+    form = {"cpu": UNSIGNED, "tensorrt-rtx": RTX}.get(backend, TYPED)
     wrong = prepared(good, other, "int8", form)
     proof = proof_of(good.proof, good.model("int8"), "int8")
     compiling = CompileOptions(BatchRange(1, 1, 4), ("8.9",) if backend == "tensorrt-rtx" else ())
