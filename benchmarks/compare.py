@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ampnet_opt import __version__
-from ampnet_opt.benchmarks.detection_cost import Detected, detected_scores
 from ampnet_opt.benchmarks.power import Power, device_of, measure_power, power_notes
 from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, time_in_turns
 from ampnet_opt.core.errors import MisuseError
@@ -22,8 +22,11 @@ from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.labels import label_indices, same_classes, warn_once
 from ampnet_opt.core.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
 from ampnet_opt.core.processor import available_cores, memory_available, processor_name
-from ampnet_opt.detection.detector import Detector
 from ampnet_opt.faces.face import Face, load_batches
+
+if TYPE_CHECKING:
+    from ampnet_opt.benchmarks.detection_cost import Detected
+    from ampnet_opt.detection.detector import Detector
 
 SCORING_BATCH = 16
 FACE_MEMORY = 4 * 3 * IMAGE_SIDE * IMAGE_SIDE  # bytes at least: pixels here, a copy on the way, the worker's own twice
@@ -155,6 +158,7 @@ def compare(
         logits = _logits(workers, faces, progress)
         detected = None
         if detector is not None:
+            from ampnet_opt.benchmarks.detection_cost import detected_scores
 
             def report_found(done: int) -> None:
                 if progress:

@@ -215,8 +215,6 @@ def _run_given(
 ) -> None:
     """Classify pictures whose landmarks are given."""
     from ampnet_opt.pipeline.classify import as_frame, classify, find_faces
-    from ampnet_opt.pipeline.outputs import Outputs
-    from ampnet_opt.pipeline.sources.pictures import Pictures
 
     json_file = places.json_file
     paths = [Path(image) for image in images]
@@ -228,8 +226,13 @@ def _run_given(
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
         write = None if json_file is None else stack.enter_context(json_lines(json_file))
-        source = Pictures([face.file for face in found])
-        outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=places.drawn, table=places.table))
+        outputs = None
+        if places.drawn is not None or places.table is not None:
+            from ampnet_opt.pipeline.outputs import Outputs
+            from ampnet_opt.pipeline.sources.pictures import Pictures
+
+            source = Pictures([face.file for face in found])
+            outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=places.drawn, table=places.table))
         _warn_untrained(loaded)
         for index, result in enumerate(classify(loaded, found, threads)):
             if result.error is not None:
@@ -238,7 +241,7 @@ def _run_given(
                 continue
             if write is not None:
                 write(result.as_dict())
-            if places.drawn is not None or places.table is not None:
+            if outputs is not None:
                 outputs.write(as_frame(index, found[index], result, pixels=places.drawn is not None))
             if json_file != STDOUT:
                 say(f"{result.file}  {result.label}  {result.probabilities[result.label]:.1%}")

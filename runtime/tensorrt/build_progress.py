@@ -61,8 +61,8 @@ def _monitor(trt: Any, watch: Watch) -> Any:
     return Monitor()
 
 
-def watched_build(trt: Any, builder: Any, network: Any, config: Any, progress: Optional[Progress]) -> Any:
-    """The serialised network, or None when the library failed.
+def watched_build(trt: Any, builder: Any, network: Any, config: Any, progress: Optional[Progress], *, name: str = "") -> Any:
+    """The serialised network, or None when the library failed. name: of the thread in which the library works.
 
     The library works in a thread of its own, because Python hears Ctrl-C in the main thread only, and not in the middle of
     a call. A library without progress reports cannot be asked to stop: its thread is left behind, to end with the process.
@@ -84,7 +84,7 @@ def watched_build(trt: Any, builder: Any, network: Any, config: Any, progress: O
         finally:
             done.set()
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, daemon=True, name=name or None)
     try:
         thread.start()
         while not done.wait(0.1):

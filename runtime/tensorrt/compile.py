@@ -8,7 +8,9 @@ graph, and flags that allow FP16 and INT8), the others strongly typed (the graph
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Dict, List, Optional, Sequence
 
 from ampnet_opt import __version__
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 FLAGS = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("FP16", "INT8")}
 PLATFORM_CHECKS = {"FP16": "platform_has_fast_fp16", "INT8": "platform_has_fast_int8"}
 QUOTED = 5  # parser errors that a message quotes
+_builds = count(1)
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,12 @@ def build_plan(
     batches = f"batches of {batch.min}, {batch.opt}, {batch.max}"
     title = f"ampnet-opt {__version__}, {backend} {trt.__version__}, {precision}, {batches}, {options.record()}"
     lists: List[str] = []
+    thread = f"build {next(_builds)}"
     with messages_to(options.log, title) as file:
 
         def hear(severity: str, message: str) -> None:
-            if is_layer_list(message):
+            # The library has one logger for all builds; one that was stopped may go on in another thread.
+            if is_layer_list(message) and threading.current_thread().name == thread:
                 lists.append(message)
             if file is not None:
                 file(severity, message)
@@ -141,7 +146,7 @@ def build_plan(
             raise AmpnetError(f"{backend} refuses batches of {batch.min} to {batch.max} for this graph: {logger.reason()}")
 
         logger.errors.clear()
-        data = watched_build(trt, builder, network, config, progress)
+        data = watched_build(trt, builder, network, config, progress, name=thread)
         for warning in logger.warnings:
             log.debug("%s: %s", backend, warning)
         if data is None:
@@ -154,7 +159,7 @@ def build_plan(
 
 
 def _listed(messages: List[str]) -> Optional[List[Layer]]:
-    """The layers of the one message that lists them; None where there is none, or several builds at once made several."""
+    """The layers of the one message that lists them; None where there is none."""
     if len(messages) != 1:
         return None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -23,14 +24,24 @@ from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.compile import build_plan
 
 
-@cache
 def kernels(fused: bool) -> list[Layer]:
     """Of a real plan of the small network, with or without what `rtx_graph` does."""
+    return both()[fused]
+
+
+@cache
+def both() -> list[list[Layer]]:
+    """Built at once: the library has one logger for all builds, and each is to find its own list."""
     pytest.importorskip("tensorrt_rtx")
-    half, _ = to_half(rtx_graph(quantized()) if fused else quantized(), {})
-    plan = build_plan("tensorrt-rtx", half.SerializeToString(), "int8", CompileOptions(BatchRange(1, 1, 2), ("8.6",)))
-    assert plan.layers is not None
-    return plan.layers
+    graphs = [to_half(graph, {})[0].SerializeToString() for graph in (quantized(), rtx_graph(quantized()))]
+
+    def layers(graph: bytes) -> list[Layer]:
+        plan = build_plan("tensorrt-rtx", graph, "int8", CompileOptions(BatchRange(1, 1, 2), ("8.6",)))
+        assert plan.layers is not None
+        return plan.layers
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(layers, graphs))
 
 
 def test_every_placed_layer_of_a_plan_is_int8() -> None:
