@@ -36,9 +36,10 @@ def _subject(extras: str) -> str:
     if place is None:
         return f"'{PACKAGE}[{extras}]'"
     if place.is_dir():
-        return f"-e {command(f'{place}[{extras}]')}"
-    shown = place if place.is_file() else Path(place.name)  # it may have been moved or deleted since
-    return command(f"{shown if shown.is_absolute() else f'./{shown}'}[{extras}]")
+        shown = "." if place == Path.cwd() else str(place)
+        return f"-e {command(f'{shown}[{extras}]')}"
+    wheel = str(place) if place.is_file() else f"./{place.name}"  # it may have been moved or deleted since
+    return command(f"{wheel}[{extras}]")
 
 
 @lru_cache(maxsize=None)

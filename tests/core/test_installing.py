@@ -14,8 +14,11 @@ from ampnet_opt.core import installing
 from ampnet_opt.core.installing import install_command
 
 
-def test_a_checkout_is_installed_from_where_it_lies() -> None:
+def test_a_checkout_is_installed_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert install_command("rtx", "plot").endswith(f"pip install -e '{ROOT}[rtx,plot]'")
+    monkeypatch.chdir(ROOT)
+    assert install_command("rtx", "plot").endswith("pip install -e '.[rtx,plot]'")
 
 
 @pytest.mark.parametrize("kept", [True, False])
