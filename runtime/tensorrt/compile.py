@@ -47,7 +47,7 @@ _builds = count(1)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuiltPlan:
     """A serialised engine.
 
     version: of the library that built it. target: what it runs on, for the sidecar. layers: what the library listed while
@@ -81,7 +81,7 @@ def build_plan(
     precision: str,
     asked: CompileOptions,
     progress: Optional[Progress] = None,
-) -> Plan:
+) -> BuiltPlan:
     """Compile `graph`, a serialised ONNX model with inputs `image` and `landmarks` of a dynamic first dimension.
 
     backend: tensorrt or tensorrt-rtx. precision: fp32, fp16, bf16 or int8; where `needs_typed_graph`, the graph has to be
@@ -155,7 +155,7 @@ def build_plan(
             timings.save()
     if progress is not None:
         progress(1.0)
-    return Plan(bytes(data), trt.__version__, target, _listed(lists))
+    return BuiltPlan(bytes(data), trt.__version__, target, _listed(lists))
 
 
 def _listed(messages: List[str]) -> Optional[List[Layer]]:

@@ -15,7 +15,7 @@ from ampnet_opt.runtime.cuda.device_array import DeviceArray
 from ampnet_opt.runtime.tensorrt.library import FAMILIES
 
 if TYPE_CHECKING:
-    from ampnet_opt.runtime.tensorrt.plan import Plan
+    from ampnet_opt.runtime.tensorrt.plan import LoadedPlan
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ def next_step(key: Key, bound: Optional[Key], recorded: bool, records: bool) -> 
     return Step.RECORD if records and not recorded else Step.NOTHING
 
 
-class Executor:
+class ContextExecutor:
     """Used by one thread at a time; the buffers are for the profile's largest batch.
 
     cuda_graph: launch the network as one CUDA graph: recorded by TensorRT-RTX itself, else here, where the CUDA binding can.
     """
 
-    def __init__(self, plan: Plan, cuda_graph: bool) -> None:
+    def __init__(self, plan: LoadedPlan, cuda_graph: bool) -> None:
         self._plan = plan
         self._context: Any = None
         self._buffers: Dict[str, cuda.Buffer] = {}

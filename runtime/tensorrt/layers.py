@@ -15,7 +15,7 @@ from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.layers import BYTES, CONVOLUTION, OTHER, PRECISIONS, PRODUCT, QUANTISATION, REFORMAT, Layer
 from ampnet_opt.runtime.sidecar import Sidecar
-from ampnet_opt.runtime.tensorrt.plan import PLAN, Plan
+from ampnet_opt.runtime.tensorrt.plan import PLAN, LoadedPlan
 
 NOT_LAYERS = {"signal", "wait"}  # marks between streams
 ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
@@ -26,12 +26,12 @@ def list_layers(directory: Path, sidecar: Sidecar) -> List[Layer]:
     queue = cuda.open_queue()  # only to make the GPU's context current
     with queue.current():
         try:
-            return layers_of(_inspected(Plan(directory / PLAN, sidecar), sidecar))
+            return layers_of(_inspected(LoadedPlan(directory / PLAN, sidecar), sidecar))
         finally:
             queue.close()
 
 
-def _inspected(plan: Plan, sidecar: Sidecar) -> str:
+def _inspected(plan: LoadedPlan, sidecar: Sidecar) -> str:
     """The engine inspector's JSON for the batch that the engine is tuned for: without shapes it may not know types."""
     context = plan.create_context(cuda_graph=False)
     for name in INPUTS:

@@ -10,7 +10,7 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import release
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged, rebuild_command
-from ampnet_opt.runtime.tensorrt.executor import Executor
+from ampnet_opt.runtime.tensorrt.executor import ContextExecutor
 from ampnet_opt.runtime.tensorrt.library import (
     FAMILIES,
     diagnostics,
@@ -82,13 +82,13 @@ def open_pool(directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: 
     queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
     with queue.current():
         try:
-            plans = [Plan(directory / PLAN, sidecar) for _ in range(1 if shares_profile(sidecar) else contexts)]
+            plans = [LoadedPlan(directory / PLAN, sidecar) for _ in range(1 if shares_profile(sidecar) else contexts)]
         finally:
             queue.close()
-    executors: List[Executor] = []
+    executors: List[ContextExecutor] = []
     try:
         for i in range(contexts):
-            executors.append(Executor(plans[i % len(plans)], cuda_graph))
+            executors.append(ContextExecutor(plans[i % len(plans)], cuda_graph))
     except BaseException:
         Pool(executors).close()
         raise
@@ -101,7 +101,7 @@ def shares_profile(sidecar: Sidecar) -> bool:
     return FAMILIES[sidecar.backend].ahead or release(sidecar.backend_version) >= (8, 6)
 
 
-class Plan:
+class LoadedPlan:
     """A plan on the GPU: what its executors share, freed with the last of them. Made with the GPU's context current."""
 
     def __init__(self, path: Path, sidecar: Sidecar) -> None:
