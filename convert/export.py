@@ -35,7 +35,8 @@ class _CameraInput(nn.Module):
 
     def forward(self, image: Tensor, landmarks: Tensor) -> Tensor:
         # TensorRT-RTX moves floats, not bytes: the cast comes first.
-        return self.model(image.float().permute(0, 3, 1, 2) * (1 / 255), landmarks)
+        logits: Tensor = self.model(image.float().permute(0, 3, 1, 2) * (1 / 255), landmarks)
+        return logits
 
 
 def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.ModelProto:
@@ -58,6 +59,7 @@ def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.Mo
     model = checkpoint.model if image_input == "float32" else _CameraInput(checkpoint.model)
     image, landmarks = random_faces(2, image_input)
     program = _trace(model.eval(), torch.from_numpy(image), torch.from_numpy(landmarks))
+    graph: onnx.ModelProto
     graph, simplified = onnxsim.simplify(program)
     if not simplified:
         raise AmpnetError("onnxsim changed the graph's results; the checkpoint's weights are probably not finite")

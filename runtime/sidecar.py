@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.field_types import require_types
@@ -139,7 +139,7 @@ def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
     for _ in range(ATTEMPTS):
         before = _identity(directory)
         try:
-            sidecar: Any = _read_checked(directory, trusted)
+            sidecar: Union[Sidecar, AmpnetError] = _read_checked(directory, trusted)
         except FileNotFoundError:  # it was there a moment ago
             continue
         except OSError as error:

@@ -134,6 +134,6 @@ def _say_bundle(path: Path, note: str = "") -> None:
 
 def _is_unpacked(folder: Path) -> bool:
     """Whether a folder is what a bundle of a checkpoint unpacks to; that of an engine is an engine as well."""
-    from ampnet_opt.runtime.bundle import NAME, SIDECAR
+    from ampnet_opt.runtime import bundle, sidecar
 
-    return (folder / NAME).is_file() and not (folder / SIDECAR).is_file()
+    return (folder / bundle.NAME).is_file() and not (folder / sidecar.NAME).is_file()

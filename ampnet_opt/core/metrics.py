@@ -117,7 +117,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
     hits, labelled = np.diagonal(confusion).tolist(), confusion.sum(1).tolist()
     recalls = [
         Recall(name, faces, correct, wilson(correct, faces))
-        for name, faces, correct in zip(classes, labelled, hits, strict=True)
+        for name, faces, correct in zip(classes, labelled, hits)
         if faces
     ]
     return Accuracy(wilson(sum(hits), len(labels)), macro_f1_estimate(confusion), recalls)

@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ampnet_opt.convert.build import MixedPrecision, Options, Steps, in_form, origin_of
+from ampnet_opt.convert.build import MixedPrecision, Options, in_form, origin_of
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.labels import label_indices
 from ampnet_opt.core.onnx_session import graph_logits
+from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, fingerprint
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.backend import Backend, LoadOptions, find_backend

@@ -102,7 +102,7 @@ class CudaPythonQueue(Queue):
             work()
             checked(runtime.cudaEventRecord(events[1], self._stream))
             checked(runtime.cudaEventSynchronize(events[1]))
-            return checked(runtime.cudaEventElapsedTime(*events)) / 1000
+            return float(checked(runtime.cudaEventElapsedTime(*events))) / 1000
         finally:
             for event in events:
                 checked(runtime.cudaEventDestroy(event))
@@ -132,7 +132,7 @@ class CudaPythonQueue(Queue):
 
 
 def _attribute(kind: Any, device: int) -> int:
-    return checked(runtime.cudaDeviceGetAttribute(kind, device))
+    return int(checked(runtime.cudaDeviceGetAttribute(kind, device)))
 
 
 def _integrated(device: int) -> bool:

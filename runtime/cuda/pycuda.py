@@ -69,7 +69,7 @@ class PyCudaQueue(Queue):
         work()
         end.record(self._stream)
         end.synchronize()
-        return start.time_till(end) / 1000
+        return float(start.time_till(end)) / 1000
 
     def synchronize(self) -> None:
         self._stream.synchronize()

@@ -213,7 +213,8 @@ def _read_weights(path: Path, files: Optional[Mapping[str, str]]) -> Any:
 
     def allocate(size: int) -> np.ndarray:
         tensors.append(openvino.Tensor(openvino.Type.u8, openvino.Shape([size])))
-        return tensors[-1].data
+        memory: np.ndarray = tensors[-1].data
+        return memory
 
     read_unchanged(path, files, allocate)
     return tensors[0]
@@ -276,7 +277,8 @@ class Executor(backend.Executor):
         with request.lock:
             if request.made is None:
                 request.made = Request(self._load(shape, PERFORMANCE_HINT="LATENCY"))
-            return request.made.run(images, landmarks)[0]
+            logits: np.ndarray = request.made.run(images, landmarks)[0]
+            return logits
 
     def run_many(self, batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits of each batch of images and landmarks, in their order; each core works at a batch of its own.

@@ -98,7 +98,8 @@ class ContextExecutor:
                 self._queue.download(self._buffers[OUTPUT], len(images))
             finally:  # also by Ctrl-C: inputs on the GPU are read in place, and their owner may free them
                 self._queue.synchronize()
-            return self._buffers[OUTPUT].host[: len(images)].copy()
+            logits: np.ndarray = self._buffers[OUTPUT].host[: len(images)].copy()
+            return logits
 
     def gpu_seconds(self, images: Tensor, landmarks: Tensor, runs: int) -> List[float]:
         """What the GPU takes for each of `runs` inferences of these faces, by CUDA events; without copies."""

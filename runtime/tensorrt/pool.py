@@ -34,7 +34,8 @@ class Pool(Executor):
         user = threading.Lock()
         try:
             with user:
-                return self._take(user).run(images, landmarks)
+                logits: np.ndarray = self._take(user).run(images, landmarks)
+                return logits
         finally:
             self._wake()
 

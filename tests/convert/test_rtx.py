@@ -18,7 +18,7 @@ from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.placement import expected_layers
 from ampnet_opt.convert.quantize import quantize_weight
 from ampnet_opt.convert.rtx import pairs_behind_pools, rtx_graph, scales_behind_convolutions
-from ampnet_opt.runtime.backend import CompileOptions
+from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.layers import CONVOLUTION, Layer, downgraded, summarise, untold
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.compile import build_plan
