@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tarfile
 from contextlib import contextmanager
@@ -15,13 +16,17 @@ from ampnet_opt.bundling.targets import TARGETS, Target, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, new_file, require_new, scratch_directory, sha256
+from ampnet_opt.core.row_matching import IMAGES
+from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import Origin, engine_name
 from ampnet_opt.runtime.bundle import FORMAT, NAME, BundlePart, Contents
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import read_sidecar
+from ampnet_opt.shipped import GOLDEN_FACES
 
 README = "README.txt"
+EXAMPLE, EXAMPLE_TABLE = "example.jpg", "example.csv"  # a drawn face and its landmarks, to try an engine with
 
 
 class Pack:
@@ -52,6 +57,7 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
         engines = [engine_name(target.backend, precision) for precision in held]
         text = readme(target, file.name, wheel.name, engines, pack.built_with)
         (pack.folder / README).write_text(text, encoding="utf-8")
+        _add_example(pack.folder)
         members = {member.name: sha256(member) for member in sorted(pack.folder.iterdir())}
         contents = Contents(
             target=target.name,
@@ -69,6 +75,17 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
             # The table of contents first: a copy that was cut off is still known as a bundle.
             for member in [NAME, README, *(name for name in members if name != README)]:
                 tar.add(pack.folder / member, member, filter=_anonymous)
+
+
+def _add_example(folder: Path) -> None:
+    with open(GOLDEN_FACES / TABLE, encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream)
+        row = next(row for row in rows if row["label"] == "happiness")
+    copyfile(GOLDEN_FACES / IMAGES / row["file"], folder / EXAMPLE)
+    with open(folder / EXAMPLE_TABLE, "w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, list(row))
+        table.writeheader()
+        table.writerow({**row, "file": EXAMPLE})
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

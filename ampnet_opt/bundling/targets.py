@@ -82,22 +82,29 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
     finished = f"{target.backend} {built_with}, with which its engine was built (run says whether another will do)"
     versions = (finished,) if built_with else target.versions
     site = " --system-site-packages" if target.is_jetson else ""
-    path = "PATH=$PATH:/usr/local/cuda/bin " if target.is_jetson else ""
+    install = [f"  .venv/bin/pip install './{wheel}[{target.extra}]'"]
+    if target.is_jetson:
+        # The CUDA binding apart: on Python 3.8 it is compiled, and if that fails, everything else is there.
+        install = [
+            "  .venv/bin/pip install --upgrade pip    # that of JetPack 5 does not know today's wheels",
+            f"  .venv/bin/pip install './{wheel}'",
+            f"  PATH=$PATH:/usr/local/cuda/bin .venv/bin/pip install './{wheel}[{target.extra}]'",
+        ]
     lines = [
         f"AMP-Net for {target.name}, as engines for {target.backend}: {', '.join(engines)}",
         "",
         "Copy this bundle to the machine that will run it. There, once, in a folder of your choice:",
         "",
-        f"  {command('tar', '-xf', bundle, wheel)} && python3 -m venv{site} .venv",
-        f"  {path}.venv/bin/pip install './{wheel}[{target.extra}]'",
+        f"  {command('tar', '-xf', bundle, wheel, 'example.jpg', 'example.csv')} && python3 -m venv{site} .venv",
+        *install,
         "",
         "Then the engines:",
         "",
         f"  {command('.venv/bin/ampnet-opt', 'build', bundle, '-o', 'engines')}",
         "",
-        "And the expressions of faces, whose landmarks a CSV gives:",
+        "And the expression of a drawn face that came along, whose landmarks its CSV gives:",
         "",
-        f"  .venv/bin/ampnet-opt run engines/{engines[0]} photo.jpg --landmarks faces.csv",
+        f"  .venv/bin/ampnet-opt run engines/{engines[0]} example.jpg --landmarks example.csv",
         "",
     ]
     if target.is_jetson:
@@ -105,6 +112,10 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
             "The module tensorrt belongs to the system's Python, hence --system-site-packages. Where it is missing:",
             "",
             "  sudo apt install nvidia-jetpack python3-venv",
+            "",
+            "The last pip command brings what reaches the GPU. On JetPack 5 it compiles PyCUDA, which needs Python's headers:",
+            "",
+            "  sudo apt install python3-dev",
             "",
         ]
     if target.speed:

@@ -29,7 +29,7 @@ from places import ROOT
 from small import CLASSES, faces
 from typer.testing import CliRunner
 
-from ampnet_opt.bundling.pack import README, bundle_engine
+from ampnet_opt.bundling.pack import EXAMPLE, EXAMPLE_TABLE, README, bundle_engine
 from ampnet_opt.bundling.targets import TARGETS, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.cli.main import application
@@ -104,7 +104,12 @@ def test_wheel_holds_every_module_of_the_package_and_no_weights(tmp_path: Path) 
     ]:
         sources = {f"{inside}/{file.relative_to(ROOT / folder).as_posix()}" for file in (ROOT / folder).rglob("*.py")}
         assert sources and sources <= names
-    assert {"ampnet_opt/py.typed", "ampnet_opt/benchmarks/page/style.css"} <= names
+    tomllib = pytest.importorskip("tomllib")
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    for package, patterns in shipped.items():
+        inside = package.replace(".", "/")
+        found = [file for pattern in patterns for file in (ROOT / inside).glob(pattern) if file.suffix != ".safetensors"]
+        assert {f"{inside}/{file.relative_to(ROOT / inside).as_posix()}" for file in found} <= names
     assert not [name for name in names if name.endswith((".pyc", ".safetensors"))]
 
 
@@ -621,6 +626,11 @@ def test_the_commands_from_checkpoint_to_board(cpu_bundle: Path, built: Path, tm
     assert [path.name for path in (tmp_path / "engines").iterdir()] == ["cpu-int8"]
     code, said = ampnet("build", cpu_bundle, "--int8", "-o", tmp_path / "engines")
     assert code == 2 and "exists already; pass --force" in said
+    with tarfile.open(cpu_bundle) as tar:
+        for name in (EXAMPLE, EXAMPLE_TABLE):
+            tar.extract(name, tmp_path)
+    code, said = ampnet("run", built, tmp_path / EXAMPLE, "--landmarks", tmp_path / EXAMPLE_TABLE)
+    assert code == 0 and f"{tmp_path / EXAMPLE}  " in said
     packed = tmp_path / "engine.tar"
     code, said = ampnet("bundle", built, "--target", "cpu", "-o", packed)
     assert code == 0 and f"tar -xOf {packed} README.txt" in said
