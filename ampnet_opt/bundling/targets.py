@@ -113,7 +113,7 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
             "",
             "  sudo apt install nvidia-jetpack python3-venv",
             "",
-            "The last pip command brings what reaches the GPU. On JetPack 5 it compiles PyCUDA, which needs Python's headers:",
+            "The last pip command brings what reaches the GPU. On JetPack 5 it compiles PyCUDA, with Python's headers:",
             "",
             "  sudo apt install python3-dev",
             "",
