@@ -115,6 +115,19 @@ class Engine:
             logits[part] = self._run(pictures[part], points[part])
         return logits
 
+    def warm_up(self) -> None:
+        """Compile, load and run once what the first faces would wait for: for one image, and for the profile's opt batch.
+
+        Other batch sizes, `infer_each`, and on a GPU further contexts, are prepared when they are first used.
+
+        Raises:
+            AmpnetError: as `infer`.
+        """
+        batch, shape = self.sidecar.batch, IMAGE_SHAPES[self.sidecar.image_input]
+        for size in sorted({batch.min, batch.opt}):
+            images = np.zeros((size, *shape), self.sidecar.image_input)
+            self.infer(images, np.full((size, 5, 2), IMAGE_SIDE / 2, np.float32))
+
     def infer_each(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits float32 [classes] of each face, in their order: for many faces, at the highest rate.
 

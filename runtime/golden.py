@@ -189,7 +189,7 @@ def _advice(sidecar: Sidecar) -> str:
     another, batch = "install another version of it", sidecar.batch
     if batch.min == batch.max:
         return another
-    return f"build for one batch size (--min-batch {batch.opt} --max-batch {batch.opt}), or {another}"
+    return f"build for one batch size (--static-batch {batch.opt}), or {another}"
 
 
 def _batches(count: int, size: int) -> List[np.ndarray]:

@@ -78,6 +78,7 @@ def build(
     min_batch: int = batch_option("--min-batch", 1, "Smallest batch of the profile."),
     opt_batch: int = batch_option("--opt-batch", 1, "Batch that the engine is tuned for."),
     max_batch: int = batch_option("--max-batch", 16, "Largest batch; more images are split."),
+    static_batch: Optional[int] = batch_option("--static-batch", None, "One batch size alone, without dynamic shapes."),
     image_input: ImageInput = INPUT,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
@@ -107,6 +108,11 @@ def build(
     from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.sidecar import BatchRange
 
+    if static_batch is not None:
+        others = given(context) & {"min_batch", "opt_batch", "max_batch"}
+        if others:
+            raise MisuseError(f"{flags(context, others)} does not go with --static-batch, which sets the whole profile")
+        min_batch = opt_batch = max_batch = static_batch
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     precisions = [name for name, wanted in asked.items() if wanted]
     builder = BuilderOptions(

@@ -106,7 +106,7 @@ BACKEND = typer.Option(
 )
 
 
-def batch_option(name: str, default: int, help_text: str) -> Any:
+def batch_option(name: str, default: Optional[int], help_text: str) -> Any:
     return typer.Option(default, name, min=1, max=LARGEST_BATCH, help=help_text, rich_help_panel=WHAT)
 
 

@@ -83,19 +83,30 @@ def run(
         False, "--blur", help="Make faces unrecognisable in what is drawn and shown.", rich_help_panel=OUTPUT_PANEL
     ),
     frames: Optional[int] = FRAMES,
+    warm_up: bool = typer.Option(
+        False,
+        "--warm-up",
+        help="Compile and run the engine once before the source is opened: the first face does not wait.",
+        rich_help_panel=INFERENCE_PANEL,
+    ),
 ) -> None:
     """Classify the faces of pictures, videos and cameras: where they are, their expressions and how likely these are."""
     from ampnet_opt.core.files import require_new
 
     if landmarks is not None:
-        given = {"--view": view, "--frames": frames, "--detector": detector, "--blur": blur or None}
+        given = {
+            "--view": view,
+            "--frames": frames,
+            "--detector": detector,
+            "--blur": blur or None,
+        }
         extra = [name for name, value in given.items() if value is not None]
         if extra:
             raise MisuseError(f"{extra[0]} goes without --landmarks: each picture is one face, and none is sought")
         if drawn is not None:
             require_new(drawn, force)
         places = _Places(json_file, table, drawn)
-        return _run_given(engine, sources, landmarks, form, threads=threads, trusted=trusted, places=places)
+        return _run_given(engine, sources, landmarks, form, warm_up=warm_up, threads=threads, trusted=trusted, places=places)
     if blur and drawn is None and view is None:
         raise MisuseError("--blur changes what -o and --view show; give one of them")
     from ampnet_opt.detection.detector import load_detector
@@ -109,6 +120,8 @@ def run(
         require_new(drawn, force)
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
+        if warm_up:
+            loaded.warm_up()
         finder = load_detector(detector, threads=threads)
         stack.callback(finder.close)
         source = stack.enter_context(open_source(*sources))
@@ -209,6 +222,7 @@ def _run_given(
     landmarks: Path,
     form: str,
     *,
+    warm_up: bool,
     threads: Optional[int],
     trusted: bool,
     places: _Places,
@@ -225,6 +239,8 @@ def _run_given(
     failures = 0
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
+        if warm_up:
+            loaded.warm_up()
         write = None if json_file is None else stack.enter_context(json_lines(json_file))
         outputs = None
         if places.drawn is not None or places.table is not None:

@@ -82,10 +82,7 @@ def _require_dla(trt: Any, core: int, precisions: Sequence[str], batch: BatchRan
             "beyond DLA, and INT8 by Q/DQ is there from TensorRT 11.4.1 on"
         )
     if batch.min != batch.max:
-        raise MisuseError(
-            f"--dla takes one batch size, not {batch.min} to {batch.max}: make --min-batch, --opt-batch and "
-            "--max-batch equal"
-        )
+        raise MisuseError(f"--dla takes one batch size, not {batch.min} to {batch.max}: name it with --static-batch")
     cores = new_builder(trt, new_logger(trt)).num_DLA_cores
     if core >= cores:
         found = f"has {count(cores, 'DLA core')}, counted from 0" if cores else "has no DLA"

@@ -89,6 +89,7 @@ def test_a_plan_for_rtx_is_built_without_its_gpu_and_refused_where_there_is_none
         (2, "bf16", ["CKPT", "--bf16", "--backend", "tensorrt-rtx"]),
         (2, "leave out --classes", ["CKPT", "--fp32", "--classes", "a,b"]),
         (2, "min <= opt <= max", ["CKPT", "--fp32", "--min-batch", "8", "--opt-batch", "8", "--max-batch", "4"]),
+        (2, "does not go with --static-batch", ["CKPT", "--fp32", "--static-batch", "4", "--max-batch", "8"]),
         (2, "does not exist", ["CKPT", "--int8", "--data", "missing.csv"]),
         (2, "No such option", ["CKPT", "--fp23"]),
     ],
@@ -101,8 +102,10 @@ def test_build_refuses(world: World, tmp_path: Path, code: int, words: str, argu
 
 
 def test_a_backend_of_one_precision_needs_no_flag(world: World, tmp_path: Path) -> None:
-    built = succeeds("build", world.checkpoint, "--backend", "onnxruntime", "-o", tmp_path)
+    built = succeeds("build", world.checkpoint, "--backend", "onnxruntime", "--static-batch", 2, "-o", tmp_path)
     assert built.stdout.startswith(f"{tmp_path / 'onnxruntime-fp32'}: ")
+    batch = json.loads((tmp_path / "onnxruntime-fp32" / "engine.json").read_text())["batch"]
+    assert batch == {"min": 2, "opt": 2, "max": 2}
 
 
 def test_build_refuses_tensorrt_without_its_module(world: World, tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ LIBRARY: dict[tuple[str, str], Callable[[Any], object]] = {
     ("build", "--min-batch"): lambda value: BatchRange(value, max(value, 1), options.LARGEST_BATCH),
     ("build", "--opt-batch"): lambda value: BatchRange(1, value, max(value, 1)),
     ("build", "--max-batch"): lambda value: BatchRange(1, 1, value),
+    ("build", "--static-batch"): lambda value: BatchRange(value, value, value),
     ("build", "--patch-radius"): lambda value: config(patch_radius=value),
     ("init", "--width"): lambda value: config(width=value),
     ("train", "--width"): lambda value: config(width=value),

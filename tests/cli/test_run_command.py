@@ -28,7 +28,9 @@ def test_run_names_the_likeliest_class_of_a_folder_and_of_a_file(world: World) -
     assert [line[0] for line in lines] == [str(world.images / f"{i}.png") for i in range(6)]
     assert "untrained" in table.stderr
 
-    result = succeeds("run", world.fp32, world.images / "3.png", "--landmarks", world.data, "--json", "-", "--threads", 1)
+    result = succeeds(
+        "run", world.fp32, world.images / "3.png", "--landmarks", world.data, "--json", "-", "--threads", 1, "--warm-up"
+    )
     answer = json.loads(result.stdout)
     assert answer["file"] == str(world.images / "3.png")
     assert list(answer["probabilities"]) == list(CLASSES)
@@ -188,7 +190,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_photo_is_answered_as_by_prepare_and_given_landmarks(world: World, photo: Path, tmp_path: Path) -> None:
-    (found,) = faces_of(succeeds("run", world.fp32, photo, "--json", "-").stdout)
+    (found,) = faces_of(succeeds("run", world.fp32, photo, "--json", "-", "--warm-up").stdout)
     succeeds("prepare", photo, "-o", tmp_path / "out")
     prepared = succeeds("run", world.fp32, tmp_path / "out" / "images", "--landmarks", tmp_path / "out", "--json", "-")
     expected = json.loads(prepared.stdout)["probabilities"]

@@ -335,6 +335,21 @@ def test_the_cache_of_compiled_models_keeps_the_newest(
     assert len(left) == 9
 
 
+def test_warming_up_compiles_what_the_first_faces_need(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
+    with Engine.load(engines["fp32"]) as engine:
+        engine.warm_up()
+        batch = engine.sidecar.batch
+        compiled = {*(tmp_path / "openvino").iterdir()}
+        assert len(compiled) == len({batch.min, batch.opt})
+        engine.infer(pictures(batch.opt), points(batch.opt))
+        assert {*(tmp_path / "openvino").iterdir()} == compiled
+    with pytest.raises(AmpnetError, match="closed"):
+        engine.warm_up()
+
+
 def test_an_engine_runs_where_no_cache_can_be_written(
     engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
