@@ -61,7 +61,7 @@ _ALL = (
         ("JetPack 7.0, 7.1: TensorRT 10.13, CUDA 13.0, Python 3.12", JETPACK_7, NEWEST),
         (HIGHEST,),
     ),
-    Target("rtx", "tensorrt-rtx", (RTX,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.8 and later",)),
+    Target("rtx", "tensorrt-rtx", (RTX,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.9 and later",)),
     Target("cpu", "cpu", (UNSIGNED,), "cpu", ("OpenVINO 2024.4 and later; Python 3.8 and later",)),
     Target(
         "arm",
