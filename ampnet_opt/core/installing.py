@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Optional
-from urllib.parse import unquote, urlsplit
 
 from ampnet_opt.core.text import command
 
@@ -45,6 +42,10 @@ def _subject(extras: str) -> str:
 @lru_cache(maxsize=None)
 def _origin() -> Optional[Path]:
     """The checkout or wheel that this package was installed from; None when pip took it from an index."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
     source = Path(__file__).resolve().parents[2]
     if (source / "pyproject.toml").is_file():
         return source
