@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 import numpy as np
 
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, WIDEST, Interval, median_interval
-from ampnet_opt.benchmarks.workers import Progress, Subject, Worker
+from ampnet_opt.benchmarks.workers import Progress, Subject, Worker, started
 
 WARM_UP = 64  # faces
 TURN_SECONDS = 1.0  # so long, at least, that the first and last batches, of which fewer run at once, weigh little
@@ -41,16 +41,14 @@ def time_many(subjects: Sequence[Subject], seconds: float, progress: Optional[Pr
     """
     with ExitStack() as stack:
         workers: List[Worker] = []
-        for subject in subjects:
-            if progress:
-                progress("loading", len(workers), len(subjects))
-            workers.append(stack.enter_context(Worker(subject)))
-            workers[-1].time_many(WARM_UP)
+        for worker in started(stack, subjects, progress):
+            worker.time_many(WARM_UP)
+            workers.append(worker)
         faces = [_faces_of_a_turn(worker) for worker in workers]
         per_image: List[List[float]] = [[] for _ in workers]  # ms
         order = list(range(len(workers)))
-        started, turns = time.perf_counter(), 0
-        while turns < FEWEST_TURNS or time.perf_counter() - started < seconds:
+        begun, turns = time.perf_counter(), 0
+        while turns < FEWEST_TURNS or time.perf_counter() - begun < seconds:
             for i in order:
                 per_image[i].append(1e3 * workers[i].time_many(faces[i]) / faces[i])
             order.reverse()

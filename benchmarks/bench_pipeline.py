@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 
 from ampnet_opt.benchmarks.compare import Environment, engine_subjects, environment
-from ampnet_opt.benchmarks.workers import Progress, Worker
+from ampnet_opt.benchmarks.workers import Progress, Worker, started
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import printable
@@ -165,14 +165,12 @@ def benchmark_pipeline(
     subjects = [replace(subject, kind="pipeline") for subject in engine_subjects(engines, threads)]
     with ExitStack() as stack:
         workers: List[Worker] = []
-        for subject in subjects:
-            if progress:
-                progress("loading", len(workers), len(subjects))
-            workers.append(stack.enter_context(Worker(subject)))
-            workers[-1].run_pipeline(replace(request, frames=min(WARM_UP, request.frames or WARM_UP)))
+        for worker in started(stack, subjects, progress):
+            worker.run_pipeline(replace(request, frames=min(WARM_UP, request.frames or WARM_UP)))
+            workers.append(worker)
         passes: List[List[Pass]] = [[] for _ in workers]
-        order, started = list(range(len(workers))), time.perf_counter()
-        while not passes[0] or time.perf_counter() - started < seconds:
+        order, begun = list(range(len(workers))), time.perf_counter()
+        while not passes[0] or time.perf_counter() - begun < seconds:
             for index in order:
                 passes[index].append(workers[index].run_pipeline(request))
                 if progress:

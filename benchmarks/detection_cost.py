@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Tuple
 
 import numpy as np
@@ -80,7 +81,8 @@ def detected_scores(
     places: list[int] = []
     errors: list[float] = []
     answers: list[list[np.ndarray]] = [[] for _ in infer]
-    for part in _batches(_found(detector, faces, progress), batch):
+    cuts = _found(detector, faces, progress)
+    for part in iter(lambda: list(islice(cuts, batch)), []):
         places += [place for place, _, _, _ in part]
         errors += [error for _, _, _, error in part]
         images, landmarks = np.stack([one[1] for one in part]), np.stack([one[2] for one in part])
@@ -118,14 +120,3 @@ def landmark_error(found: Detection, true: np.ndarray) -> float:
     """Mean distance of a face's landmarks from the true ones [5, 2], in distances between the true eyes."""
     apart = max(float(np.linalg.norm(true[1] - true[0])), 1e-6)
     return float(np.linalg.norm(found.landmarks - true, axis=1).mean()) / apart
-
-
-def _batches(cuts: Iterator[Cut], size: int) -> Iterator[list[Cut]]:
-    part: list[Cut] = []
-    for cut in cuts:
-        part.append(cut)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Literal, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Sequence
 
 import numpy as np
 
@@ -125,6 +126,14 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def started(stack: ExitStack, subjects: Sequence[Subject], progress: Progress | None) -> Iterator[Worker]:
+    """A worker for each subject, one after the other, which `stack` ends. progress: told of those before."""
+    for number, subject in enumerate(subjects):
+        if progress:
+            progress("loading", number, len(subjects))
+        yield stack.enter_context(Worker(subject))
 
 
 def time_in_turns(

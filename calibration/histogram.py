@@ -1,4 +1,4 @@
-"""A histogram of magnitudes that takes any number of values in fixed memory and one pass."""
+"""Histograms of what the float graph holds on calibration faces, in fixed memory; and doubts about these faces."""
 
 from __future__ import annotations
 

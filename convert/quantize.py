@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -93,8 +93,12 @@ def _column(scale: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _pair(graph: onnx.GraphProto, index: GraphIndex, tensor: str, scale: float) -> list[onnx.NodeProto]:
-    """Q and DQ nodes behind `tensor`, whose readers are moved to the DQ."""
-    inputs = [add_constant(graph, f"{tensor}_scale", np.float32(scale).reshape(())), "zero_point"]
+    """`pair_behind` of a scale that the graph does not hold yet."""
+    return pair_behind(index, tensor, [add_constant(graph, f"{tensor}_scale", np.float32(scale).reshape(())), "zero_point"])
+
+
+def pair_behind(index: GraphIndex, tensor: str, inputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Q and DQ nodes behind `tensor`, whose readers are moved to the DQ. inputs: names of the scale and the zero point."""
     stored, read = f"{tensor}_quantized", f"{tensor}_dequantized"
     for reader, i in index.consumers.get(tensor, []):
         reader.input[i] = read

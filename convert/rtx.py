@@ -8,10 +8,7 @@ from onnx import helper
 
 from ampnet_opt.convert.float16 import LARGEST
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
-from ampnet_opt.convert.quantize import is_half_scale
-
-LEVELS = 127
-SMALLEST = np.float32(np.finfo(np.float16).tiny)  # normal, and a power of two
+from ampnet_opt.convert.quantize import LEVELS, SMALLEST_HALF, is_half_scale, pair_behind
 
 
 def rtx_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -36,12 +33,7 @@ def pairs_behind_pools(graph: onnx.GraphProto) -> None:
         pair = index.maker(node.input[0], "DequantizeLinear") if node.op_type == "MaxPool" else None
         if pair is None:
             continue
-        pooled, parameters = node.output[0], list(pair.input[1:])
-        stored, read = f"{pooled}_quantized", f"{pooled}_dequantized"
-        for reader, i in index.consumers.get(pooled, []):
-            reader.input[i] = read
-        nodes.append(helper.make_node("QuantizeLinear", [pooled, *parameters], [stored], name=f"{pooled}_Q"))
-        nodes.append(helper.make_node("DequantizeLinear", [stored, *parameters], [read], name=f"{pooled}_DQ"))
+        nodes += pair_behind(index, node.output[0], pair.input[1:])
     replace_nodes(graph, nodes)
 
 
@@ -88,7 +80,7 @@ def _common_scale(weight: np.ndarray, channels: np.ndarray, activation: np.ndarr
     the largest float16: INT8 activations have a largest magnitude.
     """
     largest = float(np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1).max() * LEVELS * activation)
-    wanted = min(float(np.median(channels)), LARGEST / max(largest, SMALLEST))
-    common = max(np.float32(2.0 ** np.floor(np.log2(wanted))), SMALLEST)
+    wanted = min(float(np.median(channels)), LARGEST / max(largest, SMALLEST_HALF))
+    common = max(np.float32(2.0 ** np.floor(np.log2(wanted))), np.float32(SMALLEST_HALF))
     fits = common * largest <= LARGEST and is_half_scale(channels / common)
     return np.asarray(common, np.float32) if fits else None

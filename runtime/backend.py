@@ -167,6 +167,10 @@ class Backend(ABC):
         raises stops the build and is raised here.
         """
 
+    def advice(self, precision: str) -> str:
+        """What speaks against engines of this precision as long as nothing was measured, as a sentence, or ""."""
+        return ""
+
     @abstractmethod
     def check(self, sidecar: Sidecar) -> None:
         """AmpnetError when this machine cannot run the engine: no library, another version, or made for other hardware."""

@@ -33,7 +33,7 @@ LISTED = {
     "reformats": int,
     "list": List[List[Any]],
 }
-# Options of a build that its target records under these names (`builder_options`).
+# Options of a build that its target records under these names (`compile_options`).
 OPTIONS = {
     "optimization_level": "--optimization-level",
     "version_compatible": "--version-compatible",

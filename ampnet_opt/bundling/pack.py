@@ -12,7 +12,7 @@ from shutil import copyfile
 from typing import Iterator, List, Optional
 
 from ampnet_opt import __version__
-from ampnet_opt.bundling.targets import TARGETS, Target, readme
+from ampnet_opt.bundling.targets import EXAMPLE, EXAMPLE_TABLE, TARGETS, Target, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import PathLike, new_file, require_new, scratch_directory, sha256
@@ -26,7 +26,6 @@ from ampnet_opt.runtime.sidecar import read_sidecar
 from ampnet_opt.shipped import GOLDEN_FACES
 
 README = "README.txt"
-EXAMPLE, EXAMPLE_TABLE = "example.jpg", "example.csv"  # a drawn face and its landmarks, to try an engine with
 
 
 class Pack:

@@ -28,6 +28,7 @@ class Target:
         return self.extra == "jetson"
 
 
+EXAMPLE, EXAMPLE_TABLE = "example.jpg", "example.csv"  # in a bundle: a drawn face and its landmarks
 JETPACK_5 = "JetPack 5.1: TensorRT 8.5, CUDA 11.4, Python 3.8"
 JETPACK_6 = ("JetPack 6.0: TensorRT 8.6, CUDA 12.2, Python 3.10", "JetPack 6.1, 6.2: TensorRT 10.3, CUDA 12.6, Python 3.10")
 JETPACK_7 = "JetPack 7.2: TensorRT 10.16, CUDA 13.2, Python 3.12"
@@ -95,7 +96,7 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
         "",
         "Copy this bundle to the machine that will run it. There, once, in a folder of your choice:",
         "",
-        f"  {command('tar', '-xf', bundle, wheel, 'example.jpg', 'example.csv')} && python3 -m venv{site} .venv",
+        f"  {command('tar', '-xf', bundle, wheel, EXAMPLE, EXAMPLE_TABLE)} && python3 -m venv{site} .venv",
         *install,
         "",
         "Then the engines:",
@@ -104,7 +105,7 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
         "",
         "And the expression of a drawn face that came along, whose landmarks its CSV gives:",
         "",
-        f"  .venv/bin/ampnet-opt run engines/{engines[0]} example.jpg --landmarks example.csv",
+        f"  .venv/bin/ampnet-opt run engines/{engines[0]} {EXAMPLE} --landmarks {EXAMPLE_TABLE}",
         "",
     ]
     if target.is_jetson:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence
 
 import typer
 
@@ -50,17 +50,14 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import steps
 
+if TYPE_CHECKING:
+    from ampnet_opt.runtime.sidecar import Sidecar
+
 # Parameters that choose what goes into a bundle; when one is built, they come too late.
 DECIDED = {"data", "form", "split", "faces", "method", "scales", "max_drop", "min_sqnr"}
 DECIDED |= {"min_agreement", "held_out", "ranking", "image_input", "classes", "patch_radius"}
 # Those that a bundle of a finished engine leaves something to.
 OPEN = {"checkpoint", "output", "int8", "fp16", "bf16", "fp32", "backend", "force"}
-
-
-RTX_INT8 = (
-    "advice: take --fp16 for TensorRT-RTX until INT8 has been timed on a GPU: a second kernel quantises what an INT8 "
-    "convolution writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/gpu.md)"
-)
 
 
 def build(
@@ -197,28 +194,29 @@ def _build_bundle(
 def say_engine(engine: Path, not_run: str) -> None:
     """What `build` says of an engine that it made. not_run: why it was not compared with its graph, or ""."""
     from ampnet_opt.core.files import size_on_disk
+    from ampnet_opt.runtime.backend import find_backend
     from ampnet_opt.runtime.sidecar import parse_sidecar
 
     sidecar = parse_sidecar(engine)
     note = "" if sidecar.trained else " (untrained weights)"
     say(f"{engine}: {size_on_disk(engine) / 1e6:.1f} MB{note}")
-    _say_layers(engine)
-    if (sidecar.backend, sidecar.precision) == ("tensorrt-rtx", "int8"):
-        remark(RTX_INT8)
+    _say_layers(engine, sidecar)
+    advice = find_backend(sidecar.backend).advice(sidecar.precision)
+    if advice:
+        remark(f"advice: {advice}")
     if not_run:
         remark(f"{engine} was not run here, nor compared with its graph: {not_run}")
 
 
-def _say_layers(engine: Path) -> None:
+def _say_layers(engine: Path, sidecar: Sidecar) -> None:
     """After a build: what INT8 does to the answers, which layers a search kept in floating point, what the layers are
     computed in, and a warning for each that is not as the graph asks.
     """
     from ampnet_opt.cli.inspection import choice, measured, warnings
     from ampnet_opt.runtime.golden import doubts
     from ampnet_opt.runtime.layers import sentence
-    from ampnet_opt.runtime.sidecar import accuracies, parse_sidecar
+    from ampnet_opt.runtime.sidecar import accuracies
 
-    sidecar = parse_sidecar(engine)
     if sidecar.mixed_precision is not None:
         say(f"{engine}: {choice(sidecar.mixed_precision)}")
     if sidecar.accuracy:

@@ -1,4 +1,4 @@
-"""What the commands read: checkpoints, faces, and the engines of a comparison."""
+"""What the commands read: checkpoints, faces, the engines of a comparison, and requests of a conversion."""
 
 from __future__ import annotations
 
@@ -59,12 +59,9 @@ def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bo
     split: "all" is every row; of a table without splits, every row is taken, and that is said. form: of the landmarks.
     """
     from ampnet_opt.faces.face import ALL, read_faces
-    from ampnet_opt.faces.landmark_checks import AUTO
+    from ampnet_opt.faces.landmark_checks import form_of
 
-    if form != AUTO:
-        from ampnet_opt.faces.landmark_formats import parse_form
-
-        parse_form(form)  # a wrong one is told before anything is read
+    form_of(form)  # a wrong one is told before anything is read
     if table is not None:
         faces = read_faces(table, split, labelled, form, whole=True)
         if split != ALL and not any(face.split for face in faces):

@@ -49,7 +49,7 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
     MisuseError that names the first face with impossible landmarks and the likely cause, and for tables that look like
     another form than they were said to be; with a form that is named, improbable landmarks are never refused.
     """
-    named, count = None if form == AUTO else _parsed(form), len(given.points)
+    named, count = form_of(form), len(given.points)
     looked = np.arange(count) if named is not None and named.needs_size else _spread(count)
     sizes, orientations = np.full((count, 2), np.nan), np.ones(count, int)
     _look(given, looked, sizes, orientations)
@@ -79,10 +79,13 @@ def to_pixels(given: Given, form: str, strict: bool = True) -> np.ndarray:
     return points
 
 
-def _parsed(form: str) -> Optional[Form]:
+def form_of(text: str) -> Optional[Form]:
+    """As `landmark_formats.parse_form`, which is not imported where no form is named."""
+    if text == AUTO:
+        return None
     from ampnet_opt.faces.landmark_formats import parse_form
 
-    return parse_form(form)
+    return parse_form(text)
 
 
 def _converted(points: np.ndarray, form: Form, sizes: np.ndarray, orientations: np.ndarray) -> np.ndarray:

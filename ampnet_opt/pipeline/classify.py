@@ -12,7 +12,7 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.metrics import softmax
-from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, is_picture, remedy
+from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, image_header, is_picture, opened_photo, remedy
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import listed
 from ampnet_opt.faces.face import Face, load_face, read_landmarks
@@ -89,7 +89,6 @@ def as_frame(index: int, face: Face, answer: Classified, *, pixels: bool) -> Fra
     Raises:
         MisuseError: the picture can no longer be read.
     """
-    from ampnet_opt.core.pictures import image_header, opened_photo
     from ampnet_opt.faces.detection import Detection
     from ampnet_opt.pipeline.frames import Frame, FrameResult, TrackedFace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Callable, ContextManager, List, Tuple, Type
 
 import numpy as np
@@ -120,17 +121,13 @@ class Binding:
     passed_over: str = ""
 
 
-_chosen: List[Binding] = []  # once one has worked
-
-
+@lru_cache(maxsize=None)  # of one that has worked; errors are not kept
 def binding() -> Binding:
     """cuda-python first, which can record CUDA graphs; PyCUDA where that does not work, with a warning that says why.
 
     A package that imports may still fail at the first call, without a driver or with one that is too old. Raises
     AmpnetError, for the first that is installed, where none works.
     """
-    if _chosen:
-        return _chosen[0]
     problems: List[str] = []
     missing: List[str] = []
     for load in (_cuda_python, _pycuda):
@@ -146,7 +143,6 @@ def binding() -> Binding:
         else:
             if found.passed_over:
                 log.warning("%s is used: cuda-python does not work here (%s)", queue.binding, found.passed_over)
-            _chosen.append(found)
             return found
     if problems:
         raise AmpnetError(problems[0])

@@ -97,6 +97,14 @@ class Nvidia(Backend):
         (directory / PLAN).write_bytes(plan.data)
         return Compiled(plan.version, plan.target, [PLAN], plan.layers)
 
+    def advice(self, precision: str) -> str:
+        if not FAMILIES[self.name].ahead or precision != "int8":
+            return ""
+        return (
+            "take --fp16 for TensorRT-RTX until INT8 has been timed on a GPU: a second kernel quantises what an INT8 "
+            "convolution writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/gpu.md)"
+        )
+
     def check(self, sidecar: Sidecar) -> None:
         from ampnet_opt.runtime.tensorrt.plan import check
 

@@ -61,7 +61,9 @@ def _monitor(trt: Any, watch: Watch) -> Any:
     return Monitor()
 
 
-def watched_build(trt: Any, builder: Any, network: Any, config: Any, progress: Optional[Progress], *, name: str = "") -> Any:
+def watched_build(
+    trt: Any, builder: Any, network: Any, config: Any, progress: Optional[Progress], *, name: Optional[str] = None
+) -> Any:
     """The serialised network, or None when the library failed. name: of the thread in which the library works.
 
     The library works in a thread of its own, because Python hears Ctrl-C in the main thread only, and not in the middle of
@@ -84,7 +86,7 @@ def watched_build(trt: Any, builder: Any, network: Any, config: Any, progress: O
         finally:
             done.set()
 
-    thread = threading.Thread(target=work, daemon=True, name=name or None)
+    thread = threading.Thread(target=work, daemon=True, name=name)
     try:
         thread.start()
         while not done.wait(0.1):

@@ -29,8 +29,8 @@ from places import ROOT
 from small import CLASSES, faces
 from typer.testing import CliRunner
 
-from ampnet_opt.bundling.pack import EXAMPLE, EXAMPLE_TABLE, README, bundle_engine
-from ampnet_opt.bundling.targets import TARGETS, readme
+from ampnet_opt.bundling.pack import README, bundle_engine
+from ampnet_opt.bundling.targets import EXAMPLE, EXAMPLE_TABLE, TARGETS, readme
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.cli.main import application
 from ampnet_opt.convert.build import MixedPrecision, build
