@@ -49,6 +49,7 @@ class PipelineRequest:
         source: a video, a picture or a folder of pictures.
         threads: of engine and detector on a CPU, each; None, one per core.
         detector: its ONNX file; None, the default one.
+        detector_precision: of the default one; None, as `ampnet-opt run` chooses it.
         min_face: the smallest face to find in a video, in pixels.
         every: faces are detected in every such frame.
         frames: to stop after; None, all.
@@ -58,6 +59,7 @@ class PipelineRequest:
     source: str
     threads: Optional[int] = None
     detector: Optional[Path] = None
+    detector_precision: Optional[str] = None
     min_face: float = MIN_FACE
     every: int = 1
     frames: Optional[int] = None
@@ -236,7 +238,11 @@ class RunningPipeline:
     def run_pipeline(self, request: PipelineRequest) -> Pass:
         """One pass, as `benchmark_pipeline` asks for it."""
         if self._detector is None:
-            self._detector = load_detector(request.detector, threads=request.threads)
+            with open_source(request.source) as source:
+                video = not source.still
+            self._detector = load_detector(
+                request.detector, threads=request.threads, precision=request.detector_precision, video=video
+            )
         detector, faces, before = self._detector, 0, self._detector.network_seconds
         stages: Dict[str, List[float]] = {}
         pipeline = Pipeline(self._engine, detector, every=request.every, min_face=request.min_face)

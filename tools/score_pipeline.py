@@ -1,6 +1,6 @@
 """Scores the pipeline on drawn videos (tools/draw_video.py), as a Markdown table.
 
-usage: python tools/score_pipeline.py ENGINE CLIP.mp4... [--detector YUNET.onnx] [--smooth 0.4] [--min-face 40] [--every 1]
+usage: python tools/score_pipeline.py ENGINE CLIP.mp4... [--detector YUNET.onnx | --detector-precision fp32] [--smooth 0.4] [--min-face 40] [--every 1]
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ def main() -> None:
     parser.add_argument("engine")
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--detector")
+    parser.add_argument("--detector-precision")
     parser.add_argument("--smooth", type=float, default=0.4)
     parser.add_argument("--min-face", type=float, default=40)
     parser.add_argument("--every", type=int, default=1)
     given = parser.parse_args()
     print(f"| {HEADER} |\n|{'---|' * (HEADER.count('|') + 1)}")
     with Engine.load(given.engine) as engine:
-        detector = load_detector(given.detector)
+        detector = load_detector(given.detector, precision=given.detector_precision, video=True)
         for clip in given.clips:
             pipeline = Pipeline(engine, detector, smooth=given.smooth, every=given.every, min_face=given.min_face)
             scorer = Scorer(engine.classes, given.min_face)

@@ -18,7 +18,7 @@ from ampnet_opt.core.files import PathLike
 
 # Subpackages that lie beside the package in the repository, and in it once installed.
 BESIDE = ("ampnet_opt.benchmarks", "ampnet_opt.calibration", "ampnet_opt.convert", "ampnet_opt.runtime")
-SUFFIXES = {".css", ".csv", ".html", ".jpg", ".js", ".md", ".png", ".py", ".typed"}  # all but weights
+SUFFIXES = {".css", ".csv", ".html", ".jpg", ".js", ".md", ".onnx", ".png", ".py", ".typed"}  # all but checkpoints
 WHEEL = "Wheel-Version: 1.0\nGenerator: ampnet-opt\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 

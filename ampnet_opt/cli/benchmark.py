@@ -10,6 +10,7 @@ import typer
 
 from ampnet_opt.cli.options import (
     DETECTOR,
+    DETECTOR_PRECISION,
     EVERY,
     FORCE,
     FRAMES,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 FEWEST_RUNS = 30  # with fewer nothing can be said about noise
 # Options of the engines alone, and of the pipeline round them.
 ALONE = {"batches", "runs", "many", "layers", "picture", "against", "accuracy"}
-WITH_PIPELINE = {"detector", "min_face", "every", "frames", "undrawn"}
+WITH_PIPELINE = {"detector", "detector_precision", "min_face", "every", "frames", "undrawn"}
 
 
 def benchmark(
@@ -75,6 +76,7 @@ def benchmark(
         rich_help_panel=PIPELINE_PANEL,
     ),
     detector: Optional[Path] = DETECTOR,
+    detector_precision: Optional[str] = DETECTOR_PRECISION,
     min_face: int = MIN_FACE,
     every: int = EVERY,
     frames: Optional[int] = FRAMES,
@@ -99,7 +101,16 @@ def benchmark(
     if pipeline is not None:
         from ampnet_opt.benchmarks.bench_pipeline import PipelineRequest
 
-        request = PipelineRequest(pipeline, threads, detector, min_face, every, frames, not undrawn)
+        request = PipelineRequest(
+            pipeline,
+            threads,
+            detector=detector,
+            detector_precision=detector_precision,
+            min_face=min_face,
+            every=every,
+            frames=frames,
+            drawn=not undrawn,
+        )
         return _benchmark_pipeline(engines, request, seconds, json_file, force)
     from ampnet_opt.benchmarks.bench import benchmark as measure_engines
     from ampnet_opt.benchmarks.bench_layers import layer_times

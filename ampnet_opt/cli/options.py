@@ -273,6 +273,13 @@ DETECTOR = typer.Option(
     help="ONNX file of YuNet or CenterFace (default: CenterFace of [detect]).",
     rich_help_panel=DETECTION_PANEL,
 )
+DETECTOR_PRECISION = typer.Option(
+    None,
+    "--detector-precision",
+    metavar="fp32|int8",
+    help="Of the default detector (default: for videos int8 where OpenVINO is installed, for pictures fp32).",
+    rich_help_panel=DETECTION_PANEL,
+)
 MIN_FACE = typer.Option(
     40,
     "--min-face",

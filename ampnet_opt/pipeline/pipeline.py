@@ -6,7 +6,7 @@ from ampnet_opt.pipeline.sources import open_source
 from ampnet_opt.runtime import Engine
 
 with Engine.load("engines/cpu-int8") as engine, open_source("clip.mp4") as source:
-    for result in Pipeline(engine, load_detector()).frames(source):
+    for result in Pipeline(engine, load_detector(video=True)).frames(source):
         for face in result.faces:
             print(result.frame.time, face.track, engine.classes[face.label], face.smoothed[face.label])
 """
