@@ -1,8 +1,8 @@
 """Channels of equal range: a network of depthwise convolutions loses least to INT8 when no channel is far below the others.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1, with ranges of
-activations from data: between two convolutions with a ReLU, relu(s x) = s relu(x) for s > 0, so that a channel may be divided
-by s in the first and multiplied by it in the second. The float network computes the same.
+activations from data. For s > 0, relu(s x) = s relu(x): where a ReLU stands between two convolutions, a channel may be
+divided by s in the first and multiplied by s in the second. The float network computes the same.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper, version_converter
+from onnx import version_converter
 from PIL import Image
 
 from ampnet_opt.calibration.histogram import Histogram
@@ -110,9 +110,8 @@ def placed(graph: onnx.GraphProto) -> Placement:
     layers = {node.name for node in convolutions[FIRST : last + 1]}
     placement = Placement(layers=sorted(layers))
     for node in graph.node:
-        if node.name in layers:
-            placement.add(node.input[0])
-        elif node.op_type == "Add" and index.producers[node.input[1]].name in layers:
+        shortcut = node.op_type == "Add" and index.producers[node.input[1]].name in layers
+        if shortcut or node.name in layers:
             placement.add(node.input[0])
     return placement
 

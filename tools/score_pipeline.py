@@ -1,6 +1,7 @@
 """Scores the pipeline on drawn videos (tools/draw_video.py), as a Markdown table.
 
-usage: python tools/score_pipeline.py ENGINE CLIP.mp4... [--detector YUNET.onnx | --detector-precision fp32] [--smooth 0.4] [--min-face 40] [--every 1]
+usage: python tools/score_pipeline.py ENGINE CLIP.mp4... [--detector YUNET.onnx] [--detector-precision fp32]
+       [--smooth 0.4] [--min-face 40] [--every 1]
 """
 
 from __future__ import annotations

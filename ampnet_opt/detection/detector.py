@@ -120,10 +120,8 @@ def load_detector(
         AmpnetError: a package is not installed.
     """
     in_int8 = _in_int8(file, backend, precision, video)
-    if file is not None:
-        path = require_file(file, "face detector")
-    else:
-        path = CENTERFACE_INT8 if in_int8 else installed_file()
+    default = CENTERFACE_INT8 if in_int8 else None
+    path = require_file(file, "face detector") if file is not None else default or installed_file()
     runner, version = _available(INT8_BACKEND if in_int8 else backend)
     content = _read(path)
     try:

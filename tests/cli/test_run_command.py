@@ -227,7 +227,7 @@ def test_a_video_gives_a_line_a_frame_and_one_track(world: World, photo: Path, t
     writer.close()
     given = ("run", world.fp32, tmp_path / "clip.mp4", "--min-face", 80)
     run = succeeds(*given, "--json", tmp_path / "lines.json", "-o", tmp_path / "out.mp4")
-    assert "6 frames, 6 faces" in run.stderr
+    assert "6 frames, 6 faces" in run.stderr and "faces: CenterFace in INT8, openvino " in run.stderr
     frames = [json.loads(line) for line in (tmp_path / "lines.json").read_text().splitlines()]
     assert [frame["frame"] for frame in frames] == list(range(6))
     assert [frame["time"] for frame in frames] == pytest.approx([index / 10 for index in range(6)], abs=0.001)
@@ -238,6 +238,7 @@ def test_a_video_gives_a_line_a_frame_and_one_track(world: World, photo: Path, t
     assert [face["track"] for face in faces_of(every.stdout)] == [1] * 5
     assert all(face["smoothed"] == face["probabilities"] for face in faces_of(every.stdout))
     fails(2, "names no video", *given, "-o", tmp_path / "out.jpg")
+    fails(2, "fp32, int8, not in int4", *given, "--detector-precision", "int4")
 
 
 def test_pictures_without_faces_and_broken_ones_are_named(world: World, photo: Path, tmp_path: Path) -> None:

