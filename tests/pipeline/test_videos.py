@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -90,6 +91,19 @@ def test_rotation_and_mirroring_in_the_metadata_are_obeyed(tmp_path: Path, name:
     assert image.shape == ((48, 64, 3) if matrix[0] else (64, 48, 3))
     corners = {(r, c): int(image[r, c, 0]) - int(image[r, c, 1]) for r in (0, -1) for c in (0, -1)}
     assert max(corners, key=lambda corner: corners[corner]) == (row, column)
+
+
+def test_frames_that_were_taken_do_not_wait_for_the_collection_of_garbage(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [index / 25 for index in range(60)])
+    gc.collect()
+    gc.disable()
+    try:
+        with open_source(str(tmp_path / "clip.mp4")) as opened:
+            assert sum(1 for _ in opened) == 60
+            kept = sum(type(one).__name__ == "VideoFrame" for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 10
 
 
 def test_a_size_that_changes_in_the_middle_is_each_frames_own_and_time_goes_on(tmp_path: Path) -> None:

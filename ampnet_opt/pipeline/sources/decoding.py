@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -42,19 +42,35 @@ def decoded(packets: Iterable[Any], av: Any) -> Iterator[Optional[Any]]:
         yield from frames
 
 
-def to_image(frame: Any) -> np.ndarray:
-    """uint8 [height, width, 3], RGB, of a frame of PyAV's, upright and unmirrored as its display matrix says.
+class Upright:
+    """Frames of PyAV's, of one stream, as images that are upright and unmirrored as their display matrices say.
 
-    The matrix maps a pixel (x, y) to (a x + c y, b x + d y), stored as a, b, u, c, d, v, ... (ISO/IEC 14496-12, 6.2.2).
+    A matrix is read where it may have changed alone: each frame that was asked for one is in a cycle of references with it,
+    and keeps its picture in memory until Python collects garbage. Hundreds of them would wait for that.
     """
-    image: np.ndarray = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return image
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
-    if abs(b) > abs(a):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+    def __init__(self) -> None:
+        self._known: Optional[Tuple[Any, ...]] = None
+        self._matrix: Optional[Tuple[int, ...]] = None
+
+    def image(self, frame: Any) -> np.ndarray:
+        """uint8 [height, width, 3], RGB.
+
+        The matrix maps a pixel (x, y) to (a x + c y, b x + d y), stored as a, b, u, c, d, v, ... (ISO/IEC 14496-12, 6.2.2).
+        """
+        image: np.ndarray = frame.to_ndarray(format="rgb24")
+        # PyAV 12 does not tell the rotation: there the frames that can be sought to are asked.
+        known = frame.width, frame.height, getattr(frame, "rotation", frame.pts if frame.key_frame else None)
+        if known != self._known and (known[2] is not None or self._known is None):
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self._known = known
+            self._matrix = None if matrix is None else tuple(map(int, np.frombuffer(bytes(matrix), np.int32)[:5]))
+        if self._matrix is None:
+            return image
+        a, b, _, c, d = self._matrix
+        if abs(b) > abs(a):
+            image, a, d = image.swapaxes(0, 1), c, b
+        return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def reason(error: Any, av: Any) -> str:

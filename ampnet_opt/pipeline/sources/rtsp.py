@@ -14,7 +14,7 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import printable
 from ampnet_opt.pipeline.pyav import load_av
-from ampnet_opt.pipeline.sources.decoding import decoded, reason, to_image, video_stream
+from ampnet_opt.pipeline.sources.decoding import Upright, decoded, reason, video_stream
 from ampnet_opt.pipeline.sources.source import LiveSource, require_size
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class RtspCamera(LiveSource[Any]):
         super().__init__(without_password(url))
         if not _host(url):
             raise MisuseError(f"{self.name} names no host; write rtsp://HOST/PATH")
-        self._url, self._av = url, load_av()
+        self._url, self._av, self._upright = url, load_av(), Upright()
         self._container: Any = self._connect()
         stream = video_stream(self._container, self.name)
         self.size = (stream.codec_context.width, stream.codec_context.height)
@@ -97,7 +97,7 @@ class RtspCamera(LiveSource[Any]):
 
     def image(self, raw: Any) -> np.ndarray:
         require_size(self.name, raw.width, raw.height)
-        return to_image(raw)
+        return self._upright.image(raw)
 
     def release(self) -> None:
         if self._container is not None:

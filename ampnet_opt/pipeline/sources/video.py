@@ -13,7 +13,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.pyav import load_av
-from ampnet_opt.pipeline.sources.decoding import decoded, reason, to_image, video_stream
+from ampnet_opt.pipeline.sources.decoding import Upright, decoded, reason, video_stream
 from ampnet_opt.pipeline.sources.pipe import Pipe, fifo, standard_input
 from ampnet_opt.pipeline.sources.source import Source, require_size
 
@@ -93,7 +93,7 @@ class Video(Source):
             if self._closed:
                 return
             self._begun = True
-        clock, damaged, index = _Clock(self.rate or RATE), 0, 0
+        clock, upright, damaged, index = _Clock(self.rate or RATE), Upright(), 0, 0
         try:
             for frame in self._frames():
                 if self._closed:
@@ -103,7 +103,7 @@ class Video(Source):
                     continue
                 require_size(self.name, frame.width, frame.height)
                 try:
-                    image = to_image(frame)
+                    image = upright.image(frame)
                 except self._av.FFmpegError:  # of a damaged header: a form of pixels that cannot be converted
                     damaged += 1
                     continue
