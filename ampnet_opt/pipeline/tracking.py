@@ -16,9 +16,9 @@ from ampnet_opt.faces.detection import Box, Detection, overlap
 # Measured on drawn videos: tracks that live for 1 second are lost behind hands (8 switches in 80 seconds), with 2 seconds
 # one is, 3 gain nothing. A speed that fades costs switches or gains none.
 KEPT = 2.0  # seconds that a track lives without a detection
-# Who is covered by a person that passes must not lose the track to that person: shortly after a face was seen, it can only be
-# near and of about the same size. Over 120 seconds of drawn video with many who pass, 9 switches became 3. Half as fast a
-# fall of what is near costs 7, twice as fast none; with the size left out of the choice there are 5.
+# Who is covered by a person that passes must not lose the track to that person: shortly after a face was seen, it can only
+# be near and of about the same size. Over 120 seconds of drawn video with many who pass, 9 switches became 3, and in 80 more
+# 5 became 2. A fall of 1 to 3 leaves 2 or 3 of the 9; 0.5 has 10. Without the size in the choice there are 5.
 NEAR, FALLS = 0.3, 1.5  # the least `closeness` of a track and a detection, at once, and how much it falls a second
 FARTHEST = -0.35  # which it does not fall below: two equal squares 1.7 sides apart
 ALIKE, CHANGES, MOST = 0.3, 0.5, float(np.log(2))  # the most that the logarithm of the size differs by, likewise
@@ -63,9 +63,9 @@ class _Track:
 class Tracker:
     """Numbers faces from frame to frame by where they are.
 
-    Each face takes the track whose box, moved on at constant speed, is closest by `closeness`, less what its size differs by:
-    tracks seen in the last frame choose first, then those that were missed (ByteTrack's order, Zhang et al. 2022, with time in
-    place of confidence). The longer ago a track was seen, the farther and the more different its face may be.
+    Each face takes the track whose box, moved on at constant speed, is closest by `closeness`, less what its size differs by.
+    Tracks seen in the last frame choose first, then those that were missed (ByteTrack's order, Zhang et al. 2022, with time
+    in place of confidence). The longer ago a track was seen, the farther away and the more different its face may be.
     Times, not frames, decide, so that dropped frames and a variable rate do no harm. A number is never given twice.
 
     Attributes:
