@@ -63,7 +63,7 @@ class _Track:
 class Tracker:
     """Numbers faces from frame to frame by where they are.
 
-    Each face takes the track whose box, moved on at constant speed, is closest by `closeness`, less what its size differs by.
+    Each face takes the track whose box, moved on at constant speed, is closest to it in place and size (`closeness`).
     Tracks seen in the last frame choose first, then those that were missed (ByteTrack's order, Zhang et al. 2022, with time
     in place of confidence). The longer ago a track was seen, the farther away and the more different its face may be.
     Times, not frames, decide, so that dropped frames and a variable rate do no harm. A number is never given twice.
