@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import version_converter
+from onnx import numpy_helper, version_converter
 from PIL import Image
 
 from ampnet_opt.calibration.histogram import Histogram
@@ -42,6 +42,10 @@ SIDES = 56.0, 230.0  # pixels of a photo in it
 # backbone, which makes landmarks out of features.
 FIRST = 3
 BACKBONE_ENDS = "507"
+# Added to the logits of the heatmap: rounding lowers the scores of faces that are hard to find, and some would fall below
+# the threshold. Of 706 photos in scenes INT8 finds 1.6 points fewer than FP32 without it, 0.1 fewer with 0.1, and with 0.15
+# as many.
+HEATMAP, RAISED = "head.pos_conv.bias", 0.15
 
 
 def scenes(faces: Sequence[Face], count: int, seed: int) -> Iterator[np.ndarray]:
@@ -144,6 +148,8 @@ def quantised(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> onnx.Mode
     broken = violations(explicit)
     if broken:
         raise SystemExit("\n".join(broken))
+    bias = GraphIndex(explicit.graph).constants[HEATMAP]
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(RAISED), HEATMAP))
     return to_unsigned(explicit)
 
 
