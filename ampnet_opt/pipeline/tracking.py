@@ -17,8 +17,9 @@ from ampnet_opt.faces.detection import Box, Detection, overlap
 # one is, 3 gain nothing. A speed that fades costs switches or gains none.
 KEPT = 2.0  # seconds that a track lives without a detection
 # Who is covered by a person that passes must not lose the track to that person: shortly after a face was seen, it can only
-# be near and of about the same size. Over 120 seconds of drawn video with many who pass, 9 switches became 3, and in 80 more
-# 5 became 2. A fall of 1 to 3 leaves 2 or 3 of the 9; 0.5 has 10. Without the size in the choice there are 5.
+# be near and of about the same size. Over the 120 seconds of drawn video that this was tuned on, 9 switches became 3; over
+# 80 more, 5 became 2 or 4 stayed, by the detector. A fall of 1 to 3 leaves 2 or 3 of the 9; 0.5 has 10. Without the size in
+# the choice there are 5.
 NEAR, FALLS = 0.3, 1.5  # the least `closeness` of a track and a detection, at once, and how much it falls a second
 FARTHEST = -0.35  # which it does not fall below: two equal squares 1.7 sides apart
 ALIKE, CHANGES, MOST = 0.3, 0.5, float(np.log(2))  # the most that the logarithm of the size differs by, likewise
