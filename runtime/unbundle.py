@@ -55,12 +55,13 @@ def build_bundle(
         parts = {part.precision: part for part in contents.parts}
         with reserved(*targets.values()):
             return {
-                target: _build(bundle, parts[name], target, options, step=step, force=force)
+                target: build_part(bundle, parts[name], target, options, step=step, force=force)
                 for name, target in targets.items()
             }
 
 
-def _build(bundle: Bundle, part: BundlePart, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
+def build_part(bundle: Bundle, part: BundlePart, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
+    """Build one engine of an open bundle at `target`; the rest as of `build_bundle`."""
     assert bundle.contents.origin is not None  # as of a bundle with parts
     with step(f"building {target.name}", 1) as progress:
         backend = find_backend(bundle.contents.backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterable, Optional
+from typing import Any, Iterable, Optional
 
 import typer
 
@@ -11,6 +11,8 @@ from ampnet_opt.cli.options import (
     BF16,
     CLASSES,
     DATA,
+    FACES_PANEL,
+    FINAL,
     FORCE,
     FP16,
     FP32,
@@ -39,6 +41,10 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import steps
 from ampnet_opt.core.text import command
+
+# Drawn faces that a bundle carries: with 539 that all agree, half a point is shown (optimize.noninferiority).
+DRAWN_FACES = 560
+MOST_FACES = 10_000
 
 
 def _targets() -> Iterable[str]:
@@ -77,7 +83,16 @@ def bundle(
     min_sqnr: Optional[float] = MIN_SQNR,
     min_agreement: float = MIN_AGREEMENT,
     held_out: str = HELD_OUT,
+    final: str = FINAL,
     ranking: Optional[Path] = RANKING,
+    with_faces: Optional[int] = typer.Option(
+        None,
+        "--with-faces",
+        min=1,
+        max=MOST_FACES,
+        help="Carry so many labelled faces of --data (their pictures) for optimize, in place of drawn ones.",
+        rich_help_panel=FACES_PANEL,
+    ),
     output: Path = output_option(Path("bundle.tar"), "The tar to copy to that machine."),
     force: bool = FORCE,
 ) -> None:
@@ -122,9 +137,30 @@ def bundle(
     loaded, options = read_request(request, context)
     from ampnet_opt.convert.bundle import bundle_checkpoint
 
+    carried = None
+    if with_faces is not None or len(precisions) > 1:
+        carried = _carried(loaded, data, form, final, with_faces)
     with steps() as step:
-        path = bundle_checkpoint(loaded, options, target, output, step, force=force)
+        path = bundle_checkpoint(loaded, options, target, output, step, carried=carried, force=force)
     _say_bundle(path, "" if loaded.trained else " (untrained weights)")
+
+
+def _carried(checkpoint: Any, data: Optional[Path], form: str, split: str, most: Optional[int]) -> Any:
+    """Faces that a board chooses by: of the user's data where asked for, else drawn ones of the network's classes."""
+    from ampnet_opt.cli.inputs import faces_of
+    from ampnet_opt.convert.bundle import CarriedFaces
+    from ampnet_opt.core.labels import canonical
+    from ampnet_opt.faces.face import spread
+
+    if most is not None and data is None:
+        raise MisuseError("--with-faces carries faces of --data")
+    faces = faces_of(data if most is not None else None, split)
+    known = {canonical(name) for name in checkpoint.classes}
+    if most is None:  # classes that are drawn, of those that the network has
+        faces = [face for face in faces if canonical(face.label) in known]
+        most = DRAWN_FACES
+        return CarriedFaces(spread(faces, most), drawn=True) if faces else None
+    return CarriedFaces(spread(faces, most), drawn=False)
 
 
 def _say_bundle(path: Path, note: str = "") -> None:
