@@ -5,10 +5,9 @@ What is cheap comes first, and a candidate that cannot win any more is dropped w
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import new_file
 from ampnet_opt.core.metrics import sqnr
 from ampnet_opt.core.progress import Steps
-from ampnet_opt.core.text import count
 from ampnet_opt.faces.face import load_batches
 from ampnet_opt.optimize.candidates import Candidate, Faces, Maker
 from ampnet_opt.optimize.noninferiority import (
@@ -27,11 +25,11 @@ from ampnet_opt.optimize.noninferiority import (
     Counts,
     Evidence,
     Margin,
-    faces_needed,
     is_non_inferior,
     judge,
 )
 from ampnet_opt.optimize.speed import Goal, Speed, measure
+from ampnet_opt.optimize.trials import Trial, beaten_by, compared, doubt, in_order, where_time_goes
 from ampnet_opt.runtime.golden import relative_error
 
 ROUNDING = 1e-3  # relative error of fp32 logits that other sums of the same numbers explain
@@ -55,35 +53,6 @@ class Request:
     batch: int
     threads: int
     max_value: Optional[float] = None
-
-
-@dataclass
-class Trial:
-    """A candidate and what became of it.
-
-    Attributes:
-        candidate: the engine.
-        directory: where it was built.
-        speed: measured in the last round that it took part in.
-        sqnr_db: of its logits on the faces it was scored on last, dB; None where it was not scored.
-        choosing: what the faces that choose say; None where there are none, or it was not scored on them.
-        final: what the faces that chose nothing say; None where it was not tried on them.
-        fate: why it is not the best one; "" for the best.
-        doubted: whether that is because it is not shown to be right.
-    """
-
-    candidate: Candidate
-    directory: Path
-    speed: Optional[Speed] = None
-    sqnr_db: Optional[float] = None
-    choosing: Optional[Evidence] = None
-    final: Optional[Evidence] = None
-    fate: str = ""
-    doubted: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.candidate.name
 
 
 @dataclass(frozen=True)
@@ -136,34 +105,34 @@ class Contest:
         self._reference: Optional[Speed] = None
 
     def hold(self) -> Outcome:
-        """Raises as `build` and `benchmark` do, MisuseError for what no candidate can satisfy on any machine."""
-        trials = [self._built(candidate) for candidate in self._maker.candidates()]
-        place = self._time(trials, FIRST_SECONDS)
-        self._drop_dominated(trials)
+        """Raises as `build` and `benchmark` do."""
+        for candidate in self._maker.candidates():
+            self._build(candidate)
+        place = self._time(FIRST_SECONDS)
+        self._drop_beaten()
         if "choosing" in self._faces:
-            for trial in [trial for trial in self._alive() if trial.candidate.precision == "int8"]:
-                self._choose_int8(trial)
-            place = self._time(self._alive(), LAST_SECONDS)
-            self._drop_dominated(self._alive())
-        best, problem = self._proved()
+            for trial in [trial for trial in self._left() if trial.candidate.precision == "int8"]:
+                self._improve(trial)
+            place = self._time(LAST_SECONDS)
+            self._drop_beaten()
+        best, problem = self._best()
         return Outcome(best, self._trials, self._reference, place, problem)
 
     # --- building and timing -------------------------------------------------------------------------------------
 
-    def _built(self, candidate: Candidate) -> Trial:
+    def _build(self, candidate: Candidate) -> Trial:
         directory = self._folder / candidate.name
         if not directory.is_dir():  # whole, if it is there
             self._maker.build(candidate, directory, self._step)
-        trial = Trial(candidate, directory)
-        self._trials.append(trial)
-        return trial
+        self._trials.append(Trial(candidate, directory))
+        return self._trials[-1]
 
-    def _time(self, trials: Sequence[Trial], seconds: float) -> Environment:
-        """Time these and PyTorch; what each takes goes into the trials."""
-        request, reference = self._request, self._maker.reference
+    def _time(self, seconds: float) -> Environment:
+        """Time PyTorch and the candidates that are left, for so long together."""
+        request, reference, trials = self._request, self._maker.reference, self._left()
         subjects = [*([reference] if reference else []), *map(self._subject, trials)]
-        with self._stages() as progress:
-            speeds, place = measure(subjects, request.goal, request.batch, seconds, progress)
+        with self._step("timing", 0) as advance:
+            speeds, place = measure(subjects, request.goal, request.batch, seconds, lambda stage, done, total: advance(done))
         if reference:
             self._reference, *speeds = speeds
         for trial, speed in zip(trials, speeds):
@@ -173,26 +142,18 @@ class Contest:
     def _subject(self, trial: Trial) -> Subject:
         return Subject(trial.name, "engine", trial.directory, self._request.threads)
 
-    @contextmanager
-    def _stages(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Progress of a measurement, as a step."""
-        with self._step("timing", 0) as advance:
-            yield lambda stage, done, total: advance(done)
-
-    def _alive(self) -> List[Trial]:
+    def _left(self) -> List[Trial]:
         return [trial for trial in self._trials if not trial.fate]
 
-    def _drop_dominated(self, trials: Sequence[Trial]) -> None:
-        """Those that one beats which is at least as near to PyTorch's arithmetic: whatever they answer, they lose."""
-        for trial in trials:
-            nearer = [x for x in trials if x is not trial and x.candidate.distance <= trial.candidate.distance]
-            winners = [x for x in nearer if not x.fate and _speed(x).beats(_speed(trial))]
-            if winners and not trial.fate:
-                by = min(winners, key=lambda winner: _speed(winner).value)
-                trial.fate = f"slower than {by.name}, which is at least as precise: {self._compared(trial, by)}"
-
-    def _compared(self, one: Trial, other: Trial) -> str:
-        return f"{_speed(one).value:.3g} against {_speed(other).value:.3g} {self._request.goal.unit}"
+    def _drop_beaten(self) -> None:
+        left = self._left()
+        for trial in left:
+            winner = beaten_by(trial, left)
+            if winner is not None:
+                numbers = compared(trial, winner, self._request.goal.unit)
+                trial.fate = f"slower than {winner.name}, which is at least as precise: {numbers}"
+                if trial.candidate.precision == "int8" and winner.candidate.precision != "int8":
+                    trial.fate += f"; {where_time_goes(trial, self._request.threads)}"
 
     # --- scoring -------------------------------------------------------------------------------------------------
 
@@ -237,125 +198,81 @@ class Contest:
 
     # --- int8 ----------------------------------------------------------------------------------------------------
 
-    def _choose_int8(self, first: Trial) -> None:
-        """Of all ways to calibrate an int8 engine the one whose logits are nearest; then, if it is not right enough, the
-        layers that have to stay in floating point."""
-        trials = [first, *(self._built(candidate) for candidate in self._maker.variants(first.candidate))]
-        for trial in trials:
-            trial.speed = first.speed  # the same graph with other scales
-            self._score(trial, "choosing")
-        best = max(trials, key=lambda trial: (self._likely(_evidence(trial).counts), trial.sqnr_db or 0.0))
+    def _improve(self, first: Trial) -> None:
+        """Of all ways to calibrate an int8 engine, take the one whose logits are nearest to PyTorch's; then, if it is not
+        right enough, keep layers in floating point."""
+        trials = [first, *(self._build(candidate) for candidate in self._maker.variants(first.candidate))]
+        evidence = {trial.name: self._score(trial, "choosing") for trial in trials}
+        best = max(trials, key=lambda trial: (self._likely(evidence[trial.name].counts), trial.sqnr_db or 0.0))
         for trial in trials:
             if trial is not best:
                 trial.fate = (
                     f"SQNR of the logits {trial.sqnr_db:.1f} dB on the choosing faces, with {best.candidate.method} "
                     f"{best.sqnr_db:.1f} dB"
                 )
-        counts = _evidence(best).counts
+        counts = evidence[best.name].counts
         if self._likely(counts) or not self._likely(Counts(counts.faces, 0, 0, 0)):
             return  # good enough; or the final faces are too few to prove anything
         limit = Provable(self._request.margin, int(counts.faces), len(self._faces["final"].faces))
         mixed = self._maker.mix(best.candidate, self._folder, limit, self._step)
         if mixed is not None:
-            self._score(self._built(mixed), "choosing")
+            self._score(self._build(mixed), "choosing")
 
     # --- the choice ----------------------------------------------------------------------------------------------
 
-    def _proved(self) -> Tuple[Optional[Trial], str]:
-        """The first candidate, in the order of `_order`, that the final faces prove; or why there is none."""
-        order, problem = self._order()
-        if problem:
-            return None, problem
+    def _best(self) -> Tuple[Optional[Trial], str]:
+        """The first candidate in its order that the final faces prove, or why there is none."""
+        order = self._within() if self._request.max_value is not None else in_order(self._left())
+        if not order:
+            fastest = min((trial for trial in self._trials if trial.speed), key=lambda trial: trial.took.value)
+            allowed = f"{self._request.max_value:g} {self._request.goal.unit}"
+            return None, f"no engine takes at most {allowed}: the fastest, {fastest.name}, takes {fastest.took.value:.3g}"
         best: Optional[Trial] = None
         for trial in order:
             if best is not None:
-                trial.fate = trial.fate or self._behind(trial, best)
-                continue
-            if trial.choosing is not None and not self._accepted(trial, self._likely(trial.choosing.counts)):
-                trial.fate, trial.doubted = self._doubt(trial.choosing, "choosing"), True
-                continue
-            final = self._score(trial, "final")
-            if self._accepted(trial, final.verdict == NON_INFERIOR):
+                trial.fate = self._behind(trial, best)
+            elif self._holds(trial, "choosing") and self._holds(trial, "final"):
                 best = trial
-            else:
-                trial.fate, trial.doubted = self._doubt(final, "final"), True
         if best is None:
             return None, "no candidate is shown to be right enough: " + "; ".join(f"{x.name}: {x.fate}" for x in order)
         return best, ""
 
-    def _accepted(self, trial: Trial, shown: bool) -> bool:
-        """fp32 computes what PyTorch does, to rounding, which its logits show; within a limit of time, what is not shown to
-        be worse is accepted."""
-        if trial.candidate.precision == "fp32" or shown:
-            return True
-        evidence = trial.final or trial.choosing
-        return self._request.max_value is not None and evidence is not None and evidence.verdict != INFERIOR
+    def _holds(self, trial: Trial, which: str) -> bool:
+        """Whether these faces speak for a candidate; if not, that is its fate.
 
-    def _order(self) -> Tuple[List[Trial], str]:
-        """Candidates in the order in which they are tried, and why there are none.
-
-        The fastest first; of those that are about as fast, the nearest to PyTorch's arithmetic. Within a limit of time, the
-        nearest by SQNR first.
+        fp32 computes what PyTorch does, which its logits show: it needs no proof by its answers. Within a limit of time,
+        what is not shown to be worse is accepted.
         """
-        left, most = self._alive(), self._request.max_value
-        if most is None:
-            order: List[Trial] = []
-            while left:
-                fastest = min(left, key=lambda trial: _speed(trial).value)
-                equal = [trial for trial in left if not _speed(fastest).beats(_speed(trial))]
-                order.append(min(equal, key=lambda trial: (trial.candidate.distance, _speed(trial).value)))
-                left.remove(order[-1])
-            return order, ""
-        unit = self._request.goal.unit
-        for trial in self._trials:
-            trial.fate = "" if trial.fate.startswith("slower than") else trial.fate  # here the limit decides
-            if not trial.fate and _speed(trial).high > most:
-                trial.fate = f"takes {_speed(trial).value:.3g} {unit}, allowed are {most:g}"
-        within = self._alive()
-        if not within:
-            fastest = min(self._trials, key=lambda trial: _speed(trial).value)
-            return (
-                [],
-                f"no engine takes at most {most:g} {unit}: the fastest, {fastest.name}, takes {_speed(fastest).value:.3g}",
-            )
-        for trial in within:
-            if trial.sqnr_db is None:
+        if which == "choosing" and trial.choosing is None:
+            return True
+        found = self._score(trial, which)
+        shown = found.verdict == NON_INFERIOR if which == "final" else self._likely(found.counts)
+        limited = self._request.max_value is not None and found.verdict != INFERIOR
+        if trial.candidate.precision == "fp32" or shown or limited:
+            return True
+        trial.fate, trial.doubted = doubt(found, self._request.margin, which, len(self._faces["final"].faces)), True
+        return False
+
+    def _within(self) -> List[Trial]:
+        """Candidates within the limit, the most accurate first, by SQNR."""
+        most, unit = self._request.max_value or 0.0, self._request.goal.unit
+        for trial in self._left():
+            if trial.took.high > most:
+                trial.fate = f"takes {trial.took.value:.3g} {unit}, allowed are {most:g}"
+            elif trial.sqnr_db is None:
                 self._score(trial, "choosing" if "choosing" in self._faces else "final")
-        return sorted(within, key=lambda trial: -(trial.sqnr_db or 0.0)), ""
+        return sorted(self._left(), key=lambda trial: -(trial.sqnr_db or 0.0))
 
     def _behind(self, trial: Trial, best: Trial) -> str:
         if self._request.max_value is not None:
             return f"SQNR of the logits {trial.sqnr_db:.1f} dB, that of {best.name} is {best.sqnr_db:.1f} dB"
-        if _speed(best).beats(_speed(trial)):
-            return f"slower than {best.name}: {self._compared(trial, best)}"
-        return f"not clearly faster than {best.name}, which is more precise: {self._compared(trial, best)}"
-
-    def _doubt(self, found: Evidence, which: str) -> str:
-        """What speaks against a candidate, and what would settle it."""
-        margin, faces, final = self._request.margin, self._faces[which].faces, len(self._faces["final"].faces)
-        told = (
-            f"{found.agreement.value:.1%} of the answers agree (at least {found.agreement.bound:.1%}, needed "
-            f"{margin.min_agreement:.1%}), top-1 drops by {found.drop.value:.2f} points (at most {found.drop.bound:.2f}, "
-            f"allowed {margin.max_drop:g})"
-        )
-        needed = faces_needed(found.counts, margin)
-        if found.verdict == INFERIOR:
-            ending = ""
-        elif needed is None:
-            ending = "; with these rates no number of faces would show that it is right"
-        else:
-            ending = f"; with these rates {needed} final faces would show that it is right, there are {final}"
-        return f"{found.verdict}: on {count(len(faces), f'{which} face')} {told}{ending}"
-
-
-def _speed(trial: Trial) -> Speed:
-    assert trial.speed is not None
-    return trial.speed
-
-
-def _evidence(trial: Trial) -> Evidence:
-    assert trial.choosing is not None
-    return trial.choosing
+        numbers = compared(trial, best, self._request.goal.unit)
+        if best.beats(trial):
+            return f"slower than {best.name}: {numbers}"
+        reason = f"not clearly faster than {best.name}, which is more precise: {numbers}"
+        if trial.candidate.precision == "int8":
+            reason += f"; {where_time_goes(trial, self._request.threads)}"
+        return reason
 
 
 @dataclass(frozen=True)

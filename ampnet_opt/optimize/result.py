@@ -19,9 +19,10 @@ from ampnet_opt.core.files import new_directory
 from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.text import count
 from ampnet_opt.optimize.candidates import Candidate
-from ampnet_opt.optimize.contest import Outcome, Trial
+from ampnet_opt.optimize.contest import Outcome
 from ampnet_opt.optimize.noninferiority import NON_INFERIOR, Bound, ClassDrop, Counts, Evidence, Margin
 from ampnet_opt.optimize.speed import GOALS, Speed
+from ampnet_opt.optimize.trials import Trial
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar
 
@@ -190,9 +191,8 @@ def render_result(result: Result) -> Group:
     parts += [Text(f"{row.candidate.name}: {row.fate}") for row in result.rows if row.fate]
     unsteady = [row.candidate.name for row in result.rows if row.speed is not None and row.speed.unsteady]
     if unsteady:
-        parts.append(
-            Text(f"* Unsteady times: {', '.join(unsteady)}. Other work was probably running; measure again without it.")
-        )
+        names = ", ".join(unsteady)
+        parts.append(Text(f"* Unsteady times: {names}. Other work was probably running; measure again without it."))
     return Group(*parts, Text(""))
 
 

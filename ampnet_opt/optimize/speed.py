@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
 from ampnet_opt.benchmarks.bench import Timing, measure_engines
-from ampnet_opt.benchmarks.bench_many import time_many
+from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, median_interval
 from ampnet_opt.benchmarks.compare import Environment, environment
 from ampnet_opt.benchmarks.workers import Progress, Subject
@@ -86,8 +86,11 @@ def measure(
     engines = [subject for subject in subjects if subject.kind == "engine"]
     many = iter(time_many(engines, seconds, progress))
     rates = [next(many) if subject.kind == "engine" else None for subject in subjects]
-    found = [rate and Speed(rate.p50, rate.interval.low, rate.interval.high, rate.unsteady, rate.turns) for rate in rates]
-    return found, place
+    return [None if rate is None else _rate(rate) for rate in rates], place
+
+
+def _rate(many: ManyTiming) -> Speed:
+    return Speed(many.p50, many.interval.low, many.interval.high, many.unsteady, many.turns)
 
 
 def _speed(subject: Subject, goal: Goal, timing: Timing) -> Speed:
