@@ -83,8 +83,8 @@ def doubt(found: Evidence, margin: Margin, which: str, final_faces: int) -> str:
     """What speaks against a candidate, and what would settle it. which: "choosing" or "final"."""
     told = (
         f"{found.verdict}: on {found.counts.faces:.0f} {which} faces {found.agreement.value:.1%} of the answers agree (at "
-        f"least {found.agreement.bound:.1%}, needed {margin.min_agreement:.1%}), top-1 drops by {found.drop.value:.2f} points "
-        f"(at most {found.drop.bound:.2f}, allowed {margin.max_drop:g})"
+        f"least {found.agreement.bound:.1%}, needed {margin.min_agreement:.1%}), top-1 drops by {found.drop.value:.2f} "
+        f"points (at most {found.drop.bound:.2f}, allowed {margin.max_drop:g})"
     )
     needed = faces_needed(found.counts, margin)
     if found.verdict == INFERIOR:
