@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
+import numpy as np
+
 from ampnet_opt.benchmarks.bench import Timing, measure_engines
 from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
-from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, median_interval
+from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, WIDEST, median_interval
 from ampnet_opt.benchmarks.compare import Environment, environment
 from ampnet_opt.benchmarks.workers import Progress, Subject
 from ampnet_opt.core.errors import AmpnetError
@@ -57,6 +59,14 @@ class Speed:
     high: float
     unsteady: bool = False
     turns: Sequence[float] = ()
+
+    def joined(self, more: Speed) -> Speed:
+        """Both measurements of the same subject as one."""
+        turns = [*self.turns, *more.turns]
+        if len(turns) < FEWEST_TURNS:
+            return more
+        value, interval = float(np.median(turns)), median_interval(turns, 1)
+        return Speed(value, interval.low, interval.high, interval.half_width(value) > WIDEST, turns)
 
     def beats(self, other: Speed) -> bool:
         """Whether it is smaller than `other` by more than noise and `CLEAR`.

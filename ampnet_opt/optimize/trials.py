@@ -65,14 +65,23 @@ def beaten_by(trial: Trial, others: Sequence[Trial]) -> Optional[Trial]:
 
 
 def in_order(trials: Sequence[Trial]) -> List[Trial]:
-    """The order in which candidates are proved: the fastest first; of those that it does not beat, the most precise."""
+    """The order in which candidates are proved: the fastest first, but after a more precise one that it does not beat."""
     left, order = list(trials), []
     while left:
-        fastest = min(left, key=lambda trial: trial.took.value)
-        equal = [trial for trial in left if not fastest.beats(trial)]
-        order.append(min(equal, key=lambda trial: (trial.candidate.distance, trial.took.value)))
+        order.append(_first(left))
         left.remove(order[-1])
     return order
+
+
+def _first(trials: Sequence[Trial]) -> Trial:
+    """The fastest, if it beats the fastest of those that are more precise; else that one, if it does so in turn."""
+    chosen = min(trials, key=lambda trial: trial.took.value)
+    while True:
+        nearer = [trial for trial in trials if trial.candidate.distance < chosen.candidate.distance]
+        rival = min(nearer, key=lambda trial: trial.took.value, default=None)
+        if rival is None or chosen.beats(rival):
+            return chosen
+        chosen = rival
 
 
 def compared(one: Trial, other: Trial, unit: str) -> str:
