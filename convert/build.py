@@ -228,33 +228,23 @@ def _build(
     recipe = recipe_of(checkpoint, options, [form], step)
     shared_seconds = time.monotonic() - started
 
-    return {
-        target: build_of(
-            recipe, precision, backend, options.compiling, target, step=step, force=force, before=shared_seconds
-        )
-        for precision, target in targets.items()
-    }
+    built = {}
+    for precision, target in targets.items():
+        with step(f"building {target.name}", 1) as progress:
+            request = request_of(recipe, precision, backend, options.compiling, shared_seconds)
+            built[target] = build_engine(request, target, progress, force)
+    return built
 
 
-def build_of(
-    recipe: Recipe,
-    precision: str,
-    backend: Backend,
-    compiling: CompileOptions,
-    target: Path,
-    *,
-    step: Steps,
-    force: bool = False,
-    before: float = 0.0,
-) -> str:
-    """Build one engine of a recipe; returns why it was not run here, or "". before: seconds that the recipe took."""
+def request_of(
+    recipe: Recipe, precision: str, backend: Backend, compiling: CompileOptions, seconds_before: float = 0.0
+) -> EngineRequest:
+    """What an engine of a recipe is made of. seconds_before: what the recipe took."""
     started = time.monotonic()
-    with step(f"building {target.name}", 1) as progress:
-        model = recipe.model(precision)
-        proof = proof_of(recipe.proof, model, precision)
-        ready = prepared(recipe, model, precision, backend.graph_form(compiling.builder))
-        seconds = before + time.monotonic() - started
-        return build_engine(EngineRequest(backend, compiling, recipe.origin, ready, proof, seconds), target, progress, force)
+    model = recipe.model(precision)
+    proof = proof_of(recipe.proof, model, precision)
+    ready = prepared(recipe, model, precision, backend.graph_form(compiling.builder))
+    return EngineRequest(backend, compiling, recipe.origin, ready, proof, seconds_before + time.monotonic() - started)
 
 
 def require_consistent(options: Options) -> None:

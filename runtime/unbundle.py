@@ -55,19 +55,22 @@ def build_bundle(
         parts = {part.precision: part for part in contents.parts}
         with reserved(*targets.values()):
             return {
-                target: build_part(bundle, parts[name], target, options, step=step, force=force)
+                target: _build(bundle, parts[name], target, options, step=step, force=force)
                 for name, target in targets.items()
             }
 
 
-def build_part(bundle: Bundle, part: BundlePart, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
-    """Build one engine of an open bundle at `target`; the rest as of `build_bundle`."""
-    assert bundle.contents.origin is not None  # as of a bundle with parts
+def _build(bundle: Bundle, part: BundlePart, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
     with step(f"building {target.name}", 1) as progress:
-        backend = find_backend(bundle.contents.backend)
-        prepared = bundle.prepared(part, backend.graph_form(options.builder))
-        request = EngineRequest(backend, options, bundle.contents.origin, prepared, bundle.proof(part))
-        return build_engine(request, target, progress, force)
+        return build_engine(part_request(bundle, part, options), target, progress, force)
+
+
+def part_request(bundle: Bundle, part: BundlePart, options: CompileOptions) -> EngineRequest:
+    """What an engine of an open bundle of a checkpoint is made of."""
+    assert bundle.contents.origin is not None  # as of a bundle with parts
+    backend = find_backend(bundle.contents.backend)
+    prepared = bundle.prepared(part, backend.graph_form(options.builder))
+    return EngineRequest(backend, options, bundle.contents.origin, prepared, bundle.proof(part))
 
 
 def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:

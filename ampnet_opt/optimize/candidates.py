@@ -11,7 +11,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face
 from ampnet_opt.runtime.backend import REGISTERED, find_backend
-from ampnet_opt.runtime.build import engine_name
+from ampnet_opt.runtime.build import EngineRequest, engine_name
 from ampnet_opt.system.doctor import availability
 
 # From what is nearest to PyTorch's arithmetic to what is farthest from it.
@@ -67,8 +67,8 @@ class Maker(Protocol):
     def variants(self, candidate: Candidate) -> Sequence[Candidate]:
         """Candidates of the same speed as this one, but with other answers: int8 calibrated in other ways."""
 
-    def build(self, candidate: Candidate, directory: Path, step: Steps) -> None:
-        """Write the engine, compared with its graph, in place of what stands at `directory`; errors as of `build`."""
+    def request(self, candidate: Candidate, step: Steps) -> EngineRequest:
+        """What the engine is made of; errors as of `build`."""
 
     def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Optional[Candidate]:
         """An int8 candidate with the layers in floating point that hold `limit` on the choosing faces at the least time.

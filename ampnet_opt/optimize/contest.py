@@ -14,7 +14,7 @@ import numpy as np
 from ampnet_opt.benchmarks.compare import SCORING_BATCH, Environment
 from ampnet_opt.benchmarks.workers import Subject, Worker
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import new_file
+from ampnet_opt.core.files import new_directory, new_file
 from ampnet_opt.core.metrics import sqnr
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import load_batches
@@ -30,6 +30,7 @@ from ampnet_opt.optimize.noninferiority import (
 )
 from ampnet_opt.optimize.speed import Goal, Speed, measure
 from ampnet_opt.optimize.trials import Trial, beaten_by, compared, doubt, in_order, where_time_goes
+from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.golden import relative_error
 
 ROUNDING = 1e-3  # relative error of fp32 logits that other sums of the same numbers explain
@@ -128,7 +129,9 @@ class Contest:
     def _build(self, candidate: Candidate) -> Trial:
         directory = self._folder / candidate.name
         if not directory.is_dir():  # whole, if it is there
-            self._maker.build(candidate, directory, self._step)
+            with self._step(f"building {candidate.name}", 1) as progress, new_directory(directory) as new:
+                # Whether it computes its graph in every way is asked of the best one alone: `result.place_best`.
+                compile_engine(self._maker.request(candidate, self._step), new, progress)[0].write(new)
         self._trials.append(Trial(candidate, directory))
         return self._trials[-1]
 

@@ -10,9 +10,10 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Limit
 from ampnet_opt.runtime.backend import find_backend
+from ampnet_opt.runtime.build import EngineRequest
 from ampnet_opt.runtime.bundle import Bundle
 from ampnet_opt.runtime.compile_options import CompileOptions
-from ampnet_opt.runtime.unbundle import build_part
+from ampnet_opt.runtime.unbundle import part_request
 
 
 class BundleMaker:
@@ -48,8 +49,8 @@ class BundleMaker:
     def variants(self, candidate: Candidate) -> List[Candidate]:
         return []
 
-    def build(self, candidate: Candidate, directory: Path, step: Steps) -> None:
-        build_part(self._bundle, self._parts[candidate.precision], directory, self._compiling, step=step, force=True)
+    def request(self, candidate: Candidate, step: Steps) -> EngineRequest:
+        return part_request(self._bundle, self._parts[candidate.precision], self._compiling)
 
     def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Optional[Candidate]:
         return None

@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.bench_layers import layer_times
 from ampnet_opt.benchmarks.compare import REFERENCE
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.calibration.ranges import DEFAULT, METHODS
-from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, build_of, few_ranges, origin_of
+from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, few_ranges, origin_of, request_of
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, source_of
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.onnx_session import graph_logits
@@ -21,7 +21,7 @@ from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Faces, Limit
 from ampnet_opt.runtime.backend import TYPED_FORMS, find_backend
-from ampnet_opt.runtime.build import engine_name
+from ampnet_opt.runtime.build import EngineRequest, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.sensitivity.analysis import Sensitivity, read_sensitivity
 from ampnet_opt.sensitivity.mixed_precision import BATCH, choose_layers, engine_answers, rank
@@ -91,13 +91,12 @@ class CheckpointMaker:
     def variants(self, candidate: Candidate) -> list[Candidate]:
         return [replace(candidate, method=method) for method in METHODS if method != candidate.method]
 
-    def build(self, candidate: Candidate, directory: Path, step: Steps) -> None:
+    def request(self, candidate: Candidate, step: Steps) -> EngineRequest:
         recipe = self._float_recipe(step)
         if candidate.precision == "int8":
             int8 = self._int8(candidate.method, step)
             recipe = replace(recipe, int8=int8, mixed_precision=self._mixed.get(candidate))
-        backend = find_backend(candidate.backend)
-        build_of(recipe, candidate.precision, backend, self._compiling, directory, step=step, force=True)
+        return request_of(recipe, candidate.precision, find_backend(candidate.backend), self._compiling)
 
     def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Candidate | None:
         source, int8 = self._float_recipe(step).source, self._int8(candidate.method, step)

@@ -23,6 +23,7 @@ from ampnet_opt.optimize.contest import Outcome
 from ampnet_opt.optimize.noninferiority import NON_INFERIOR, Bound, ClassDrop, Counts, Evidence, Margin
 from ampnet_opt.optimize.speed import GOALS, Speed
 from ampnet_opt.optimize.trials import Trial
+from ampnet_opt.runtime.build import EngineRequest, complete_engine
 from ampnet_opt.runtime.sidecar import NAME as SIDECAR
 from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar
 
@@ -203,13 +204,16 @@ def _took(speed: Optional[Speed], reference: Optional[Speed]) -> List[str]:
     return [milliseconds(speed.value), f"{half:.0%}", "-" if reference is None else f"{reference.value / speed.value:.2f}x"]
 
 
-def place_best(best: Trial, goal: str, why: str, target: Path, force: bool) -> None:
-    """Copy the best engine to `target`, with why it is the best in its sidecar: whole, or not at all."""
+def place_best(best: Trial, request: EngineRequest, optimized: Dict[str, str], target: Path, force: bool) -> None:
+    """Copy the best engine to `target`, with why it is the best in its sidecar, and compare it with its graph.
+
+    It is there whole, or not at all. request: what it was made of. optimized: as of `Sidecar`. Raises AmpnetError when it does not compute its graph.
+    """
     sidecar = read_sidecar(best.directory)
     with new_directory(target, force) as directory:
         for name in sidecar.files:
             copyfile(best.directory / name, directory / name)
-        replace(sidecar, optimized={"goal": goal, "why": why}).write(directory)
+        complete_engine(request, directory, replace(sidecar, optimized=optimized))
 
 
 def earlier_result(file: Path, key: str, engine: Path) -> Optional[Result]:

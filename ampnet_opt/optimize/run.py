@@ -96,7 +96,9 @@ def optimize(
             passed_over=inputs.passed_over or {},
         )
         if outcome.best is not None:
-            place_best(outcome.best, request.goal.name, why, target, force)
+            with step(f"checking {outcome.best.name}", 0):
+                made_of = maker.request(outcome.best.candidate, step)
+                place_best(outcome.best, made_of, {"goal": request.goal.name, "why": why}, target, force)
         write_text(output / JSON, result.to_json())
         write_text(output / PAGE, render_page(result))
         if outcome.best is None:
