@@ -207,7 +207,8 @@ def _took(speed: Optional[Speed], reference: Optional[Speed]) -> List[str]:
 def place_best(best: Trial, request: EngineRequest, optimized: Dict[str, str], target: Path, force: bool) -> None:
     """Copy the best engine to `target`, with why it is the best in its sidecar, and compare it with its graph.
 
-    It is there whole, or not at all. request: what it was made of. optimized: as of `Sidecar`. Raises AmpnetError when it does not compute its graph.
+    It is there whole, or not at all. request: what it was made of. optimized: as of `Sidecar`. Raises AmpnetError when it
+    does not compute its graph.
     """
     sidecar = read_sidecar(best.directory)
     with new_directory(target, force) as directory:

@@ -16,7 +16,7 @@ from ampnet_opt import synthetic
 from ampnet_opt.core.labels import PRESETS, label_indices
 from ampnet_opt.faces.face import read_faces
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.optimize.candidates import Faces, runnable
+from ampnet_opt.optimize.candidates import Candidate, Faces, runnable
 from ampnet_opt.optimize.contest import Request
 from ampnet_opt.optimize.from_checkpoint import CheckpointMaker, NetworkFile
 from ampnet_opt.optimize.noninferiority import Margin
