@@ -19,6 +19,7 @@ from ampnet_opt.cli.options import (
     FACES_PANEL,
     FINAL,
     FORCE,
+    INFERENCE_PANEL,
     INPUT,
     LANDMARKS_FORMAT,
     RADIUS,
@@ -68,6 +69,9 @@ def optimize(
     ),
     batch: int = BATCH,
     threads: Optional[int] = THREADS,
+    seconds: float = typer.Option(
+        6.0, "--seconds", min=0, max=86_400, help="Of timing all candidates, at least.", rich_help_panel=INFERENCE_PANEL
+    ),
     image_input: ImageInput = INPUT,
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
@@ -114,6 +118,7 @@ def optimize(
         margin=Margin(max_drop, min_agreement / 100),
         batch=batch,
         threads=threads or available_cores(),
+        seconds=seconds,
         max_value=max_latency,
     )
     with ExitStack() as stack:

@@ -34,8 +34,8 @@ from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.golden import relative_error
 
 ROUNDING = 1e-3  # relative error of fp32 logits that other sums of the same numbers explain
-FIRST_SECONDS, LAST_SECONDS = 2.0, 6.0  # of timing all candidates together, and those that are left
-MOST_REPEATS = 4  # of the latter, while other work disturbs it
+SECONDS = 6.0  # of timing the candidates that are left, all together; at first, when they are many, a third of it
+MOST_REPEATS = 4  # of that, while other work disturbs it
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Request:
         margin: what it may lose.
         batch: faces of an inference that is timed.
         threads: of the CPU.
+        seconds: of one timing of all candidates together, at least.
         max_value: in the goal's unit; then the most accurate candidate within it is the best. None: the fastest one is.
     """
 
@@ -54,6 +55,7 @@ class Request:
     margin: Margin
     batch: int
     threads: int
+    seconds: float = SECONDS
     max_value: Optional[float] = None
 
 
@@ -110,16 +112,16 @@ class Contest:
         """Raises as `build` and `benchmark` do."""
         for candidate in self._maker.candidates():
             self._build(candidate)
-        place = self._time(FIRST_SECONDS)
+        place = self._time(self._request.seconds / 3)
         self._drop_beaten()
         if "choosing" in self._faces:
             for trial in [trial for trial in self._left() if trial.candidate.precision == "int8"]:
                 self._improve(trial)
-            place = self._time(LAST_SECONDS)
+            place = self._time(self._request.seconds)
             for _ in range(MOST_REPEATS):
                 if self._is_steady():
                     break
-                place = self._time(LAST_SECONDS, more=True)
+                place = self._time(self._request.seconds, more=True)
             self._drop_beaten()
         best, problem = self._best()
         return Outcome(best, self._trials, self._reference, place, problem)

@@ -46,14 +46,14 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 
 def options(ground: Ground, output: Path) -> tuple[object, ...]:
-    return ground.checkpoint, "--data", ground.data, "--backend", "cpu", *LENIENT, "-o", output
+    return ground.checkpoint, "--data", ground.data, "--backend", "cpu", *LENIENT, "--seconds", 1, "-o", output
 
 
 @pytest.fixture(scope="module")
 def optimized(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Where the result of one run is, and what it said."""
     output = tmp_path_factory.mktemp("optimized") / "engines"
-    told = succeeds("optimize", *options(ground, output))
+    told = succeeds("optimize", *options(ground, output), timeout=400)
     return output, told.stdout
 
 
@@ -122,7 +122,7 @@ def test_a_stopped_run_goes_on_with_what_it_built(ground: Ground, tmp_path: Path
             compiling=CompileOptions(),
             threads=1,
         )
-        request = Request(GOALS["latency"], Margin(60, 0.2), 1, 1)
+        request = Request(GOALS["latency"], Margin(60, 0.2), 1, 1, seconds=1)
         optimize(maker, Inputs("net", sets["val"], sets["test"]), request, tmp_path, step=step)  # type: ignore[arg-type]
 
     steps: list[str] = []
