@@ -5,7 +5,8 @@ Python 3.8.
 
 from __future__ import annotations
 
-from typing import List, Optional
+import math
+from typing import Iterator, List, Optional
 
 from ampnet_opt.benchmarks.page.html import Html, document, element, join, row, table
 from ampnet_opt.benchmarks.report import milliseconds
@@ -29,6 +30,7 @@ def render_page(result: Result) -> str:
         ("front", "Agreement against " + result.goal, front(result)),
         ("candidates", "Candidates", candidates(result)),
         ("proof", "What the final faces say of the best one", None if best is None else proof(best)),
+        ("passed-over", "Backends that do not run here", passed_over(result)),
         ("method", "How it was measured", element("ul", *[element("li", line) for line in METHOD], class_="notes")),
     ]
     shown = [(name, heading, content) for name, heading, content in sections if content]
@@ -64,7 +66,6 @@ def facts(result: Result) -> Html:
         ),
         ("Machine", f"{place.cpu}, {count(place.cores, 'core')}; {place.system}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in place.versions.items())),
-        *((f"Not {name}", why) for name, why in result.passed_over.items()),
     ]
     return element("dl", *[join(element("dt", name), element("dd", value)) for name, value in pairs], class_="facts")
 
@@ -76,7 +77,9 @@ def front(result: Result) -> Optional[Html]:
         return None
     lowest = min(min(map(_bound, rows)), result.margin.min_agreement)
     bottom = 1 - _round_up(1 - lowest)
-    right = 1.1 * max(map(_value, rows))
+    longest = 1.05 * max(map(_value, rows))
+    step = next(step for step in _round_steps() if longest <= 5 * step)
+    right = step * math.ceil(longest / step)
 
     def x(value: float) -> str:
         return f"{100 * value / right:.2f}%"
@@ -91,10 +94,9 @@ def front(result: Result) -> Optional[Html]:
     needed = y(result.margin.min_agreement)
     parts.append(element("line", x1=0, x2="100%", y1=f"{needed:.1f}", y2=f"{needed:.1f}", class_="reference"))
     parts.append(element("text", "needed", x="100%", y=f"{needed - 4:.1f}", text_anchor="end"))
-    for step in range(5):
-        value = right * step / 4
-        anchor = "start" if step == 0 else "end" if step == 4 else "middle"
-        parts.append(element("text", f"{value:.3g}", x=f"{25 * step}%", y=TALL + 18, text_anchor=anchor))
+    for number in range(round(right / step) + 1):
+        anchor = "start" if number == 0 else "end" if number == round(right / step) else "middle"
+        parts.append(element("text", f"{number * step:g}", x=x(number * step), y=TALL + 18, text_anchor=anchor))
     taken: List[float] = []
     for one in sorted(rows, key=_value):
         found = one.evidence
@@ -135,6 +137,11 @@ def _bound(row: Row) -> float:
     return row.evidence.agreement.bound
 
 
+def _round_steps() -> Iterator[float]:
+    for power in range(-6, 12):
+        yield from (factor * 10.0**power for factor in (1, 2, 5))
+
+
 def _round_up(share: float) -> float:
     return next((step for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if step >= share), 1.0)
 
@@ -161,6 +168,12 @@ def candidates(result: Result) -> Html:
     return element(
         "div", table("Every candidate, and why it lost", [*heads, last], rows, "numbers"), class_="scroll", tabindex=0
     )
+
+
+def passed_over(result: Result) -> Optional[Html]:
+    """Without what to do about it, which `doctor` says and which names this machine's folders."""
+    lines = [element("li", element("b", name), f": {why.split(';')[0]}") for name, why in result.passed_over.items()]
+    return element("ul", *lines, class_="notes") if lines else None
 
 
 def proof(best: Row) -> Optional[Html]:
