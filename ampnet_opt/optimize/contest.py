@@ -30,6 +30,7 @@ from ampnet_opt.optimize.noninferiority import (
 )
 from ampnet_opt.optimize.speed import Goal, Speed, measure
 from ampnet_opt.optimize.trials import Trial, beaten_by, compared, doubt, in_order, where_time_goes
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.golden import relative_error
 
@@ -69,6 +70,7 @@ class Outcome:
         reference: what PyTorch takes; None where it was not measured.
         environment: where it was measured.
         problem: why there is no best one, or "".
+        threads: of the CPU with which the best one is fastest: all that were asked for, or half of them.
     """
 
     best: Optional[Trial]
@@ -76,6 +78,7 @@ class Outcome:
     reference: Optional[Speed]
     environment: Environment
     problem: str = ""
+    threads: int = 1
 
 
 class Contest:
@@ -124,7 +127,8 @@ class Contest:
                 place = self._time(self._request.seconds, more=True)
             self._drop_beaten()
         best, problem = self._best()
-        return Outcome(best, self._trials, self._reference, place, problem)
+        threads = self._request.threads if best is None else self._fastest_threads(best)
+        return Outcome(best, self._trials, self._reference, place, problem, threads)
 
     # --- building and timing -------------------------------------------------------------------------------------
 
@@ -157,6 +161,19 @@ class Contest:
         left = self._left()
         first = in_order(left)[0]
         return all(trial is first or first.beats(trial) for trial in left) or not any(trial.took.unsteady for trial in left)
+
+    def _fastest_threads(self, best: Trial) -> int:
+        """All threads, or half of them where that is clearly faster, as it may be with two threads to a core."""
+        request, every = self._request, self._request.threads
+        if every < 2 or find_backend(best.candidate.backend).device != "cpu":
+            return every
+        numbers = (every, every // 2)
+        subjects = [Subject(best.name, "engine", best.directory, number) for number in numbers]
+        with self._step("timing fewer threads", 0) as advance:
+            (whole, half), _ = measure(
+                subjects, request.goal, request.batch, request.seconds / 3, lambda stage, done, total: advance(done)
+            )
+        return every // 2 if half is not None and whole is not None and half.beats(whole) else every
 
     def _subject(self, trial: Trial) -> Subject:
         return Subject(trial.name, "engine", trial.directory, self._request.threads)

@@ -119,8 +119,8 @@ def _finite(value: Optional[float]) -> Optional[float]:
     return None if value is None else min(value, 999.0)
 
 
-def reason(outcome: Outcome, goal_name: str) -> str:
-    """Why the best engine is the best, in a sentence or two."""
+def reason(outcome: Outcome, goal_name: str, threads: int) -> str:
+    """Why the best engine is the best, in a sentence. threads: that it was timed with."""
     best, goal = outcome.best, GOALS[goal_name]
     assert best is not None and best.speed is not None
     parts = [f"{best.name}: {milliseconds(best.speed.value)} {goal.unit}"]
@@ -130,7 +130,10 @@ def reason(outcome: Outcome, goal_name: str) -> str:
     if slower:
         value, name = min(slower)
         parts.append(f"{value / best.speed.value:.2f} times {goal.better} as {name}")
-    return f"{', '.join(parts)}; {_proof(best)}"
+    told = f"{', '.join(parts)}; {_proof(best)}"
+    return (
+        told if outcome.threads == threads else f"{told}; it is faster with --threads {outcome.threads} than with {threads}"
+    )
 
 
 def _proof(best: Trial) -> str:

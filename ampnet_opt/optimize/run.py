@@ -73,7 +73,7 @@ def optimize(
             maker, request, folder, choosing=inputs.choosing, final=inputs.final, logits=inputs.logits, step=step
         )
         outcome = contest.hold()
-        why = "" if outcome.best is None else reason(outcome, request.goal.name)
+        why = "" if outcome.best is None else reason(outcome, request.goal.name, request.threads)
         result = Result(
             key=key,
             source=inputs.source,

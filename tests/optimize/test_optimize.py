@@ -84,7 +84,8 @@ def test_the_page_needs_nothing_else_and_names_every_candidate(optimized: tuple[
     page = (output / PAGE).read_text()
     found = json.loads((output / JSON).read_text())
     assert all(row["candidate"]["backend"] in page for row in found["rows"])
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
     assert "seeded, not trained" in page
 
 
