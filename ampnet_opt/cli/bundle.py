@@ -44,7 +44,7 @@ from ampnet_opt.core.text import command
 
 # Drawn faces that a bundle carries: with 539 that all agree, half a point is shown (optimize.noninferiority).
 DRAWN_FACES = 560
-MOST_FACES = 10_000
+MOST_FACES = 1000  # of the user's
 
 
 def _targets() -> Iterable[str]:
@@ -85,12 +85,10 @@ def bundle(
     held_out: str = HELD_OUT,
     final: str = FINAL,
     ranking: Optional[Path] = RANKING,
-    with_faces: Optional[int] = typer.Option(
-        None,
+    with_faces: bool = typer.Option(
+        False,
         "--with-faces",
-        min=1,
-        max=MOST_FACES,
-        help="Carry so many labelled faces of --data (their pictures) for optimize, in place of drawn ones.",
+        help="Carry faces of --data, pictures of people, for optimize to judge by (default: drawn ones).",
         rich_help_panel=FACES_PANEL,
     ),
     output: Path = output_option(Path("bundle.tar"), "The tar to copy to that machine."),
@@ -138,29 +136,28 @@ def bundle(
     from ampnet_opt.convert.bundle import bundle_checkpoint
 
     carried = None
-    if with_faces is not None or len(precisions) > 1:
+    if with_faces or len(precisions) > 1:
         carried = _carried(loaded, data, form, final, with_faces)
     with steps() as step:
         path = bundle_checkpoint(loaded, options, target, output, step, carried=carried, force=force)
     _say_bundle(path, "" if loaded.trained else " (untrained weights)")
 
 
-def _carried(checkpoint: Any, data: Optional[Path], form: str, split: str, most: Optional[int]) -> Any:
+def _carried(checkpoint: Any, data: Optional[Path], form: str, split: str, own: bool) -> Any:
     """Faces that a board chooses by: of the user's data where asked for, else drawn ones of the network's classes."""
     from ampnet_opt.cli.inputs import faces_of
     from ampnet_opt.convert.bundle import CarriedFaces
     from ampnet_opt.core.labels import canonical
     from ampnet_opt.faces.face import spread
 
-    if most is not None and data is None:
-        raise MisuseError("--with-faces carries faces of --data")
-    faces = faces_of(data if most is not None else None, split)
+    if own and data is None:
+        raise MisuseError("--with-faces carries faces of --data, which is missing")
+    faces = faces_of(data, split, form) if own else faces_of(None, split)
     known = {canonical(name) for name in checkpoint.classes}
-    if most is None:  # classes that are drawn, of those that the network has
-        faces = [face for face in faces if canonical(face.label) in known]
-        most = DRAWN_FACES
-        return CarriedFaces(spread(faces, most), drawn=True) if faces else None
-    return CarriedFaces(spread(faces, most), drawn=False)
+    if own:
+        return CarriedFaces(spread(faces, MOST_FACES), drawn=False)
+    faces = [face for face in faces if canonical(face.label) in known]  # not every class can be drawn
+    return CarriedFaces(spread(faces, DRAWN_FACES), drawn=True) if faces else None
 
 
 def _say_bundle(path: Path, note: str = "") -> None:

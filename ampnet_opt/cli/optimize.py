@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import typer
 
 from ampnet_opt.cli.inputs import dealt, faces_of, read_checkpoint
 from ampnet_opt.cli.options import (
+    BACKEND,
     BATCH,
     BUDGET_PANEL,
     CLASSES,
@@ -62,15 +63,22 @@ def optimize(
     ),
     goal: GoalName = typer.Option(GoalName.latency, "--goal", help="What is made small.", rich_help_panel=WHAT),
     max_latency: Optional[float] = typer.Option(
-        None, "--max-latency", min=0, help="ms; then the best is the most accurate engine within it.", rich_help_panel=WHAT
+        None,
+        "--max-latency",
+        min=0,
+        help="ms; the best is then the most accurate engine that takes no longer.",
+        rich_help_panel=WHAT,
     ),
-    backends: Optional[List[str]] = typer.Option(
-        None, "--backend", help="Only this one; repeatable (default: all that run here).", rich_help_panel=WHAT
-    ),
+    backend: Optional[str] = BACKEND,
     batch: int = BATCH,
     threads: Optional[int] = THREADS,
     seconds: float = typer.Option(
-        6.0, "--seconds", min=0, max=86_400, help="Of timing all candidates, at least.", rich_help_panel=INFERENCE_PANEL
+        6.0,
+        "--seconds",
+        min=0,
+        max=86_400,
+        help="Seconds of one timing of all candidates together, at least.",
+        rich_help_panel=INFERENCE_PANEL,
     ),
     image_input: ImageInput = INPUT,
     classes: Optional[str] = CLASSES,
@@ -97,10 +105,10 @@ def optimize(
     json_file: Optional[Path] = json_option("everything measured"),
     force: bool = FORCE,
 ) -> None:
-    """The fastest engine that is still right: builds and measures all that this machine can run, and keeps the best.
+    """Find the fastest engine that is still right: build and measure all that this machine runs, and keep the best.
 
-    Right means: by a one-sided 95 % bound, top-1 drops by at most --max-drop points against PyTorch, and at least
-    --min-agreement per cent of the answers are the same, on faces that chose nothing.
+    An engine is right if, on faces that chose nothing, top-1 drops by at most --max-drop points and at least --min-agreement
+    per cent of the answers stay PyTorch's, both shown at a confidence of 95 %. Without --backend, all that run here compete.
     """
     from ampnet_opt.core.console import console
     from ampnet_opt.core.processor import available_cores
@@ -128,11 +136,11 @@ def optimize(
             late = given(context) & DECIDED
             if late:
                 raise MisuseError(f"a bundle carries its faces and graphs: {flags(context, late)} is for checkpoints")
-            maker, inputs = _of_bundle(stack, source, backends or [], request)
+            maker, inputs = _of_bundle(stack, source, backend, request)
         else:
             sets = _face_sets(data, form, (split, held_out, final), faces)
             network = (source, classes, patch_radius, image_input)
-            maker, inputs = _of_checkpoint(network, backends or [], sets, request, data is None)
+            maker, inputs = _of_checkpoint(network, backend, sets, request, data is None)
         if dry_run:
             for candidate in maker.candidates():
                 say(candidate.name)
@@ -180,7 +188,7 @@ def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], ca
 
 def _of_checkpoint(
     network: Tuple[Optional[Path], Optional[str], Optional[int], ImageInput],
-    backends: List[str],
+    backend: Optional[str],
     sets: Tuple[Any, Any, Any],
     request: Request,
     drawn: bool,
@@ -191,7 +199,7 @@ def _of_checkpoint(
     from ampnet_opt.shipped import CHECKPOINT
 
     path, classes, patch_radius, image_input = network
-    able, problems = runnable(backends)
+    able, problems = runnable([backend] if backend else [])
     checkpoint = read_checkpoint(path or CHECKPOINT, classes, patch_radius)
     from ampnet_opt.optimize.from_checkpoint import CheckpointMaker, NetworkFile
 
@@ -212,7 +220,7 @@ def _of_checkpoint(
     return maker, Inputs(name, choosing, final, drawn=drawn, passed_over=problems)
 
 
-def _of_bundle(stack: ExitStack, path: Path, backends: List[str], request: Request) -> Tuple[Any, Any]:
+def _of_bundle(stack: ExitStack, path: Path, backend: Optional[str], request: Request) -> Tuple[Any, Any]:
     from ampnet_opt.bundling.carried_faces import NAME, open_carried
     from ampnet_opt.core.errors import AmpnetError
     from ampnet_opt.core.labels import label_indices
@@ -222,8 +230,8 @@ def _of_bundle(stack: ExitStack, path: Path, backends: List[str], request: Reque
     from ampnet_opt.runtime.bundle import open_bundle
 
     bundle = stack.enter_context(open_bundle(path))
-    if set(backends) - {bundle.contents.backend}:
-        raise MisuseError(f"bundle {path} is for the backend {bundle.contents.backend}, not {backends[0]}")
+    if backend not in {None, bundle.contents.backend}:
+        raise MisuseError(f"bundle {path} is for the backend {bundle.contents.backend}, not {backend}")
     ((name, precisions),), _ = runnable([bundle.contents.backend])
     maker = BundleMaker(bundle, name, precisions, _compiling(request.batch))
     if NAME not in bundle.contents.members:

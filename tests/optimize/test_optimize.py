@@ -155,7 +155,7 @@ def test_a_stopped_run_goes_on_with_what_it_built(ground: Ground, tmp_path: Path
 
 
 def test_a_board_chooses_from_a_bundle_by_the_faces_that_it_carries(ground: Ground, tmp_path: Path) -> None:
-    what = ("--target", "cpu", "--fp32", "--int8", "--data", ground.data, "--with-faces", 14)
+    what = ("--target", "cpu", "--fp32", "--int8", "--data", ground.data, "--with-faces")
     succeeds("bundle", ground.checkpoint, *what, "-o", tmp_path / "board.tar")
     told = succeeds("optimize", tmp_path / "board.tar", *LENIENT, "-o", tmp_path / "engines")
     found = json.loads((tmp_path / "engines" / JSON).read_text())
