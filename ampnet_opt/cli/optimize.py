@@ -66,6 +66,7 @@ def optimize(
         None,
         "--max-latency",
         min=0,
+        max=86_400_000,
         help="ms; the best is then the most accurate engine that takes no longer.",
         rich_help_panel=WHAT,
     ),
