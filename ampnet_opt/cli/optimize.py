@@ -91,7 +91,7 @@ def optimize(
     held_out: str = typer.Option("val", "--held-out", help="Rows of the table to choose by.", rich_help_panel=FACES_PANEL),
     final: str = FINAL,
     max_drop: float = typer.Option(
-        0.5, "--max-drop", min=0.01, max=100, help="Points of top-1 that it may lose.", rich_help_panel=BUDGET_PANEL
+        0.5, "--max-drop", min=0.01, help="Points of top-1 that it may lose.", rich_help_panel=BUDGET_PANEL
     ),
     min_agreement: float = typer.Option(
         99.0,
