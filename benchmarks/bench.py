@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
+
 from ampnet_opt.benchmarks.bench_layers import LayerTime
 from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, Interval, median_interval, unsteady
@@ -40,7 +42,7 @@ class Timing:
     """One engine at one batch. p50: of a run, in ms, with its interval. unsteady: too noisy to rely on.
 
     first_seconds: from the start of a process to its first logits. peak_memory: bytes; None where the system does not tell.
-    power: of a section of its own.
+    power: of a section of its own. turns: medians of its turns, ms, in the order of the rounds.
     """
 
     batch: int
@@ -50,6 +52,7 @@ class Timing:
     first_seconds: float
     peak_memory: Optional[int]
     power: Optional[Power] = None
+    turns: List[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,11 @@ def measure_engines(
     for worker, times, until_first in zip(workers, taken, first):
         found = latency(times, batch)
         p50 = median_interval([1e3 * value for value in times], TURN)
+        turns = [1e3 * float(np.median(times[start : start + TURN])) for start in range(0, len(times), TURN)]
         peak = worker.peak_memory()
         alone = partial(worker.time, images, landmarks, 0)  # the others wait
         power = measure_power(alone, found.p50 / 1e3, batch, device_of(worker.loaded.backend))
-        timings.append(Timing(batch, found, p50, unsteady(found, p50), until_first, peak, power))
+        timings.append(Timing(batch, found, p50, unsteady(found, p50), until_first, peak, power, turns))
     return workers, timings
 
 

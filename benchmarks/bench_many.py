@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import List, Optional, Sequence
 
 import numpy as np
@@ -20,7 +20,7 @@ TURN_SECONDS = 1.0  # so long, at least, that the first and last batches, of whi
 class ManyTiming:
     """Throughput mode of one engine. faces: of one turn; p50: ms an image, median over turns, with its interval.
 
-    peak_memory: bytes; None where the system does not tell.
+    peak_memory: bytes; None where the system does not tell. turns: ms an image of each turn, in the order of the rounds.
     """
 
     faces: int
@@ -28,6 +28,7 @@ class ManyTiming:
     interval: Interval
     unsteady: bool
     peak_memory: Optional[int]
+    turns: List[float] = field(default_factory=list)
 
     @property
     def images_per_second(self) -> float:
@@ -64,4 +65,4 @@ def _faces_of_a_turn(worker: Worker) -> int:
 
 def _timing(worker: Worker, faces: int, per_image: Sequence[float]) -> ManyTiming:
     p50, interval = float(np.median(per_image)), median_interval(per_image, 1)
-    return ManyTiming(faces, p50, interval, interval.half_width(p50) > WIDEST, worker.peak_memory())
+    return ManyTiming(faces, p50, interval, interval.half_width(p50) > WIDEST, worker.peak_memory(), list(per_image))

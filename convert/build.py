@@ -22,7 +22,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import RTX, TYPED, TYPED_FORMS, UNSIGNED, WEAK, find_backend
+from ampnet_opt.runtime.backend import RTX, TYPED, TYPED_FORMS, UNSIGNED, WEAK, Backend, find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof
@@ -126,7 +126,7 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         int8 = _int8(source, options, step)
         if options.search is not None:
             mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
-    ranges = _ranges(source, options) if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions} else {}
+    ranges = few_ranges(source, options.faces) if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions} else {}
     return Recipe(source, origin_of(checkpoint, source), proof, ranges, int8, mixed_precision)
 
 
@@ -230,15 +230,21 @@ def _build(
 
     built = {}
     for precision, target in targets.items():
-        started = time.monotonic()
         with step(f"building {target.name}", 1) as progress:
-            model = recipe.model(precision)
-            proof = proof_of(recipe.proof, model, precision)
-            ready = prepared(recipe, model, precision, form)
-            seconds = shared_seconds + time.monotonic() - started
-            request = EngineRequest(backend, options.compiling, recipe.origin, ready, proof, seconds)
+            request = request_of(recipe, precision, backend, options.compiling, shared_seconds)
             built[target] = build_engine(request, target, progress, force)
     return built
+
+
+def request_of(
+    recipe: Recipe, precision: str, backend: Backend, compiling: CompileOptions, seconds_before: float = 0.0
+) -> EngineRequest:
+    """What an engine of a recipe is made of. seconds_before: what the recipe took."""
+    started = time.monotonic()
+    model = recipe.model(precision)
+    proof = proof_of(recipe.proof, model, precision)
+    ready = prepared(recipe, model, precision, backend.graph_form(compiling.builder))
+    return EngineRequest(backend, compiling, recipe.origin, ready, proof, seconds_before + time.monotonic() - started)
 
 
 def require_consistent(options: Options) -> None:
@@ -263,7 +269,7 @@ def _int8(source: Source, options: Options, step: Steps) -> Int8:
     return Int8(options.table, None)
 
 
-def _ranges(source: Source, options: Options) -> dict[str, float]:
+def few_ranges(source: Source, faces: Sequence[Face]) -> dict[str, float]:
     """`float_ranges` on a few faces, or on noise when there are none."""
-    few = spread(options.faces, RANGING_FACES)
+    few = spread(faces, RANGING_FACES)
     return float_ranges(source.graph, source.batches(few, 1) if few else [random_faces(1, source.image_input)])

@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+
+from ampnet_opt.bundling.carried_faces import NAME as FACES
+from ampnet_opt.bundling.carried_faces import shrunk, write_carried
 from ampnet_opt.bundling.pack import new_bundle
 from ampnet_opt.bundling.targets import Target
 from ampnet_opt.convert.build import Options, Recipe, prepared, recipe_of, require_consistent
+from ampnet_opt.convert.source import Source
 from ampnet_opt.core.files import PathLike, require_new, reserved
-from ampnet_opt.core.onnx_session import graph_logits
+from ampnet_opt.core.onnx_session import graph_logits, onnx_session
 from ampnet_opt.core.progress import Steps
+from ampnet_opt.faces.face import Face, load_batches
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.backend import TYPED_FORMS
 from ampnet_opt.runtime.build import TABLE
 from ampnet_opt.runtime.bundle import GOLDEN, BundlePart
+from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.golden import require_close
 
-__all__ = ["bundle_checkpoint", "bundle_recipe"]
+__all__ = ["CarriedFaces", "bundle_checkpoint", "bundle_recipe"]
+
+CARRIED_BATCH = 16
+
+
+@dataclass(frozen=True)
+class CarriedFaces:
+    """Labelled faces that a bundle carries, so that a board can choose among its precisions.
+
+    Attributes:
+        faces: all labelled.
+        drawn: whether they are drawn, and not pictures of people.
+    """
+
+    faces: Sequence[Face]
+    drawn: bool
 
 
 def bundle_checkpoint(
-    checkpoint: Checkpoint, options: Options, target: Target, output: PathLike, step: Steps, *, force: bool = False
+    checkpoint: Checkpoint,
+    options: Options,
+    target: Target,
+    output: PathLike,
+    step: Steps,
+    *,
+    carried: CarriedFaces | None = None,
+    force: bool = False,
 ) -> Path:
     """Write a bundle from which `target` builds an engine for each of the precisions: whole, or not at all.
 
@@ -32,6 +63,7 @@ def bundle_checkpoint(
         target: the machine, of `bundling.targets.TARGETS`.
         output: the file.
         step: of `core.progress.steps`.
+        carried: faces to choose by, which go into the bundle.
         force: replace a file that stands there.
 
     Returns:
@@ -45,10 +77,18 @@ def bundle_checkpoint(
     require_consistent(options)
     with reserved(path):
         recipe = recipe_of(checkpoint, options, target.forms, step)
-        return bundle_recipe(recipe, options.precisions, target, path, step)
+        return bundle_recipe(recipe, options.precisions, target, path, step, carried=carried)
 
 
-def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, path: Path, step: Steps) -> Path:
+def bundle_recipe(
+    recipe: Recipe,
+    precisions: Sequence[str],
+    target: Target,
+    path: Path,
+    step: Steps,
+    *,
+    carried: CarriedFaces | None = None,
+) -> Path:
     """Write a bundle of what is calibrated already, in place of what stands at `path`; see `bundle_checkpoint`.
 
     Args:
@@ -57,18 +97,36 @@ def bundle_recipe(recipe: Recipe, precisions: Sequence[str], target: Target, pat
         target: as of `bundle_checkpoint`.
         path: of the bundle, which is returned.
         step: as of `bundle_checkpoint`.
+        carried: likewise.
     """
     with new_bundle(path, target) as pack:
         # The user's own faces do not leave the house: the golden ones are drawn.
         (pack.folder / GOLDEN).write_bytes(recipe.proof.drawn().golden.to_bytes())
         if recipe.int8 is not None:
             recipe.int8.table.write(pack.folder / TABLE)
+        if carried is not None:
+            pack.drawn_faces = carried.drawn
+            with step("faces to choose by", len(carried.faces)) as progress:
+                _carry(recipe.source, carried, pack.folder / FACES, progress)
         pack.origin, pack.parts = recipe.origin, []
         stored: dict[bytes, str] = {}
         for precision in precisions:
             with step(f"preparing {precision}", 0):
                 pack.parts.append(_part(recipe, precision, target, pack.folder, stored))
     return path
+
+
+def _carry(source: Source, carried: CarriedFaces, path: Path, progress: Callable[[float], None]) -> None:
+    """Write the faces with the float network's logits. Drawn ones are made small; pictures of people stay what they are."""
+    with TemporaryDirectory(prefix="ampnet-opt-") as folder:
+        faces = shrunk(carried.faces, Path(folder)) if carried.drawn else list(carried.faces)
+        session, parts, done = onnx_session(source.graph), [], 0
+        for images, landmarks in load_batches(faces, CARRIED_BATCH):
+            image, points = engine_inputs(images, landmarks, source.image_input)
+            parts.append(session.run(None, {"image": image, "landmarks": points})[0])
+            done += len(images)
+            progress(done)
+        write_carried(path, faces, np.concatenate(parts))
 
 
 def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: dict[bytes, str]) -> BundlePart:

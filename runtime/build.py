@@ -84,36 +84,38 @@ def build_engine(request: EngineRequest, target: Path, progress: Optional[Progre
     missing or refuses, or when the engine computes something else than its graph. It appears whole, at `target`, or not at
     all.
     """
-    proof, trained = request.proof, request.origin.trained
-    assert proof is not None
-    require_close(proof.accuracy, trained)
+    assert request.proof is not None
+    require_close(request.proof.accuracy, request.origin.trained)
     with new_directory(target, force) as directory:
-        sidecar = write_engine(request, directory, progress)
-        reason, accuracy = request.backend.why_not_run(sidecar), list(proof.accuracy)
-        if not reason:
-            logits = require_right(directory, proof.golden, proof.graph_error)
-            if request.prepared.precision == "int8":
-                measured = proof.measure(logits, engine=True)
-                require_close(measured, trained)
-                accuracy = [*measured, *(kept for kept in accuracy if kept.on not in {new.on for new in measured})]
-        if accuracy:
-            replace(sidecar, accuracy=[asdict(found) for found in accuracy]).write(directory)
-    return reason
+        return complete_engine(request, directory, *compile_engine(request, directory, progress))
 
 
-def write_engine(request: EngineRequest, directory: Path, progress: Optional[Progress] = None) -> Sidecar:
-    """Compile the graph into `directory`, list the engine's layers, and write the sidecar, which is returned.
+def complete_engine(request: EngineRequest, directory: Path, sidecar: Sidecar, layers: Optional[List[Layer]] = None) -> str:
+    """List the layers of what was compiled into `directory`, write the sidecar, and compare the engine with its graph.
 
-    For errors and arguments see `build_engine`, which compares the engine as well.
+    sidecar, layers: of `compile_engine`; a sidecar that lists its layers keeps them. Returns why
+    the engine was not run here, or ""; errors as of `build_engine`.
     """
-    prepared = request.prepared
-    sidecar, layers = compile_engine(request, directory, progress)
-    by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
-    expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
-    listed = list_layers(directory, sidecar, expected) if layers is None else summarise(layers, prepared.precision, expected)
-    sidecar = replace(sidecar, layers=listed)
+    prepared, proof, trained = request.prepared, request.proof, request.origin.trained
+    assert proof is not None
+    if sidecar.layers is None:
+        by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
+        expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
+        told = (
+            list_layers(directory, sidecar, expected) if layers is None else summarise(layers, sidecar.precision, expected)
+        )
+        sidecar = replace(sidecar, layers=told)
     sidecar.write(directory)
-    return sidecar
+    reason, accuracy = request.backend.why_not_run(sidecar), list(proof.accuracy)
+    if not reason:
+        logits = require_right(directory, proof.golden, proof.graph_error)
+        if prepared.precision == "int8":
+            measured = proof.measure(logits, engine=True)
+            require_close(measured, trained)
+            accuracy = [*measured, *(kept for kept in accuracy if kept.on not in {new.on for new in measured})]
+    if accuracy:
+        replace(sidecar, accuracy=[asdict(found) for found in accuracy]).write(directory)
+    return reason
 
 
 def compile_engine(

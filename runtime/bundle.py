@@ -59,7 +59,8 @@ class BundlePart:
 class Contents:
     """The contents of `bundle.json`. members: name -> SHA-256 of every other member of the tar.
 
-    A bundle of a checkpoint has `origin` and `parts`; one of an engine has its precision, and names its files.
+    A bundle of a checkpoint has `origin` and `parts`; one of an engine has its precision, and names its files. drawn_faces:
+    whether the faces that it carries to choose by (`bundling.carried_faces`) are drawn, not the user's; None without any.
     """
 
     target: str
@@ -70,6 +71,7 @@ class Contents:
     parts: Optional[List[BundlePart]] = None
     engine_precision: Optional[str] = None
     engine_files: Optional[List[str]] = None
+    drawn_faces: Optional[bool] = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ OPTIONS = {
 SEARCHED = {"top1": float, "float_top1": float, "agreement": float, "sqnr_db": Optional[float], "held_out_faces": int}
 # Budgets of `mixed_precision`: the option of each, and what its number is multiplied by for it.
 BUDGET = {"max_drop": ("--max-drop", 1), "min_sqnr": ("--min-sqnr", 1), "min_agreement": ("--min-agreement", 100)}
+# What `optimized` holds.
+OPTIMIZED = ("goal", "why")
 ATTEMPTS = 5  # at reading an engine that is replaced meanwhile
 UNCHANGED, CHANGED, MISSING = "unchanged", "changed", "missing"
 
@@ -96,6 +98,7 @@ class Sidecar:
     layers: what the backend itself lists (`layers.summarise`), or {"not_listed": why}; None in engines from before that.
     accuracy: of int8, its answers beside the float network's (`Accuracy`); None in engines from before that.
     classes_assumed: whether the checkpoint named no classes, and those of RAF-DB were assumed.
+    optimized: of the engine that `ampnet-opt optimize` chose: "goal", and "why" as a sentence; None in all others.
     """
 
     backend: str
@@ -118,6 +121,7 @@ class Sidecar:
     layers: Optional[Dict[str, Any]] = None
     accuracy: Optional[List[Dict[str, Any]]] = None
     classes_assumed: bool = False
+    optimized: Optional[Dict[str, Any]] = None
 
     def write(self, directory: Path) -> None:
         write_json(directory / NAME, {"format": FORMAT, **asdict(self)})
@@ -212,6 +216,8 @@ def file_states(directory: PathLike, sidecar: Sidecar) -> Dict[str, str]:
 def rebuild_command(sidecar: Sidecar) -> str:
     """The command line that builds this engine once more. CKPT stands for its checkpoint, ENGINE for its old directory, and
     DATA for the faces that proved its choice of layers."""
+    if sidecar.optimized is not None:
+        return command("ampnet-opt", "optimize", "CKPT", "--data", "DATA", "--goal", sidecar.optimized["goal"])
     words = ["ampnet-opt", "build", "CKPT", f"--{sidecar.precision}", "--backend", sidecar.backend]
     batch, default = sidecar.batch, BatchRange()
     for name in ("min", "opt", "max"):
@@ -266,6 +272,9 @@ def _require_known(sidecar: Sidecar) -> None:
         _require_layers(sidecar.layers)
     if sidecar.mixed_precision is not None:
         _require_search(sidecar.mixed_precision)
+    if sidecar.optimized is not None:
+        for name in OPTIMIZED:
+            require_types(sidecar.optimized[name], str, name)
     require_types(accuracies(sidecar), List[Accuracy], "accuracy")
     require_types(sidecar.target.get("compute_capabilities", []), List[str], "compute_capabilities")
 

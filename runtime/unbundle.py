@@ -61,12 +61,16 @@ def build_bundle(
 
 
 def _build(bundle: Bundle, part: BundlePart, target: Path, options: CompileOptions, *, step: Steps, force: bool) -> str:
-    assert bundle.contents.origin is not None  # as of a bundle with parts
     with step(f"building {target.name}", 1) as progress:
-        backend = find_backend(bundle.contents.backend)
-        prepared = bundle.prepared(part, backend.graph_form(options.builder))
-        request = EngineRequest(backend, options, bundle.contents.origin, prepared, bundle.proof(part))
-        return build_engine(request, target, progress, force)
+        return build_engine(part_request(bundle, part, options), target, progress, force)
+
+
+def part_request(bundle: Bundle, part: BundlePart, options: CompileOptions) -> EngineRequest:
+    """What an engine of an open bundle of a checkpoint is made of."""
+    assert bundle.contents.origin is not None  # as of a bundle with parts
+    backend = find_backend(bundle.contents.backend)
+    prepared = bundle.prepared(part, backend.graph_form(options.builder))
+    return EngineRequest(backend, options, bundle.contents.origin, prepared, bundle.proof(part))
 
 
 def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:

@@ -38,6 +38,7 @@ class Pack:
         self.parts: Optional[List[BundlePart]] = None
         self.engine_precision: Optional[str] = None
         self.engine_files: Optional[List[str]] = None
+        self.drawn_faces: Optional[bool] = None  # of those that it carries to choose by
         self.built_with = ""  # version of the library that built the engine
 
 
@@ -54,7 +55,7 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
         wheel = write_wheel(pack.folder)
         held = [part.precision for part in pack.parts] if pack.parts is not None else [str(pack.engine_precision)]
         engines = [engine_name(target.backend, precision) for precision in held]
-        text = readme(target, file.name, wheel.name, engines, pack.built_with)
+        text = readme(target, file.name, wheel.name, engines, built_with=pack.built_with, drawn_faces=pack.drawn_faces)
         (pack.folder / README).write_text(text, encoding="utf-8")
         _add_example(pack.folder)
         members = {member.name: sha256(member) for member in sorted(pack.folder.iterdir())}
@@ -67,6 +68,7 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
             parts=pack.parts,
             engine_precision=pack.engine_precision,
             engine_files=pack.engine_files,
+            drawn_faces=pack.drawn_faces,
         )
         text = json.dumps({"format": FORMAT, **asdict(contents)}, indent=2) + "\n"
         (pack.folder / NAME).write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from ampnet_opt.core.text import command
 from ampnet_opt.runtime.backend import PLAIN, RTX, TYPED, UNSIGNED, WEAK
@@ -75,10 +75,19 @@ _ALL = (
 TARGETS = {target.name: target for target in _ALL}
 
 
-def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_with: str = "") -> str:
+def readme(
+    target: Target,
+    bundle: str,
+    wheel: str,
+    engines: List[str],
+    *,
+    built_with: str = "",
+    drawn_faces: Optional[bool] = None,
+) -> str:
     """README.txt of a bundle. bundle, wheel: file names. engines: names of the directories that it becomes.
 
     built_with: version of the library that made a finished engine, which then needs this one, or a newer one of its kind.
+    drawn_faces: whether the faces that it carries to choose by are drawn; None, it carries none.
     """
     finished = f"{target.backend} {built_with}, with which its engine was built (run says whether another will do)"
     versions = (finished,) if built_with else target.versions
@@ -108,6 +117,18 @@ def readme(target: Target, bundle: str, wheel: str, engines: List[str], built_wi
         f"  .venv/bin/ampnet-opt run engines/{engines[0]} {EXAMPLE} --landmarks {EXAMPLE_TABLE}",
         "",
     ]
+    if drawn_faces is not None:
+        lines += [
+            "Or, in place of build: measure all of them on this machine, and keep the fastest that is shown to be right:",
+            "",
+            f"  {command('.venv/bin/ampnet-opt', 'optimize', bundle, '-o', 'engines')}",
+            "",
+        ]
+    if drawn_faces is False:
+        lines += [
+            "The faces that optimize judges by are PICTURES OF PEOPLE, from the data that this bundle was made with.",
+            "",
+        ]
     if target.is_jetson:
         lines += [
             "The module tensorrt belongs to the system's Python, hence --system-site-packages. Where it is missing:",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterable, Optional
+from typing import Any, Iterable, Optional
 
 import typer
 
@@ -11,6 +11,8 @@ from ampnet_opt.cli.options import (
     BF16,
     CLASSES,
     DATA,
+    FACES_PANEL,
+    FINAL,
     FORCE,
     FP16,
     FP32,
@@ -39,6 +41,10 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import steps
 from ampnet_opt.core.text import command
+
+# Drawn faces that a bundle carries: with 539 that all agree, half a point is shown (optimize.noninferiority).
+DRAWN_FACES = 560
+MOST_FACES = 1000  # of the user's
 
 
 def _targets() -> Iterable[str]:
@@ -77,7 +83,14 @@ def bundle(
     min_sqnr: Optional[float] = MIN_SQNR,
     min_agreement: float = MIN_AGREEMENT,
     held_out: str = HELD_OUT,
+    final: str = FINAL,
     ranking: Optional[Path] = RANKING,
+    with_faces: bool = typer.Option(
+        False,
+        "--with-faces",
+        help="Carry faces of --data, pictures of people, for optimize to judge by (default: drawn ones).",
+        rich_help_panel=FACES_PANEL,
+    ),
     output: Path = output_option(Path("bundle.tar"), "The tar to copy to that machine."),
     force: bool = FORCE,
 ) -> None:
@@ -122,9 +135,29 @@ def bundle(
     loaded, options = read_request(request, context)
     from ampnet_opt.convert.bundle import bundle_checkpoint
 
+    carried = None
+    if with_faces or len(precisions) > 1:
+        carried = _carried(loaded, data, form, final, with_faces)
     with steps() as step:
-        path = bundle_checkpoint(loaded, options, target, output, step, force=force)
+        path = bundle_checkpoint(loaded, options, target, output, step, carried=carried, force=force)
     _say_bundle(path, "" if loaded.trained else " (untrained weights)")
+
+
+def _carried(checkpoint: Any, data: Optional[Path], form: str, split: str, own: bool) -> Any:
+    """Faces that a board chooses by: of the user's data where asked for, else drawn ones of the network's classes."""
+    from ampnet_opt.cli.inputs import faces_of
+    from ampnet_opt.convert.bundle import CarriedFaces
+    from ampnet_opt.core.labels import canonical
+    from ampnet_opt.faces.face import spread
+
+    if own and data is None:
+        raise MisuseError("--with-faces carries faces of --data, which is missing")
+    faces = faces_of(data, split, form) if own else faces_of(None, split)
+    known = {canonical(name) for name in checkpoint.classes}
+    if own:
+        return CarriedFaces(spread(faces, MOST_FACES), drawn=False)
+    faces = [face for face in faces if canonical(face.label) in known]  # not every class can be drawn
+    return CarriedFaces(spread(faces, DRAWN_FACES), drawn=True) if faces else None
 
 
 def _say_bundle(path: Path, note: str = "") -> None:

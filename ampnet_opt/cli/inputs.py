@@ -88,15 +88,21 @@ def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[A
         return calibrating, proving
     if any(face.split for face in [*calibrating, *proving]):
         raise MisuseError(f"{len(shared)} faces would both calibrate and prove: --held-out takes another split than --split")
-    turn: Dict[str, int] = {}
-    halves: tuple[List[Any], List[Any]] = ([], [])
-    for face in calibrating:
-        turn[face.label] = turn.get(face.label, -1) + 1
-        halves[turn[face.label] % 2].append(face)
+    halves = dealt(calibrating, 2)
     if not halves[1]:
         raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
     remark(f"data: {len(halves[0])} of the faces calibrate, the {len(halves[1])} others prove it")
-    return halves
+    return halves[0], halves[1]
+
+
+def dealt(faces: List[Any], parts: int) -> List[List[Any]]:
+    """The faces dealt out into so many parts, each class in turn, so that all parts have their share of it."""
+    turn: Dict[str, int] = {}
+    found: List[List[Any]] = [[] for _ in range(parts)]
+    for face in faces:
+        turn[face.label] = turn.get(face.label, -1) + 1
+        found[turn[face.label] % parts].append(face)
+    return found
 
 
 def subjects_of(paths: List[Path]) -> tuple[Path, List[Path]]:

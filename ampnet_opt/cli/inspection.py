@@ -88,6 +88,7 @@ def _summary(engine: Path, sidecar: Sidecar, files: Dict[str, Dict[str, Any]]) -
         ("layers", "of this engine nothing was kept" if sidecar.layers is None else sentence(sidecar.layers)),
         *([("accuracy", measured(sidecar))] if sidecar.accuracy else []),
         *([] if sidecar.mixed_precision is None else [("choice", choice(sidecar.mixed_precision))]),
+        *([] if sidecar.optimized is None else [("chosen because", sidecar.optimized["why"])]),
         ("build again", rebuild_command(sidecar)),
     ]
     table = Table(show_header=False, box=None, pad_edge=False)

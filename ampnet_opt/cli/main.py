@@ -121,6 +121,7 @@ COMMANDS = (
     "init",
     "export",
     "build",
+    "optimize",
     "run",
     "compare",
     "benchmark",

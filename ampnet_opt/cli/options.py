@@ -195,6 +195,9 @@ MIN_AGREEMENT = typer.Option(
 HELD_OUT = typer.Option(
     "val", "--held-out", help="With either: rows of the table that prove it.", rich_help_panel=BUDGET_PANEL
 )
+FINAL = typer.Option(
+    "test", "--final", help="Rows of the table that prove the best engine, and choose nothing.", rich_help_panel=FACES_PANEL
+)
 RANKING = typer.Option(
     None,
     "--sensitivity",

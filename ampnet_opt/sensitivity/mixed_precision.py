@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +26,7 @@ from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.sensitivity.analysis import Batches, Sensitivity, analyse
 from ampnet_opt.sensitivity.effect import Effect, effect
-from ampnet_opt.sensitivity.search import Budget, search
+from ampnet_opt.sensitivity.search import Budget, Limit, search
 
 BATCH = 16
 # Logits float32 [N, classes] of a Q/DQ graph on batches of images and landmarks as it takes them.
@@ -46,7 +46,7 @@ class LayerSearch:
 
     def choose(self, checkpoint: Checkpoint, source: Source, int8: Int8, options: Options, step: Steps) -> MixedPrecision:
         """Raises as `choose_layers`."""
-        ranking = self.ranking or _rank(checkpoint, source, int8, options.faces, step)
+        ranking = self.ranking or rank(checkpoint, source, int8, options.faces, step)
         labels = np.array(label_indices(checkpoint.classes, [face.label for face in self.held_out]))
         backend = find_backend(options.backend)
         by_engine = backend.device == "cpu"  # others run on a GPU, which may not be here
@@ -67,7 +67,8 @@ class LayerSearch:
         return replace(chosen, record={**chosen.record, "held_out_fingerprint": fingerprint(self.held_out)})
 
 
-def _rank(checkpoint: Checkpoint, source: Source, int8: Int8, faces: Sequence[Face], step: Steps) -> Sensitivity:
+def rank(checkpoint: Checkpoint, source: Source, int8: Int8, faces: Sequence[Face], step: Steps) -> Sensitivity:
+    """`analyse` of every layer alone on labelled faces."""
     labels = np.array(label_indices(checkpoint.classes, [face.label for face in faces]))
     with step("measuring each layer", len(source.placement.layers)) as progress, TemporaryDirectory() as folder:
         return analyse(
@@ -87,18 +88,20 @@ def choose_layers(
     graph: onnx.ModelProto,
     int8: Int8,
     ranking: Sensitivity,
-    budget: Budget,
+    budget: Limit,
     *,
     answers: Answers,
     judged_in: str,
     batches: Batches,
     labels: np.ndarray,
+    trimmed: int | None = None,
     progress: Callable[[int], None] = lambda judged: None,
 ) -> MixedPrecision:
     """The fewest layers of a float graph that have to stay in floating point for the INT8 network to hold `budget`.
 
     answers: give the logits of a Q/DQ graph. judged_in: what computes them, for the record. batches: (image, landmarks) of
-    held-out faces as the graph takes them; labels: int64 [N]. progress: called with the number of networks judged. Raises
+    held-out faces as the graph takes them; labels: int64 [N]. trimmed: as of
+    `search`. progress: called with the number of networks judged. Raises
     MisuseError when the ranking is of another graph or calibration, AmpnetError when the budget cannot be held.
     """
     table = int8.table
@@ -124,9 +127,9 @@ def choose_layers(
         return effect(logits, reference, labels)
 
     reference_top1 = float((reference.argmax(1) == labels).mean())
-    choice = search(ranking.rows, judge, reference_top1, budget)
+    choice = search(ranking.rows, judge, reference_top1, budget, trimmed)
     record = {
-        **{name: value for name, value in asdict(budget).items() if value is not None},
+        **budget.record(),
         "held_out_faces": len(labels),
         "judged_in": judged_in,
         "float_top1": reference_top1,

@@ -20,7 +20,7 @@ from ampnet_opt.system.board import Board, cuda_version, driver_version, missing
 
 def default_backend(root: Path = Path("/")) -> str:
     """Of the backends that run here the one of the highest rank; cpu where none does."""
-    able = [backend for backend in map(find_backend, REGISTERED) if backend.rank and _availability(backend, root).runs]
+    able = [backend for backend in map(find_backend, REGISTERED) if backend.rank and availability(backend, root).runs]
     return max(able, key=lambda backend: backend.rank).name if able else "cpu"
 
 
@@ -44,7 +44,7 @@ def examine(root: Path = Path("/")) -> Dict[str, Any]:
         "driver": driver_version(root),
         "tensorrt": {"found": _folder("tensorrt"), "system": None if module is None else asdict(module)},
         "convert": _convert(),
-        "backends": {name: _record(_availability(find_backend(name), root)) for name in REGISTERED},
+        "backends": {name: _record(availability(find_backend(name), root)) for name in REGISTERED},
         "default_backend": default_backend(root),
     }
 
@@ -78,7 +78,9 @@ def _convert() -> Dict[str, Any]:
     return {"works": True, "versions": versions}
 
 
-def _availability(backend: Backend, root: Path) -> Availability:
+def availability(backend: Backend, root: Path = Path("/")) -> Availability:
+    """What a backend can do on this machine; on a Jetson, also whether the board and its software let it. root: as of
+    `examine`."""
     board = read_board(root)
     if board is not None and backend.device == "gpu":
         problem = _jetson_problem(backend, board, root)

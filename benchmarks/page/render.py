@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from ampnet_opt.benchmarks.compare import METHOD, Report
 from ampnet_opt.benchmarks.page.data import Page
 from ampnet_opt.benchmarks.page.details import activations, moved, sensitivity
-from ampnet_opt.benchmarks.page.html import Html, element, join
+from ampnet_opt.benchmarks.page.html import Html, document, element, join
 from ampnet_opt.benchmarks.page.scores import accuracy, confusions, speed
 from ampnet_opt.benchmarks.report import megabytes
 from ampnet_opt.core.text import count
-
-# Should something foreign ever get in, the browser still fetches and runs nothing.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render_page(page: Page) -> str:
@@ -31,17 +27,8 @@ def render_page(page: Page) -> str:
     ]
     shown = [(name, title, content) for name, title, content in sections if content]
     title = f"{Path(page.report.checkpoint).name}: INT8 against FP32"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", title),
-        element("style", Html(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))),
-    )
-    body = element(
-        "body",
+    return document(
+        title,
         element(
             "header",
             element("h1", title),
@@ -55,7 +42,6 @@ def render_page(page: Page) -> str:
             *[element("section", element("h2", title), content, id=name) for name, title, content in shown],
         ),
     )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
 def findings(report: Report) -> Html:

@@ -21,7 +21,7 @@ from ampnet_opt.convert.build import prepared
 from ampnet_opt.faces.face import COLUMNS
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.backend import UNSIGNED, find_backend
-from ampnet_opt.runtime.build import EngineRequest, write_engine
+from ampnet_opt.runtime.build import EngineRequest, compile_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.synthetic import face
@@ -150,7 +150,8 @@ def test_a_bare_machine_builds_a_cpu_engine_with_the_logits_of_a_direct_one(
     direct, engine_there = tmp_path / "direct", tmp_path / "board" / "cpu-int8"
     direct.mkdir()
     ready = prepared(recipe(), recipe().model("int8"), "int8", UNSIGNED)
-    write_engine(EngineRequest(find_backend("cpu"), CompileOptions(), recipe().origin, ready, recipe().proof), direct)
+    request = EngineRequest(find_backend("cpu"), CompileOptions(), recipe().origin, ready, recipe().proof)
+    compile_engine(request, direct)[0].write(direct)
     with np.load(pictures / "faces.npz") as content, Engine.load(direct, threads=1) as engine:
         expected = engine.infer(content["images"], content["landmarks"])
     np.testing.assert_array_equal(bare.logits(engine_there, pictures / "faces.npz"), expected)

@@ -30,7 +30,7 @@ from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.runtime import golden
 from ampnet_opt.runtime.backend import RTX, TYPED, UNSIGNED, find_backend
-from ampnet_opt.runtime.build import EngineRequest, build_engine, write_engine
+from ampnet_opt.runtime.build import EngineRequest, build_engine, compile_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import CALIBRATION, DOUBTED, DRAWN, REFUSED, Proof, require_close, spread_sqnr
 from ampnet_opt.runtime.sidecar import Accuracy, BatchRange, parse_sidecar, read_sidecar
@@ -223,13 +223,13 @@ def test_a_typed_int8_graph_that_is_refused_is_built_again_with_float32_scales(
     options = CompileOptions(BatchRange(1, 1, 2), ("8.9",))
     refused = replace(ready, graph=b"no graph")
     request = EngineRequest(find_backend("tensorrt-rtx"), options, good.origin, refused, good.proof)
-    sidecar = write_engine(request, tmp_path)
+    sidecar, _ = compile_engine(request, tmp_path)
     assert sidecar.target["scales"] == "float32" and "float32_layers" not in sidecar.target
     assert "built again with float32 scales" in caplog.text
     with pytest.raises(AmpnetError, match=r"cannot read the graph: .*; with float32 scales: .*cannot read the graph"):
-        write_engine(replace(request, prepared=replace(refused, float32_scales=b"nor this")), tmp_path)
+        compile_engine(replace(request, prepared=replace(refused, float32_scales=b"nor this")), tmp_path)
     with pytest.raises(AmpnetError, match="cannot read the graph"):
-        write_engine(replace(request, prepared=replace(refused, float32_scales=None)), tmp_path)
+        compile_engine(replace(request, prepared=replace(refused, float32_scales=None)), tmp_path)
 
 
 BUILDERS = ["tensorrt-rtx", "tensorrt"]

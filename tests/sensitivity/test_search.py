@@ -24,7 +24,7 @@ from ampnet_opt.runtime.build import Origin
 from ampnet_opt.sensitivity.analysis import Row, Sensitivity, ranked
 from ampnet_opt.sensitivity.effect import Effect, effect
 from ampnet_opt.sensitivity.mixed_precision import choose_layers, engine_answers
-from ampnet_opt.sensitivity.search import Budget, search
+from ampnet_opt.sensitivity.search import Budget, by_gain, search
 
 costs = st.lists(st.integers(0, 50), min_size=1, max_size=40)
 
@@ -172,3 +172,28 @@ def test_an_effect_without_noise_is_null_in_json_and_infinite_again() -> None:
     text = json.dumps(without.record(), allow_nan=False)
     assert Effect.of(json.loads(text)) == without
     assert Effect.of(Effect(30.5, 0.1, 0.9, 0.5).record()) == Effect(30.5, 0.1, 0.9, 0.5)
+
+
+def test_units_go_back_to_floating_point_by_noise_for_time() -> None:
+    decibels, seconds = [20.0, 30.0, 20.0, 40.0], [1.0, 0.01, 0.5, 0.0]
+    rows = [Row(f"u{i}", "layer", (f"l{i}",), (), Effect(db, 0.0, 1.0, 1.0)) for i, db in enumerate(decibels)]
+    saved = {f"l{i}": value for i, value in enumerate(seconds)}
+    # Noise for a second: 0.01, 0.1, 0.02; the last layer saves nothing, so that keeping it costs nothing.
+    assert [row.name for row in by_gain(rows, saved)] == ["u1", "u3", "u2", "u0"]
+
+
+@given(st.lists(st.tuples(st.floats(5, 60), st.floats(0, 1e-3)), min_size=1, max_size=20))
+def test_with_equal_gains_the_noisiest_units_come_first(each: list[tuple[float, float]]) -> None:
+    rows = [Row(f"u{i}", "layer", (f"l{i}",), (), Effect(db, 0.0, 1.0, 1.0)) for i, (db, _) in enumerate(each)]
+    order = by_gain(rows, {row.layers[0]: 1e-4 for row in rows})
+    assert [row.effect.sqnr_db for row in order] == sorted(db for db, _ in each)
+    assert {row.name for row in by_gain(rows, {f"l{i}": took for i, (_, took) in enumerate(each)})} == {r.name for r in rows}
+
+
+def test_no_more_units_are_tried_again_than_asked_for() -> None:
+    judge = Judge([5] * 20)
+    whole = search(rows_of([5] * 20), judge, 1.0, Budget(5.0))
+    asked = len(judge.asked)
+    judge = Judge([5] * 20)
+    search(rows_of([5] * 20), judge, 1.0, Budget(5.0), trimmed=2)
+    assert asked - len(judge.asked) == len(whole.kept) - 2

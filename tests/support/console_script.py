@@ -17,7 +17,8 @@ COMMAND = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-c", "from amp
 def ampnet(*arguments: object, variables: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", **(variables or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **options)
+    options = {"timeout": 120, **options}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
 def succeeds(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,176 @@
+"""Candidates of a checkpoint: exported and calibrated once, built in every backend and precision of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ampnet_opt.benchmarks.bench_layers import layer_times
+from ampnet_opt.benchmarks.compare import REFERENCE
+from ampnet_opt.benchmarks.workers import Subject
+from ampnet_opt.calibration.ranges import DEFAULT, METHODS
+from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, few_ranges, origin_of, request_of
+from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, source_of
+from ampnet_opt.core.graph_interface import ImageInput
+from ampnet_opt.core.onnx_session import graph_logits
+from ampnet_opt.core.progress import Steps
+from ampnet_opt.faces.face import Face, fingerprint, spread
+from ampnet_opt.network.checkpoint import Checkpoint
+from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Faces, Limit
+from ampnet_opt.runtime.backend import TYPED_FORMS, find_backend
+from ampnet_opt.runtime.build import EngineRequest, engine_name
+from ampnet_opt.runtime.compile_options import CompileOptions
+from ampnet_opt.sensitivity.analysis import Sensitivity, read_sensitivity
+from ampnet_opt.sensitivity.mixed_precision import BATCH, choose_layers, engine_answers, rank
+from ampnet_opt.sensitivity.search import NoChoice, by_gain
+
+RANKING_FACES = 64  # the order of the layers settles with few
+TRIMMED = 8  # layers that it is tried to take back into INT8
+RANKING = "ranking.json"
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A checkpoint as it was named. classes, patch_radius: as given for one that carries none."""
+
+    path: Path
+    classes: tuple[str, ...] | None = None
+    patch_radius: int | None = None
+
+
+class CheckpointMaker:
+    """As `candidates.Maker`."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        file: NetworkFile,
+        backends: Sequence[tuple[str, tuple[str, ...]]],
+        *,
+        image_input: ImageInput,
+        calibrating: Sequence[Face],
+        choosing: Faces,
+        compiling: CompileOptions,
+        threads: int,
+    ) -> None:
+        """
+        Args:
+            checkpoint: what `file` holds.
+            file: where it lies.
+            backends: names and precisions, of `candidates.runnable`.
+            image_input: dtype of the images that the engines take.
+            calibrating: labelled faces for INT8.
+            choosing: labelled faces that layers are chosen by.
+            compiling: how the backends compile.
+            threads: for PyTorch, and for what is measured on a CPU.
+        """
+        self.classes, self.trained = tuple(checkpoint.classes), checkpoint.trained
+        self.reference: Subject | None = Subject(REFERENCE, "torch", file.path, threads, file.classes, file.patch_radius)
+        self.identity = {
+            "checkpoint": checkpoint.sha256,
+            "image_input": image_input,
+            "calibration": fingerprint(calibrating),
+            "batch": str(compiling.batch),
+            **{f"{name} version": find_backend(name).availability().version for name, _ in backends},
+        }
+        self._checkpoint, self._backends, self._image_input = checkpoint, backends, image_input
+        self._calibrating, self._choosing, self._compiling, self._threads = calibrating, choosing, compiling, threads
+        self._source: Source | None = None
+        self._recipe: Recipe | None = None  # of the float engines
+        self._int8s: dict[str, Int8] = {}
+        self._mixed: dict[Candidate, MixedPrecision] = {}
+
+    def candidates(self) -> list[Candidate]:
+        """The float engines first, which need no calibration."""
+        found = [Candidate(name, p, DEFAULT if p == "int8" else "") for name, able in self._backends for p in able]
+        return sorted(found, key=lambda candidate: PRECISIONS.index(candidate.precision))
+
+    def variants(self, candidate: Candidate) -> list[Candidate]:
+        return [replace(candidate, method=method) for method in METHODS if method != candidate.method]
+
+    def request(self, candidate: Candidate, step: Steps) -> EngineRequest:
+        recipe = self._float_recipe(step)
+        if candidate.precision == "int8":
+            int8 = self._int8(candidate.method, step)
+            recipe = replace(recipe, int8=int8, mixed_precision=self._mixed.get(candidate))
+        return request_of(recipe, candidate.precision, find_backend(candidate.backend), self._compiling)
+
+    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Candidate | None:
+        source, int8 = self._float_recipe(step).source, self._int8(candidate.method, step)
+        ranking = self._ranking(source, int8, engines / RANKING, step)
+        saved = self._saved_seconds(candidate, engines)
+        backend = find_backend(candidate.backend)
+        by_engine = backend.device == "cpu"  # on a GPU each choice would take minutes to build
+        answers = engine_answers(backend, origin_of(self._checkpoint, source)) if by_engine else graph_logits
+        try:
+            with step("choosing layers", 0) as progress:
+                chosen = choose_layers(
+                    source.graph,
+                    int8,
+                    replace(ranking, rows=by_gain(ranking.rows, saved)),
+                    limit,
+                    answers=answers,
+                    judged_in=f"an engine of {backend.name}" if by_engine else "ONNX Runtime",
+                    batches=source.batches(self._choosing.faces, BATCH),
+                    labels=np.asarray(self._choosing.labels),
+                    trimmed=TRIMMED,
+                    progress=progress,
+                )
+        except NoChoice:
+            return None
+        mixed = replace(candidate, float_layers=len(chosen.layers))
+        self._mixed[mixed] = chosen
+        return mixed
+
+    def _float_recipe(self, step: Steps) -> Recipe:
+        if self._recipe is None:
+            with step("exporting the graph", 0):
+                source = source_of(self._checkpoint, self._image_input)
+                proof = float_proof(source, self._calibrating)
+            forms = {find_backend(name).graph_form(self._compiling.builder) for name, _ in self._backends}
+            halves = HALF & {precision for _, able in self._backends for precision in able}
+            ranges = few_ranges(source, self._calibrating) if forms & {*TYPED_FORMS} and halves else {}
+            self._recipe = Recipe(source, origin_of(self._checkpoint, source), proof, ranges, None, None)
+        return self._recipe
+
+    def _int8(self, method: str, step: Steps) -> Int8:
+        if method not in self._int8s:
+            with step(f"calibrating ({method})", len(self._calibrating)) as progress:
+                self._int8s[method] = calibrate(self._float_recipe(step).source, self._calibrating, method, progress)
+        return self._int8s[method]
+
+    def _ranking(self, source: Source, int8: Int8, file: Path, step: Steps) -> Sensitivity:
+        """Of a few faces, but said to be of all that calibrated, whose scales it is of."""
+        if file.is_file():
+            return read_sensitivity(file)
+        found = rank(self._checkpoint, source, int8, spread(self._calibrating, RANKING_FACES), step)
+        found.write(file)
+        return found
+
+    def _saved_seconds(self, candidate: Candidate, engines: Path) -> dict[str, float]:
+        """Layer -> what INT8 saves in it, by the backend's own profiler; {} where there is no float engine to compare."""
+        other = engines / engine_name(candidate.backend, "fp32")
+        if not other.is_dir():
+            return {}
+        layers = self._float_recipe_layers()
+        slow, fast = (self._seconds(engine, layers) for engine in (other, engines / candidate.name))
+        return {layer: slow[layer] - fast[layer] for layer in layers if layer in slow and layer in fast}
+
+    def _float_recipe_layers(self) -> tuple[str, ...]:
+        assert self._recipe is not None
+        return tuple(self._recipe.source.placement.layers)
+
+    def _seconds(self, engine: Path, layers: Sequence[str]) -> dict[str, float]:
+        """Seconds of each of the graph's nodes; a backend may name a part of a node by a longer name."""
+        found: dict[str, float] = {}
+        known = {*layers}
+        for timed in layer_times(engine, 1, self._threads):
+            name = timed.name
+            while name and name not in known:
+                name = name.rpartition("/")[0]
+            if name:
+                found[name] = found.get(name, 0.0) + timed.seconds
+        return found
