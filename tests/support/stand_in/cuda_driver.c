@@ -123,6 +123,7 @@ leave: \
 /* ---- memory ---- */
 
 static Memory *memory_at(uintptr_t address, size_t size) {
+    if (!size) size = 1; /* the end of one may be the beginning of the next */
     for (int i = memory_count - 1; i >= 0; i--)
         if (memories[i].address <= address && address + size <= memories[i].address + memories[i].size) return &memories[i];
     return NULL;
