@@ -25,6 +25,7 @@ _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 _engines: weakref.WeakSet[Any] = weakref.WeakSet()
 _native: Dict[Any, None] = {}  # locks of what runs in `native`
 _left: List[Any] = []  # what daemon threads have not freed
+_last: List[Callable[[], object]] = []  # what engines need until they are freed
 _ending = False
 
 
@@ -152,6 +153,11 @@ def end_with_process(engine: Any) -> None:
     _engines.add(engine)
 
 
+def end_after_engines(work: Callable[[], object]) -> None:
+    """Call `work()` at the end of the process, once all engines are freed: what `atexit` is told later, it would do before."""
+    _last.append(work)
+
+
 @atexit.register
 def _end() -> None:
     """Everything is freed while the interpreter is whole. A daemon thread that came back from a library into an interpreter
@@ -163,6 +169,8 @@ def _end() -> None:
     for engine in list(_engines):
         engine.end(deadline)
     _wait_for_native(deadline)
+    for work in _last:
+        work()
 
 
 def _wait_for_native(deadline: float) -> None:

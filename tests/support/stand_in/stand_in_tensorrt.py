@@ -481,10 +481,10 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             engine, addresses = self._engine, dict(self._addresses)
             output, rows = engine._names[-1], next(iter(self._shapes.values()))[0]
             shapes = {**self._shapes, output: (rows, *engine._shapes[output][1:])}
-            session, dtypes = engine._session, engine._dtypes
+            session, dtypes = engine._session, engine._dtypes  # the work, which is kept, must not keep the engine alive
 
             def compute() -> None:
-                feeds = {name: _array(addresses[name], shapes[name], dtypes[name]) for name in engine._names[:-1]}
+                feeds = {name: _array(addresses[name], shapes[name], dtypes[name]) for name in shapes if name != output}
                 _array(addresses[output], shapes[output], dtypes[output])[:] = session.run([output], feeds)[0]
 
             regions = [(self._memory.address, self._memory.size, True), (engine._weights.address, engine._weights.size, False)]
