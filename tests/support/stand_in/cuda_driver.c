@@ -95,8 +95,8 @@ static void *make(const char *kind, size_t size) {
 static int bad_handle(const void *handle, const char *kind) {
     const Object *object = handle;
     if (!object) return fault(INVALID_HANDLE, "no %s", kind);
-    if (strcmp(object->kind, kind)) return fault(INVALID_HANDLE, "a %s is no %s", object->kind, kind);
-    return object->alive ? SUCCESS : fault(INVALID_HANDLE, "use after free: a %s that was destroyed", kind);
+    if (strcmp(object->kind, kind)) return fault(INVALID_HANDLE, "%s is no %s", object->kind, kind);
+    return object->alive ? SUCCESS : fault(INVALID_HANDLE, "use after free: %s that was destroyed", kind);
 }
 
 static Context *current(void) { return depth ? stack[depth - 1] : NULL; }
@@ -666,6 +666,6 @@ __attribute__((destructor)) static void at_exit(void) {
         if (!memories[i].freed) fault(OUT_OF_MEMORY, "leak: %zu bytes of %s memory", memories[i].size, memories[i].host ? "host" : "device");
     for (Object *object = objects; object; object = object->next) {
         int own = !strcmp(object->kind, "stream") && ((Stream *)object)->context->legacy == (Stream *)object;
-        if (object->alive && !own) fault(OUT_OF_MEMORY, "leak: a %s", object->kind);
+        if (object->alive && !own) fault(OUT_OF_MEMORY, "leak: %s", object->kind);
     }
 }
