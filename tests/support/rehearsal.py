@@ -43,11 +43,16 @@ class Rehearsal:
     folder: Path
     variables: dict[str, str]
 
-    def python(self, script: str, *arguments: object) -> str:
-        """What a script prints; it must succeed."""
-        command = [sys.executable, "-c", script, *map(str, arguments)]
-        environment = {**os.environ, **self.variables}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    def start(self, *command: object) -> subprocess.CompletedProcess[str]:
+        """Python, with these arguments."""
+        arguments = [sys.executable, *map(str, command)]
+        return subprocess.run(
+            arguments, capture_output=True, text=True, env={**os.environ, **self.variables}, timeout=120
+        )
+
+    def run(self, *command: object) -> str:
+        """What a run of Python, which must succeed, prints."""
+        done = self.start(*command)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -62,12 +67,12 @@ class Rehearsal:
 def rehearse(folder: Path, version: str, binding: str = "cuda-python", **settings: str) -> Rehearsal:
     """A machine with TensorRT of a version of tests/support/api, "tensorrt-10.3.0", say; skips without the binding.
 
-    folder: for its files. settings: CAPABILITY="8.7", INTEGRATED="1".
+    folder: for its files. settings: of the GPU, CAPABILITY="8.7", INTEGRATED="1", MEMORY="1000000" (bytes).
     """
     installed = INSTALLED / BINDINGS[binding]
     if not installed.is_dir():
         pytest.skip(f"{binding} for the rehearsal is not in {installed}; docs/gpu.md says how to install it")
-    module = folder / version / "tensorrt.py"
+    module = folder / version / f"{version.partition('-')[0]}.py"
     module.parent.mkdir(parents=True, exist_ok=True)
     module.write_text(MODULE.format(version=version))
     path = [module.parent, STAND_IN, installed, *([STAND_IN / "lazy"] if binding == "PyCUDA" else [])]

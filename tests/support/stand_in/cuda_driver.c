@@ -3,7 +3,8 @@
    The public driver API alone, as far as cuda-bindings 12.8 and PyCUDA need it for what runtime/cuda does. It is stricter
    than a GPU: queued work runs as late as the rules allow (at a wait), handles and addresses are never given again, and what
    a GPU may or may not forgive is a fault: a line in the file that STAND_IN_CUDA_FAULTS names, else on stderr.
-   STAND_IN_CUDA_CAPABILITY (8.6) and STAND_IN_CUDA_INTEGRATED (0) say which GPU it is.
+   STAND_IN_CUDA_CAPABILITY (8.6), STAND_IN_CUDA_INTEGRATED (0) and STAND_IN_CUDA_MEMORY (8589934592 bytes, of both kinds) say
+   which GPU it is.
 
    Work of a library on the stream, such as a network, is queued by `standInCall`, with the memory that it reads and writes;
    `standInView` says where that memory is for the host, to which device memory is closed otherwise. */
@@ -60,6 +61,7 @@ static Object *objects;
 static Memory memories[1 << 16];
 static int memory_count, initialized;
 static long orders;
+static size_t allocated;
 static Context primary = {{"primary context", 0, NULL}, 0, 0, NULL};
 static _Thread_local Context *stack[16];
 static _Thread_local int depth;
@@ -177,12 +179,14 @@ static int allocate(uintptr_t *address, size_t size, int host, const char *what)
     Memory *memory = &memories[memory_count];
     size_t reserved = (size + 4095) / 4096 * 4096;
     if (!size || memory_count == sizeof memories / sizeof *memories) return fault(INVALID_VALUE, "%s of %zu bytes", what, size);
+    if (allocated + size > strtoull(setting("STAND_IN_CUDA_MEMORY", "8589934592"), NULL, 10)) return OUT_OF_MEMORY;
     void *place = mmap(NULL, reserved, host ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     char *view = host ? place : malloc(size);
     if (place == MAP_FAILED || !view) return OUT_OF_MEMORY;
     memset(view, 0xFF, size); /* NaN, so that it shows where it is read before it is written */
     *memory = (Memory){(uintptr_t)place, size, view, host, 0, current()};
     memory_count++;
+    allocated += size;
     *address = memory->address;
     return SUCCESS;
 }
@@ -194,6 +198,7 @@ static int release(uintptr_t address, int host, const char *what) {
     if (memory->freed) return fault(INVALID_VALUE, "%s: freed twice", what);
     Region all = {address, memory->size, 1, 0, 0};
     if (pending(&all, orders + 1, NULL)) fault(ILLEGAL_ADDRESS, "%s: freed while queued work uses it", what);
+    allocated -= memory->size;
     memory->freed = 1; /* kept, out of reach, so that its address is not given again */
     if (host) mprotect((void *)address, (memory->size + 4095) / 4096 * 4096, PROT_NONE);
     return SUCCESS;

@@ -48,15 +48,18 @@ class Expected:
 class OnGpu:
     """An array in GPU memory that another library's stream has yet to write when it is handed over.
 
-    version: of the interface; 2 names no stream. dlpack: whether it can make a stream wait for it, as PyTorch's can.
+    stream: its address; 1 is the default stream. named: whether the interface names it, as from version 3 on. dlpack: whether
+    it can make a stream wait for it, as PyTorch's can. skip: rows that are left out, so that it is not aligned.
     """
 
-    def __init__(self, queue: cuda.Queue, values: np.ndarray, *, version: int, dlpack: bool = False, skip: int = 0) -> None:
-        self.queue, self.buffer, self.values = queue, queue.buffer(values.shape, values.dtype.name), values
-        self.interface = {"version": version, "shape": values[skip:].shape, "typestr": values.dtype.str}
+    def __init__(
+        self, queue: cuda.Queue, values: np.ndarray, *, stream: int, named: bool, dlpack: bool = False, skip: int = 0
+    ) -> None:
+        self.stream, self.buffer, self.values = stream, queue.buffer(values.shape, values.dtype.name), values
+        self.interface = {"version": 3 if named else 2, "shape": values[skip:].shape, "typestr": values.dtype.str}
         self.interface["data"] = (self.buffer.address + values[:skip].nbytes, False)
-        if version == 3:
-            self.interface["stream"] = queue.handle
+        if named:
+            self.interface["stream"] = stream
         if dlpack:
             self.__dlpack__ = self._dlpack
 
@@ -71,12 +74,12 @@ class OnGpu:
         def work() -> None:
             stand_in_tensorrt._array(where, values.shape, values.dtype)[:] = values
 
-        stand_in_tensorrt._enqueue(self.queue.handle, work, [(where, values.nbytes, True)])
+        stand_in_tensorrt._enqueue(self.stream, work, [(where, values.nbytes, True)])
 
     def _dlpack(self, stream: int) -> object:
         driver, event = stand_in_tensorrt._cuda, ctypes.c_void_p()
         driver("cuEventCreate", ctypes.byref(event), 0)
-        driver("cuEventRecord", event, ctypes.c_void_p(self.queue.handle))
+        driver("cuEventRecord", event, ctypes.c_void_p(self.stream))
         driver("cuStreamWaitEvent", ctypes.c_void_p(stream), event, 0)
         driver("cuEventDestroy_v2", event)
         return object()
@@ -96,8 +99,14 @@ def in_host_memory(engine: Engine, expected: Expected) -> None:
 def on_the_gpu(engine: Engine, expected: Expected) -> None:
     images, landmarks = faces(4, 5)
     queue = cuda.open_queue()
+    ways: list[dict[str, Any]] = [
+        {"stream": queue.handle, "named": True},
+        {"stream": 1, "named": True},
+        {"stream": queue.handle, "named": False},
+        {"stream": queue.handle, "named": False, "dlpack": True},
+        {"stream": queue.handle, "named": True, "skip": 1},
+    ]
     with queue.current():
-        ways: list[dict[str, Any]] = [{"version": 3}, {"version": 2}, {"version": 2, "dlpack": True}, {"version": 3, "skip": 1}]
         placed = [[OnGpu(queue, values, **way) for values in (images, landmarks)] for way in ways]
     for way, arrays in zip(ways, placed, strict=True):
         skip = way.get("skip", 0)
@@ -112,10 +121,28 @@ def on_the_gpu(engine: Engine, expected: Expected) -> None:
 
 
 def by_eight_threads(engine: Engine, expected: Expected) -> None:
-    batches = [faces(1 + i % 3, 100 + i) for i in range(8)]
+    """Two of them do what waits for the whole GPU, or allocates on it, while the others may be recording."""
+    batches = [faces(1 + i % 2, 100 + i) for i in range(6)]
+    queue = cuda.open_queue()
+
+    def infer(batch: tuple[np.ndarray, np.ndarray]) -> None:
+        for _ in range(3):
+            expected.require(engine.infer(*batch), *batch)
+
+    def load() -> None:
+        with Engine.load(engine.directory) as another:
+            expected.require(another.infer(*batches[0]), *batches[0])
+
+    def wait() -> None:
+        for _ in range(100):
+            with queue.current():
+                queue.wait_for_all()
+
     with ThreadPoolExecutor(8) as threads:
-        for logits, batch in zip(threads.map(lambda batch: engine.infer(*batch), batches * 3), batches * 3, strict=True):
-            expected.require(logits, *batch)
+        for done in [threads.submit(load), threads.submit(wait), *(threads.submit(infer, batch) for batch in batches)]:
+            done.result()
+    with queue.current():
+        queue.close()
 
 
 def main(engines: list[str]) -> None:

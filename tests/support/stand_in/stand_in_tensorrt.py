@@ -3,6 +3,8 @@
 `install` makes a module of one version, with the names that tests/support/api records of it and no others. A plan holds the
 graph, the profile, and which library and GPU it is for; ONNX Runtime computes it when the stream gets there. Only what
 runtime/tensorrt calls is here. What the real library leaves undefined is a fault of the driver: `_fault`.
+
+With STAND_IN_TENSORRT_ALLOCATES in the environment every run allocates, so that none can be recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -464,7 +467,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 engine._log(f"IExecutionContext::enqueueV3: shapes or addresses are missing ({', '.join(names)})")
                 return False
             try:
-                if not self._planned:
+                if not self._planned or "STAND_IN_TENSORRT_ALLOCATES" in os.environ:
                     _DeviceMemory(1 << 12).free()
                     self._planned = True
                 self._enqueue(stream_handle)
@@ -529,8 +532,13 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
 
         def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
             profiled = self._about["shared"] or self._contexts == 0  # else the one profile is in use
+            try:
+                context = IExecutionContext(self, profiled)
+            except RuntimeError as error:
+                self._log(f"ICudaEngine::createExecutionContext: {error}")
+                return None
             self._contexts += profiled
-            return IExecutionContext(self, profiled)
+            return context
 
         def create_engine_inspector(self) -> Any:
             return EngineInspector(self)
@@ -539,7 +547,8 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             self._logger.log(ILogger.Severity.ERROR, message)
 
         def __del__(self) -> None:
-            self._weights.free()
+            if hasattr(self, "_weights"):
+                self._weights.free()
 
     class Runtime:
         engine_host_code_allowed = False
@@ -559,7 +568,11 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 self._logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: {why}")
                 return None
             head, _, graph = plan[len(MAGIC) :].partition(b"\n")
-            return ICudaEngine(self._logger, json.loads(head), graph)
+            try:
+                return ICudaEngine(self._logger, json.loads(head), graph)
+            except RuntimeError as error:
+                self._logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: {error}")
+                return None
 
         def _refused(self, plan: bytes) -> str:
             if not plan.startswith(MAGIC):
