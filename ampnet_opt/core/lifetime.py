@@ -154,7 +154,7 @@ def end_with_process(engine: Any) -> None:
 
 
 def end_after_engines(work: Callable[[], object]) -> None:
-    """Call `work()` at the end of the process, once all engines are freed: what `atexit` is told later, it would do before."""
+    """Call `work()` at the end of the process, once all engines are freed; what `atexit` is told later, it does before."""
     _last.append(work)
 
 

@@ -103,7 +103,7 @@ def _integrated(device: Any) -> bool:
 
 @lru_cache(maxsize=None)
 def _primary_context() -> Any:
-    """The context that TensorRT, through CUDA's runtime library, uses too; held until the process ends and engines are freed."""
+    """The context that TensorRT, through CUDA's runtime library, uses too; held until the process has freed its engines."""
     context = _driver().Device(DEVICE).retain_primary_context()
     # Left to its destructor, PyCUDA would release it as if it had been made by make_context, and print a warning.
     end_after_engines(context.detach)

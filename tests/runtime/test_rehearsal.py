@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 from bundled import make_bundle
-from console_script import fails, succeeds
+from console_script import fails, succeeds, write_csv
+from PIL import Image
 from rehearsal import STAND_IN, rehearse
+from small import CLASSES
+from world import POINTS
+
+from ampnet_opt.network.checkpoint import init_checkpoint
 
 VERSIONS = ("tensorrt-8.5.3.1", "tensorrt-10.3.0", "tensorrt-11.4.0.106")
 Built = Callable[[str], Path]
@@ -197,4 +202,53 @@ def test_a_version_compatible_plan_runs_in_the_lean_runtime_and_in_later_version
         other = rehearse(tmp_path / version, version, CAPABILITY="8.9")
         other.run("-c", WITHOUT_GRAPH, tmp_path / "engines" / "tensorrt-fp32")
         assert other.faults() == []
+    assert machine.faults() == []
+
+
+CHECKED = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+from PIL import Image
+import run_engines
+from ampnet_opt.benchmarks.gpu_check_networks import Network
+from ampnet_opt.benchmarks.gpu_check_parts import parts, run
+from ampnet_opt.faces.face import Face
+from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
+folder = Path(sys.argv[1])
+init_checkpoint(folder / "small.safetensors", seed=3, width=0.125, classes=["a", "b", "c"])
+checkpoint = read_checkpoint(folder / "small.safetensors")
+images, landmarks = run_engines.faces(24, 0)
+Image.fromarray(images[0]).save(folder / "face.png")
+with torch.inference_mode():
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    logits = checkpoint.model(pictures, torch.from_numpy(landmarks)).numpy()
+net = Network(checkpoint, [Face(folder / "face.png", landmarks[0])], images, landmarks, logits, np.arange(24) % 2, 0.5)
+for title, work in parts("tensorrt", net, folder, runs=1):
+    if title.startswith("fp32"):
+        print(json.dumps(run(title, work).__dict__))
+"""
+
+
+@pytest.mark.slow
+def test_the_parts_of_the_gpu_check_pass(tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    found = list(map(json.loads, machine.run("-c", CHECKED, tmp_path).splitlines()))
+    assert [part["outcome"] for part in found] == ["passed"] * 6, found
+    launched = {row["cuda_graph"] for row in found[4]["figures"]["latency"]}
+    assert launched == {"recorded here"}
+    assert machine.faults() == []
+
+
+def test_compare_holds_engines_against_the_checkpoint(built: Built, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[0])
+    init_checkpoint(tmp_path / "small.safetensors", seed=5, width=0.125, classes=CLASSES)
+    Image.new("RGB", (224, 224), "grey").save(tmp_path / "face.png")
+    faces = write_csv(tmp_path / "faces.csv", [["face.png", name, "test", *POINTS] for name in CLASSES])
+    options = ("--data", faces, "--runs", 2, "--json", "-")
+    engine = built(VERSIONS[0]) / "tensorrt-fp32"
+    told = succeeds("compare", tmp_path / "small.safetensors", engine, *options, variables=machine.variables).stdout
+    results = {result["name"]: result for result in json.loads(told)["results"]}
+    assert results["tensorrt-fp32"]["agreement"]["same_top1"]["value"] == 1
     assert machine.faults() == []

@@ -46,9 +46,7 @@ class Rehearsal:
     def start(self, *command: object) -> subprocess.CompletedProcess[str]:
         """Python, with these arguments."""
         arguments = [sys.executable, *map(str, command)]
-        return subprocess.run(
-            arguments, capture_output=True, text=True, env={**os.environ, **self.variables}, timeout=120
-        )
+        return subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, **self.variables}, timeout=120)
 
     def run(self, *command: object) -> str:
         """What a run of Python, which must succeed, prints."""

@@ -20,7 +20,7 @@ succeed, fail = Call(lambda _: 0), Call(lambda _: 1)
 
 
 class Region(ctypes.Structure):
-    _fields_ = [("address", ctypes.c_size_t), ("size", ctypes.c_size_t), ("writes", ctypes.c_int)]  # noqa: RUF012
+    _fields_ = [("address", ctypes.c_size_t), ("size", ctypes.c_size_t), ("writes", ctypes.c_int)]
 
 
 def case(work: Callable[[], int]) -> Callable[[], int]:

@@ -1,6 +1,6 @@
 """Runs engines in every way that `Engine` has, and holds each answer against ONNX Runtime's of the same graph.
 
-    python run_engines.py ENGINE... : prints how the last batch of each was launched.
+python run_engines.py ENGINE... : prints how the last batch of each was launched.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Expected:
 class OnGpu:
     """An array in GPU memory that another library's stream has yet to write when it is handed over.
 
-    stream: its address; 1 is the default stream. named: whether the interface names it, as from version 3 on. dlpack: whether
-    it can make a stream wait for it, as PyTorch's can. skip: rows that are left out, so that it is not aligned.
+    stream: its address; 1 is the default stream. named: whether the interface names it, as from version 3 on. dlpack:
+    whether it can make a stream wait for it, as PyTorch's can. skip: rows that are left out, so that it is not aligned.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ TYPES = {"FLOAT": "FLOAT", "FLOAT16": "HALF", "UINT8": "UINT8", "INT8": "INT8", 
 
 
 class Region(ctypes.Structure):
-    _fields_ = [("address", ctypes.c_size_t), ("size", ctypes.c_size_t), ("writes", ctypes.c_int)]  # noqa: RUF012
+    _fields_ = [("address", ctypes.c_size_t), ("size", ctypes.c_size_t), ("writes", ctypes.c_int)]
 
 
 # ---- the driver, as the library's C++ would call it ----
@@ -313,7 +313,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             self._flags = {flags.TF32}
             self._cache: Any = None
             self._pools = {pool: 8 << 30 for pool in of["MemoryPoolType"]}
-            self._preview: dict[Any, bool] = {}
+            self._shares_profile = False
 
         profiling_verbosity = of["ProfilingVerbosity"].LAYER_NAMES_ONLY
         builder_optimization_level = 3
@@ -321,10 +321,6 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
         progress_monitor: Any = None
         default_device_type = of["DeviceType"].GPU
         DLA_core = -1
-        num_compute_capabilities = 0
-
-        def set_compute_capability(self, capability: Any, i: int) -> None:
-            self._preview[i] = capability
 
         def set_flag(self, flag: Any) -> None:
             self._flags.add(flags(flag))
@@ -333,7 +329,8 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             self._flags.discard(flags(flag))
 
         def set_preview_feature(self, feature: Any, enable: bool) -> None:
-            self._preview[feature] = enable
+            if feature.name == "PROFILE_SHARING_0806":
+                self._shares_profile = enable
 
         def set_memory_pool_limit(self, pool: Any, size: int) -> None:
             if size <= 8 << 30:
@@ -412,7 +409,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 "capability": _capability(),
                 "compatible": "VERSION_COMPATIBLE" in chosen,
                 "ampere": getattr(config.__dict__.get("hardware_compatibility_level"), "name", "") == "AMPERE_PLUS",
-                "shared": bool(version >= (10,) or config._preview.get(getattr(of["PreviewFeature"], "PROFILE_SHARING_0806", 0))),
+                "shared": version >= (10,) or config._shares_profile,
                 "profile": config._profiles[0]._shapes,
                 "detailed": config.profiling_verbosity.name == "DETAILED",
                 "half": "FP16" in chosen,
@@ -490,7 +487,8 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 feeds = {name: _array(addresses[name], shapes[name], dtypes[name]) for name in shapes if name != output}
                 _array(addresses[output], shapes[output], dtypes[output])[:] = session.run([output], feeds)[0]
 
-            regions = [(self._memory.address, self._memory.size, True), (engine._weights.address, engine._weights.size, False)]
+            weights, scratch = engine._weights, self._memory
+            regions = [(scratch.address, scratch.size, True), (weights.address, weights.size, False)]
             for name, shape in shapes.items():
                 size = int(np.prod(shape)) * np.dtype(dtypes[name]).itemsize
                 regions.append((addresses[name], size, name == output))
@@ -603,13 +601,13 @@ def _session(graph: bytes) -> Any:
 
 
 def _listed(node: Any, graph: Any, about: dict[str, Any], metadata: bool) -> dict[str, Any]:
-    """A layer as the engine inspector has it: INT8 where its inputs come from DequantizeLinear, else what its weights are."""
+    """A layer as the engine inspector has it: INT8 where its weights come from DequantizeLinear, else of their type."""
     producers = {name: other for other in graph.node for name in other.output}
     sizes = {value.name: int(np.prod(value.dims)) for value in graph.initializer}
     types = {value.name: value.data_type for value in graph.initializer}
     source = producers.get(node.input[1])
     while source is not None and source.op_type in ("Reshape", "Transpose", "Cast", "QuantizeLinear", "Mul"):
-        source = producers.get(source.input[0], None)
+        source = producers.get(source.input[0])
     quantised = source is not None and source.op_type == "DequantizeLinear"
     half = about["half"] or types.get(node.input[1]) == onnx.TensorProto.FLOAT16
     kind = "Int8" if quantised else "Half" if half else "Float"

@@ -1,4 +1,4 @@
-"""Lets PyCUDA load on a driver that has a part of the driver API: what is missing ends the process only when it is called."""
+"""Lets PyCUDA load on a driver with a part of the driver API: what is missing ends the process only when it is called."""
 
 import os
 import sys
