@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import logging
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any, Callable, Dict, List, Set, TypeVar
 from ampnet_opt.core.errors import AmpnetError
 
 Result = TypeVar("Result")
+log = logging.getLogger(__name__)
 
 CLOSED = "the engine is closed; load it again"
 FORKED = (
@@ -167,7 +169,10 @@ def _end() -> None:
     deadline = time.monotonic() + AT_EXIT
     _wait_for_native(deadline)  # no engine is loaded from here on
     for engine in list(_engines):
-        engine.end(deadline)
+        try:
+            engine.end(deadline)
+        except AmpnetError as error:  # a GPU that has failed frees nothing; the others are freed all the same
+            log.warning("an engine could not be freed: %s", error)
     _wait_for_native(deadline)
     for work in _last:
         work()
