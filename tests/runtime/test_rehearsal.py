@@ -86,6 +86,52 @@ def test_an_engine_left_open_is_freed_at_the_end(built: Built, tmp_path: Path, b
     assert machine.faults() == []
 
 
+FAILING = """
+import sys
+import run_engines
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime import Engine
+engine = Engine.load(sys.argv[1])
+for _ in range(2):
+    try:
+        engine.infer(*run_engines.faces(2, 0))
+    except AmpnetError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("binding", ["cuda-python", "PyCUDA"])
+def test_a_network_that_fails_on_the_gpu_is_a_sentence_to_the_end(built: Built, tmp_path: Path, binding: str) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1], binding)
+    machine.variables["STAND_IN_TENSORRT_FAILS"] = "1"
+    done = machine.start("-c", FAILING, built(VERSIONS[1]) / "tensorrt-fp32")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert [line.count("CUDA failed: ") for line in done.stdout.splitlines()] == [1, 1]
+    assert machine.faults()[0] == "the work of a library failed (719)"
+
+
+OWN_CONTEXT = """
+import ctypes, sys
+import run_engines
+from ampnet_opt.runtime import Engine
+driver, own, found = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_void_p()
+driver.cuInit(0)
+driver.cuCtxCreate_v2(ctypes.byref(own), 0, 0)
+with Engine.load(sys.argv[1]) as engine:
+    engine.infer(*run_engines.faces(2, 0))
+driver.cuCtxGetCurrent(ctypes.byref(found))
+print("kept" if own.value == found.value else "replaced")
+driver.cuCtxDestroy_v2(own)
+"""
+
+
+@pytest.mark.parametrize("binding", ["cuda-python", "PyCUDA"])
+def test_the_callers_own_context_stays_current(built: Built, tmp_path: Path, binding: str) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1], binding)
+    assert machine.run("-c", OWN_CONTEXT, built(VERSIONS[1]) / "tensorrt-fp32") == "kept\n"
+    assert machine.faults() == []
+
+
 # A mistake, made in our code -> what must come of it: a fault, or wrong answers.
 MISTAKES = {
     "cuda_python.CudaPythonQueue.synchronize = lambda queue: None": "Not equal to tolerance",

@@ -4,7 +4,8 @@
 graph, the profile, and which library and GPU it is for; ONNX Runtime computes it when the stream gets there. Only what
 runtime/tensorrt calls is here. What the real library leaves undefined is a fault of the driver: `_fault`.
 
-With STAND_IN_TENSORRT_ALLOCATES in the environment every run allocates, so that none can be recorded as a CUDA graph.
+With STAND_IN_TENSORRT_ALLOCATES in the environment every run allocates, so that none can be recorded as a CUDA graph;
+with STAND_IN_TENSORRT_FAILS the network fails on the GPU, once the stream gets there.
 """
 
 from __future__ import annotations
@@ -43,13 +44,17 @@ def _fault(text: str) -> None:
     _driver.standInFault(text.encode())
 
 
-def _cuda(name: str, *arguments: Any) -> None:
+def _call(name: str, *arguments: Any) -> int:
     context = ctypes.c_void_p()
     _driver.cuCtxGetCurrent(ctypes.byref(context))
     if not context.value:  # CUDA's runtime library, through which TensorRT calls the driver, uses the primary context then
         _driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
         _driver.cuCtxSetCurrent(context)
-    code = getattr(_driver, name)(*arguments)
+    return int(getattr(_driver, name)(*arguments))
+
+
+def _cuda(name: str, *arguments: Any) -> None:
+    code = _call(name, *arguments)
     if code:
         raise RuntimeError(f"Cuda Runtime ({name} gave {code})")
 
@@ -85,7 +90,7 @@ class _DeviceMemory:
         self.address, self.size = address.value, size
 
     def free(self) -> None:
-        _cuda("cuMemFree_v2", ctypes.c_size_t(self.address))
+        _call("cuMemFree_v2", ctypes.c_size_t(self.address))
 
 
 def _capability() -> str:
@@ -484,6 +489,8 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             session, dtypes = engine._session, engine._dtypes  # the work, which is kept, must not keep the engine alive
 
             def compute() -> None:
+                if "STAND_IN_TENSORRT_FAILS" in os.environ:
+                    raise RuntimeError("as it was asked to")
                 feeds = {name: _array(addresses[name], shapes[name], dtypes[name]) for name in shapes if name != output}
                 _array(addresses[output], shapes[output], dtypes[output])[:] = session.run([output], feeds)[0]
 
