@@ -287,6 +287,7 @@ def test_the_parts_of_the_gpu_check_pass(tmp_path: Path) -> None:
     assert machine.faults() == []
 
 
+@pytest.mark.slow
 def test_compare_holds_engines_against_the_checkpoint(built: Built, tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[0])
     init_checkpoint(tmp_path / "small.safetensors", seed=5, width=0.125, classes=CLASSES)

@@ -6,6 +6,7 @@ cuda-bindings call undocumented interfaces of the driver, and PyCUDA has to be c
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import pytest
 from places import SUPPORT
@@ -30,7 +31,9 @@ def driver() -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler for the stand-in CUDA driver")
-    library = Path(mkdtemp(prefix="stand-in-cuda-")) / "libcuda.so.1"
+    folder = TemporaryDirectory(prefix="stand-in-cuda-")
+    atexit.register(folder.cleanup)
+    library = Path(folder.name) / "libcuda.so.1"
     options = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([compiler, *options, "-o", library, STAND_IN / "cuda_driver.c", "-ldl", "-lpthread"], check=True)
     return library.parent
