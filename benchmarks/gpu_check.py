@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from ampnet_opt.benchmarks.gpu_check_networks import NETWORKS
+from ampnet_opt.benchmarks.gpu_check_others import RUNS
 from ampnet_opt.benchmarks.gpu_check_parts import SUBJECTS, CheckedPart
 from ampnet_opt.benchmarks.gpu_check_report import to_markdown
 from ampnet_opt.core.children import last_line, python
@@ -32,7 +33,7 @@ from ampnet_opt.system.doctor import examine
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "pycuda", "numpy", "onnx")
 # As `ampnet_opt.core.children.START`: nothing is imported from the working directory.
 PARTS = (
-    "import sys; sys.path[:] = sys.argv[4:]; from ampnet_opt.benchmarks.gpu_check_parts import main; main(*sys.argv[1:4])"
+    "import sys; sys.path[:] = sys.argv[5:]; from ampnet_opt.benchmarks.gpu_check_parts import main; main(*sys.argv[1:5])"
 )
 
 
@@ -72,14 +73,14 @@ def loads(subject: str) -> str:
     return ""
 
 
-def check_network(subject: str, network: str) -> Iterator[CheckedPart]:
-    """The parts of a subject and a network, as they end, from a process that does them."""
+def check_network(subject: str, network: str, runs: int = RUNS) -> Iterator[CheckedPart]:
+    """The parts of a subject and a network, as they end, from a process that does them. runs: timed, of each batch."""
     problem = loads(subject)
     if problem:
         yield CheckedPart("loading", "skipped", problem, {})
         return
     with TemporaryDirectory() as folder, TemporaryFile() as log:
-        command = python(PARTS, subject, network, folder, *filter(None, sys.path))
+        command = python(PARTS, subject, network, str(runs), folder, *filter(None, sys.path))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         begun = "starting"
         try:
@@ -107,7 +108,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu_check"), help="name of the files, .json and .md")
     parser.add_argument("--subject", action="append", choices=SUBJECTS, help="only this one; may be given again")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="only this one; may be given again")
+    parser.add_argument("--runs", type=int, default=RUNS, help="timed runs of each batch (default: %(default)s)")
     chosen = parser.parse_args(arguments)
+    if chosen.runs < 1:
+        parser.error("--runs must be at least 1")
     result = new_result()
     files = [chosen.output.with_name(f"{chosen.output.name}.{kind}") for kind in ("json", "md")]
 
@@ -121,7 +125,7 @@ def main(arguments: list[str]) -> int:
         return 1
     for subject in chosen.subject or SUBJECTS:
         for network in chosen.network or NETWORKS:
-            for part in check_network(subject, network):
+            for part in check_network(subject, network, chosen.runs):
                 print(f"{subject}, {network}: {part.name}: {part.outcome}" + (f" ({part.detail})" if part.detail else ""))
                 result["parts"].append({"subject": subject, "network": network, **part.__dict__})
                 write()  # a machine that hangs must not take with it what is known

@@ -16,17 +16,17 @@ from ampnet_opt.core.metrics import latency
 from ampnet_opt.runtime.golden import relative_error
 
 
-def torch_parts(net: Network) -> Iterator[Work]:
+def torch_parts(net: Network, runs: int) -> Iterator[Work]:
     for title, compiled, half in (
         ("PyTorch eager FP32", False, False),
         ("PyTorch eager, autocast to FP16", False, True),
         ("torch.compile FP32", True, False),
         ("torch.compile, autocast to FP16", True, True),
     ):
-        yield title, partial(_torch, net, compiled, half)
+        yield title, partial(_torch, net, compiled, half, runs)
 
 
-def _torch(net: Network, compiled: bool, half: bool) -> Figures:
+def _torch(net: Network, compiled: bool, half: bool, runs: int) -> Figures:
     import torch
 
     if not torch.cuda.is_available():
@@ -46,9 +46,9 @@ def _torch(net: Network, compiled: bool, half: bool) -> Figures:
     rows = []
     for batch in BATCHES:
         images, landmarks = some_faces(net, batch)
-        whole = end_to_end(infer, images, landmarks)
+        whole = end_to_end(infer, images, landmarks, runs)
         placed, gpu = (torch.from_numpy(images).cuda(), torch.from_numpy(landmarks).cuda()), []
-        for _ in range(RUNS):
+        for _ in range(runs):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             answer(*placed)
@@ -59,7 +59,7 @@ def _torch(net: Network, compiled: bool, half: bool) -> Figures:
     return {"latency": rows, "relative_error": relative_error(infer(*some_faces(net, 8)), net.logits[:8])}
 
 
-def run_onnxruntime(net: Network) -> Figures:
+def run_onnxruntime(net: Network, runs: int) -> Figures:
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -73,7 +73,7 @@ def run_onnxruntime(net: Network) -> Figures:
     def infer(images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         return session.run(None, {"image": images, "landmarks": landmarks})[0]
 
-    rows = [row_of(batch, end_to_end(infer, *some_faces(net, batch)), None) for batch in BATCHES]
+    rows = [row_of(batch, end_to_end(infer, *some_faces(net, batch), runs), None) for batch in BATCHES]
     return {"latency": rows, "relative_error": relative_error(infer(*some_faces(net, 8)), net.logits[:8])}
 
 
@@ -93,9 +93,11 @@ def some_faces(net: Network, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return net.images[chosen], net.landmarks[chosen].astype(np.float32)
 
 
-def end_to_end(infer: Callable[[np.ndarray, np.ndarray], object], images: np.ndarray, landmarks: np.ndarray) -> list[float]:
-    """Wall-clock seconds, inputs and logits in host memory."""
-    return time_runs(infer, images, landmarks, WARM_UP, RUNS)
+def end_to_end(
+    infer: Callable[[np.ndarray, np.ndarray], object], images: np.ndarray, landmarks: np.ndarray, runs: int
+) -> list[float]:
+    """Wall-clock seconds of each of `runs`, inputs and logits in host memory; after untimed ones, WARM_UP or as many."""
+    return time_runs(infer, images, landmarks, min(WARM_UP, runs), runs)
 
 
 def row_of(batch: int, end_to_end: Sequence[float], gpu: Sequence[float] | None) -> Figures:

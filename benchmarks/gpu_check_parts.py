@@ -59,12 +59,12 @@ class CheckedPart:
     figures: Figures
 
 
-def parts(subject: str, net: Network, folder: Path) -> Iterator[Work]:
-    """The parts of a subject, in order."""
+def parts(subject: str, net: Network, folder: Path, runs: int = RUNS) -> Iterator[Work]:
+    """The parts of a subject, in order. runs: that are timed, of each batch."""
     if subject == "pytorch":
-        yield from torch_parts(net)
+        yield from torch_parts(net, runs)
     elif subject == "onnxruntime":
-        yield "ONNX Runtime CUDA FP32", partial(run_onnxruntime, net)
+        yield "ONNX Runtime CUDA FP32", partial(run_onnxruntime, net, runs)
     else:
         for precision in PRECISIONS:
             engine = folder / f"{subject}-{precision}"
@@ -73,8 +73,8 @@ def parts(subject: str, net: Network, folder: Path) -> Iterator[Work]:
             if find_backend(subject).device == "gpu":
                 yield f"{precision}: inputs on the GPU", partial(_on_the_gpu, engine, net)
                 yield f"{precision}: four threads, two contexts", partial(_threads, engine, net)
-                yield f"{precision}: latency with CUDA graph", partial(_engine_latency, engine, net, True)
-                yield f"{precision}: latency without CUDA graph", partial(_engine_latency, engine, net, False)
+                yield f"{precision}: latency with CUDA graph", partial(_engine_latency, engine, net, True, runs)
+                yield f"{precision}: latency without CUDA graph", partial(_engine_latency, engine, net, False, runs)
 
 
 def run(name: str, work: Callable[[], Figures]) -> CheckedPart:
@@ -177,7 +177,7 @@ def _threads(engine: Path, net: Network) -> Figures:
     return {"inferences": len(found), "largest_difference": largest}
 
 
-def _engine_latency(engine: Path, net: Network, cuda_graph: bool) -> Figures:
+def _engine_latency(engine: Path, net: Network, cuda_graph: bool, runs: int) -> Figures:
     _require_built(engine)
     with Engine.load(engine) as loaded:  # only to check that it may be loaded here
         sidecar = loaded.sidecar
@@ -185,16 +185,16 @@ def _engine_latency(engine: Path, net: Network, cuda_graph: bool) -> Figures:
     with Engine(engine, sidecar, pool := open_pool(engine, sidecar, cuda_graph=cuda_graph)) as loaded:
         for batch in BATCHES:
             images, landmarks = some_faces(net, batch)
-            whole = end_to_end(loaded.infer, images, landmarks)
+            whole = end_to_end(loaded.infer, images, landmarks, runs)
             with pool.borrow() as executor:
-                row = row_of(batch, whole, executor.gpu_seconds(images, landmarks, RUNS))
+                row = row_of(batch, whole, executor.gpu_seconds(images, landmarks, runs))
                 row["cuda_graph"] = executor.graph
             rows.append(row)
     return {"latency": rows}
 
 
-def main(subject: str, name: str, given: str) -> None:
-    """given: a folder to work in. Prints what is begun and each part that ends, a line of JSON each."""
+def main(subject: str, name: str, runs: str, given: str) -> None:
+    """runs: as of `parts`. given: a folder to work in. Prints what is begun and each part that ends, a line of JSON each."""
     folder = Path(given)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not end up among the answers
@@ -208,6 +208,6 @@ def main(subject: str, name: str, given: str) -> None:
     except AmpnetError as error:
         tell(asdict(CheckedPart("preparing", "failed", str(error), {})))
         return
-    for title, work in parts(subject, net, folder):
+    for title, work in parts(subject, net, folder, int(runs)):
         tell({"begin": title})
         tell(asdict(run(title, work)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import logging
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any, Callable, Dict, List, Set, TypeVar
 from ampnet_opt.core.errors import AmpnetError
 
 Result = TypeVar("Result")
+log = logging.getLogger(__name__)
 
 CLOSED = "the engine is closed; load it again"
 FORKED = (
@@ -25,6 +27,7 @@ _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 _engines: weakref.WeakSet[Any] = weakref.WeakSet()
 _native: Dict[Any, None] = {}  # locks of what runs in `native`
 _left: List[Any] = []  # what daemon threads have not freed
+_last: List[Callable[[], object]] = []  # what engines need until they are freed
 _ending = False
 
 
@@ -152,6 +155,11 @@ def end_with_process(engine: Any) -> None:
     _engines.add(engine)
 
 
+def end_after_engines(work: Callable[[], object]) -> None:
+    """Call `work()` at the end of the process, once all engines are freed; what `atexit` is told later, it does before."""
+    _last.append(work)
+
+
 @atexit.register
 def _end() -> None:
     """Everything is freed while the interpreter is whole. A daemon thread that came back from a library into an interpreter
@@ -161,8 +169,13 @@ def _end() -> None:
     deadline = time.monotonic() + AT_EXIT
     _wait_for_native(deadline)  # no engine is loaded from here on
     for engine in list(_engines):
-        engine.end(deadline)
+        try:
+            engine.end(deadline)
+        except AmpnetError as error:  # a GPU that has failed frees nothing; the others are freed all the same
+            log.warning("an engine could not be freed: %s", error)
     _wait_for_native(deadline)
+    for work in _last:
+        work()
 
 
 def _wait_for_native(deadline: float) -> None:

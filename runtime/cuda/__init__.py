@@ -55,7 +55,7 @@ class Queue:
     can_record = False  # whether `record` is there: PyCUDA has no binding of CUDA graphs
 
     def current(self) -> ContextManager[None]:
-        """Makes the GPU's primary context the calling thread's."""
+        """Makes the GPU's primary context the calling thread's, and the one that was before again at the end."""
         raise NotImplementedError
 
     def buffer(self, shape: Tuple[int, ...], dtype: str) -> Buffer:

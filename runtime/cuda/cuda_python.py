@@ -7,7 +7,7 @@ import ctypes
 from typing import Any, Callable, Iterator, List, Tuple
 
 import numpy as np
-from cuda.bindings import runtime
+from cuda.bindings import driver, runtime
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime.cuda import DEVICE, RECORDING, Buffer, Gpu, Queue
@@ -28,8 +28,13 @@ class CudaPythonQueue(Queue):
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
+        _, before = driver.cuCtxGetCurrent()  # None before anything has called CUDA
         checked(runtime.cudaSetDevice(DEVICE))
-        yield
+        try:
+            yield
+        finally:
+            if before is not None and int(before):  # the caller's, which need not be the primary one: PyCUDA makes its own
+                driver.cuCtxSetCurrent(before)
 
     def buffer(self, shape: Tuple[int, ...], dtype: str) -> Buffer:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Callable, Iterator, List, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.lifetime import end_after_engines
 from ampnet_opt.runtime.cuda import DEVICE, Buffer, Gpu, Queue
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which PyCUDA has no name for
@@ -102,12 +103,10 @@ def _integrated(device: Any) -> bool:
 
 @lru_cache(maxsize=None)
 def _primary_context() -> Any:
-    """The context that TensorRT, through CUDA's runtime library, uses too; held until the process ends."""
-    import atexit
-
+    """The context that TensorRT, through CUDA's runtime library, uses too; held until the process has freed its engines."""
     context = _driver().Device(DEVICE).retain_primary_context()
     # Left to its destructor, PyCUDA would release it as if it had been made by make_context, and print a warning.
-    atexit.register(context.detach)
+    end_after_engines(context.detach)
     return context
 
 

@@ -179,13 +179,20 @@ def test_recorded_names_are_those_of_the_installed_library() -> None:
             assert use in recorded(version) or GUARDS[use] not in recorded(version)
 
 
-def test_every_name_of_cuda_python_is_there() -> None:
-    runtime = pytest.importorskip("cuda.bindings.runtime")
+@pytest.mark.parametrize(
+    ("module", "known"),
+    [
+        ("runtime", {"cudaStreamBeginCapture", "cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal"}),
+        ("driver", {"cuCtxGetCurrent"}),
+    ],
+)
+def test_every_name_of_cuda_python_is_there(module: str, known: set[str]) -> None:
+    binding = pytest.importorskip(f"cuda.bindings.{module}")
     tree = ast.parse((Path(cuda.__file__).parent / "cuda_python.py").read_text(encoding="utf-8"))
-    chains = {".".join(chain_of(node, {"runtime"})[1:]) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} - {""}
-    assert {"cudaStreamBeginCapture", "cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal"} <= chains
+    chains = {".".join(chain_of(node, {module})[1:]) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} - {""}
+    assert known <= chains
     for chain in chains:
-        attrgetter(chain)(runtime)
+        attrgetter(chain)(binding)
 
 
 TYPED = ("build_progress.py", "compile.py", "executor.py", "library.py", "options.py", "plan.py")

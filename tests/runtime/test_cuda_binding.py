@@ -52,7 +52,8 @@ except AmpnetError as error:
 
 
 def said(folder: Path, bindings: str, pycuda: str, script: str = REPORT) -> str:
-    for name, text in {"cuda/bindings/runtime.py": bindings, "pycuda/driver.py": pycuda}.items():
+    files = {"cuda/bindings/runtime.py": bindings, "cuda/bindings/driver.py": bindings, "pycuda/driver.py": pycuda}
+    for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         for package in {path.parent, folder / path.parts[len(folder.parts)]}:
@@ -105,7 +106,7 @@ class Properties:
 def cudaGetDeviceProperties(number):
     return 0, Properties
 def __getattr__(name):
-    if not name.startswith("cuda"):
+    if not name.startswith("cu"):
         raise AttributeError(name)
     def call(*arguments):
         calls.append(name)
