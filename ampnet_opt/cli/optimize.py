@@ -143,8 +143,7 @@ def optimize(
             network = (source, classes, patch_radius, image_input)
             maker, inputs = _of_checkpoint(network, backend, sets, request, data is None)
         if dry_run:
-            for candidate in maker.candidates():
-                say(candidate.name)
+            _say_plan(maker, inputs, request)
             return
         with steps() as step:
             found, earlier = find_best(maker, inputs, request, output, step=step, force=force)
@@ -157,6 +156,21 @@ def optimize(
         say(f"{output / BEST}: {found.why}; {output / PAGE} shows all")
     if json_file is not None:
         write_json(json_file, found.to_json())
+
+
+def _say_plan(maker: Any, inputs: Any, request: Request) -> None:
+    """The candidates, and how long all of it takes."""
+    from ampnet_opt.core.text import count
+    from ampnet_opt.optimize.run import estimated_seconds
+
+    candidates = maker.candidates()
+    for candidate in candidates:
+        variants = len(maker.variants(candidate)) if candidate.precision == "int8" else 0
+        others = f" (and {count(variants, 'other calibration')}, if it is fast enough)" if variants else ""
+        say(f"{candidate.name}{others}")
+    seconds = estimated_seconds(maker, inputs, request)
+    if seconds is not None:
+        say(f"about {count(max(1, round(seconds / 60)), 'minute')}, if nothing else runs")
 
 
 def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], calibrating: int) -> Tuple[Any, Any, Any]:

@@ -1,7 +1,10 @@
-"""What a report says of the machine it was made on. Standard library only."""
+"""Processor and memory of this machine. Standard library only."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 from pathlib import Path
@@ -43,3 +46,10 @@ def memory_available() -> Optional[int]:
     except (OSError, ValueError, IndexError):
         return None
     return None
+
+
+def release_memory() -> None:
+    """Give the system back what this process has freed, which glibc keeps otherwise; does nothing with other C libraries."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -16,6 +16,7 @@ from ampnet_opt.benchmarks.workers import Subject, Worker
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import new_directory, new_file
 from ampnet_opt.core.metrics import sqnr
+from ampnet_opt.core.processor import release_memory
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import load_batches
 from ampnet_opt.optimize.candidates import Candidate, Faces, Maker
@@ -145,6 +146,7 @@ class Contest:
         """Time PyTorch and the candidates that are left, for so long together. more: beside what was measured before."""
         request, reference, trials = self._request, self._maker.reference, self._left()
         subjects = [*([reference] if reference else []), *map(self._subject, trials)]
+        release_memory()  # of building: the processes that are timed need it
         with self._step("timing", 0) as advance:
             speeds, place = measure(subjects, request.goal, request.batch, seconds, lambda stage, done, total: advance(done))
         if reference:

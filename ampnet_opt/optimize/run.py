@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from ampnet_opt import __version__
+from ampnet_opt.benchmarks.workers import Worker, random_faces
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import require_new, reserved, write_text
 from ampnet_opt.core.processor import available_cores, processor_name
@@ -22,9 +23,12 @@ from ampnet_opt.optimize.candidates import Faces, Maker
 from ampnet_opt.optimize.contest import Contest, Request
 from ampnet_opt.optimize.page import render_page
 from ampnet_opt.optimize.result import Result, earlier_result, place_best, reason, rows_of
+from ampnet_opt.runtime.backend import find_backend
 
 BEST, JSON, PAGE, STATE = "best", "optimize.json", "optimize.html", ".optimize"
 KEY = "key"
+START_SECONDS = 25.0  # imports, the export, and processes that load what is timed
+BUILD_SECONDS = {"cpu": 5.0, "gpu": 120.0}  # of one candidate
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,22 @@ def optimize(
             raise AmpnetError(f"{outcome.problem} (all figures: {output / PAGE})")
         rmtree(folder, ignore_errors=True)
     return result, False
+
+
+def estimated_seconds(maker: Maker, inputs: Inputs, request: Request) -> Optional[float]:
+    """What `optimize` takes without other work on the machine, roughly; None for a bundle, whose board has no PyTorch.
+
+    In inferences of PyTorch, one of which is timed here: calibration and bias corrections take about 700, and a face that is
+    scored by PyTorch and five engines 2. The constants are those of the small and the full-size network on two cores.
+    """
+    if maker.reference is None:
+        return None
+    with Worker(maker.reference) as worker:
+        inference = min(worker.time(*random_faces(1), 2, 5))
+    candidates = maker.candidates()
+    builds = sum(BUILD_SECONDS[find_backend(candidate.backend).device] for candidate in candidates)
+    scored = len(inputs.final.faces) + (0 if inputs.choosing is None else len(inputs.choosing.faces))
+    return START_SECONDS + builds + 2 * request.seconds + inference * (700 + 2 * scored)
 
 
 def _keys(maker: Maker, inputs: Inputs, request: Request) -> Tuple[str, str]:

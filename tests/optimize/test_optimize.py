@@ -102,6 +102,8 @@ def test_a_second_run_takes_what_was_measured(ground: Ground, optimized: tuple[P
 def test_the_candidates_are_listed_without_building_any(ground: Ground, tmp_path: Path) -> None:
     told = succeeds("optimize", ground.checkpoint, "--data", ground.data, "--dry-run", "-o", tmp_path / "none")
     assert "cpu-fp32" in told.stdout.split()
+    assert "and 3 other calibrations" in told.stdout
+    assert "minute" in told.stdout.splitlines()[-1]
     assert not (tmp_path / "none").exists()
 
 
