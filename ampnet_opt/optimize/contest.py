@@ -34,6 +34,7 @@ from ampnet_opt.optimize.trials import Trial, beaten_by, compared, doubt, in_ord
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.golden import relative_error
+from ampnet_opt.runtime.sidecar import read_sidecar
 
 ROUNDING = 1e-3  # relative error of fp32 logits that other sums of the same numbers explain
 SECONDS = 6.0  # of timing the candidates that are left, all together; at first, when they are many, a third of it
@@ -113,20 +114,22 @@ class Contest:
         self._reference: Optional[Speed] = None
 
     def hold(self) -> Outcome:
-        """Raises as `build` and `benchmark` do."""
+        """Raises AmpnetError where no candidate can be built and run, and as `benchmark` does."""
         for candidate in self._maker.candidates():
             self._build(candidate)
-        place = self._time(self._request.seconds / 3)
+        if not self._left():
+            raise AmpnetError(f"no candidate works here: {'; '.join(f'{x.name}: {x.fate}' for x in self._trials)}")
+        self._time(self._request.seconds / 3)
         self._drop_beaten()
         if "choosing" in self._faces:
             for trial in [trial for trial in self._left() if trial.candidate.precision == "int8"]:
                 self._improve(trial)
-            place = self._time(self._request.seconds)
-            for _ in range(MOST_REPEATS):
-                if self._is_steady():
-                    break
-                place = self._time(self._request.seconds, more=True)
-            self._drop_beaten()
+        place = self._time(self._request.seconds)
+        for _ in range(MOST_REPEATS):
+            if self._is_steady():
+                break
+            place = self._time(self._request.seconds, more=True)
+        self._drop_beaten()
         best, problem = self._best()
         threads = self._request.threads if best is None else self._fastest_threads(best)
         return Outcome(best, self._trials, self._reference, place, problem, threads)
@@ -134,13 +137,18 @@ class Contest:
     # --- building and timing -------------------------------------------------------------------------------------
 
     def _build(self, candidate: Candidate) -> Trial:
-        directory = self._folder / candidate.name
-        if not directory.is_dir():  # whole, if it is there
-            with self._step(f"building {candidate.name}", 1) as progress, new_directory(directory) as new:
-                # Whether it computes its graph in every way is asked of the best one alone: `result.place_best`.
-                compile_engine(self._maker.request(candidate, self._step), new, progress)[0].write(new)
-        self._trials.append(Trial(candidate, directory))
-        return self._trials[-1]
+        """Build a candidate, unless a contest that was stopped has; if it fails or does not run, that is its fate."""
+        trial = Trial(candidate, self._folder / candidate.name)
+        self._trials.append(trial)
+        try:
+            if not trial.directory.is_dir():
+                with self._step(f"building {candidate.name}", 1) as progress, new_directory(trial.directory) as new:
+                    # Whether it computes its graph in every way is asked of the best one alone: `result.place_best`.
+                    compile_engine(self._maker.request(candidate, self._step), new, progress)[0].write(new)
+            find_backend(candidate.backend).check(read_sidecar(trial.directory))
+        except AmpnetError as error:
+            trial.fate = f"cannot be built and run here: {error}"
+        return trial
 
     def _time(self, seconds: float, more: bool = False) -> Environment:
         """Time PyTorch and the candidates that are left, for so long together. more: beside what was measured before."""
@@ -151,9 +159,8 @@ class Contest:
             speeds, place = measure(subjects, request.goal, request.batch, seconds, lambda stage, done, total: advance(done))
         if reference:
             first, *speeds = speeds
-            self._reference = (
-                first if self._reference is None or first is None or not more else self._reference.joined(first)
-            )
+            before = self._reference if more else None
+            self._reference = first if before is None or first is None else before.joined(first)
         for trial, speed in zip(trials, speeds):
             trial.speed = speed if speed is None or not more else trial.took.joined(speed)
         return place
@@ -217,8 +224,14 @@ class Contest:
         assert self._maker.reference is not None
         return self._logits(self._maker.reference, which)
 
-    def _score(self, trial: Trial, which: str) -> Evidence:
-        reference, logits = self._reference_logits(which), self._logits(self._subject(trial), which)
+    def _score(self, trial: Trial, which: str) -> Optional[Evidence]:
+        """What these faces say of a candidate; None where it does not answer them, which is its fate then."""
+        reference = self._reference_logits(which)
+        try:
+            logits = self._logits(self._subject(trial), which)
+        except AmpnetError as error:
+            trial.fate, trial.doubted = str(error), True
+            return None
         trial.sqnr_db = sqnr(reference, logits)
         labels = np.asarray(self._faces[which].labels)
         found = judge(reference, logits, labels, self._maker.classes, self._request.margin)
@@ -240,7 +253,11 @@ class Contest:
         """Of all ways to calibrate an int8 engine, take the one whose logits are nearest to PyTorch's; then, if it is not
         right enough, keep layers in floating point."""
         trials = [first, *(self._build(candidate) for candidate in self._maker.variants(first.candidate))]
-        evidence = {trial.name: self._score(trial, "choosing") for trial in trials}
+        scored = {trial.name: self._score(trial, "choosing") for trial in trials if not trial.fate}
+        evidence = {name: found for name, found in scored.items() if found is not None}
+        trials = [trial for trial in trials if trial.name in evidence]
+        if not trials:
+            return
         best = max(trials, key=lambda trial: (self._likely(evidence[trial.name].counts), trial.sqnr_db or 0.0))
         for trial in trials:
             if trial is not best:
@@ -254,7 +271,9 @@ class Contest:
         limit = Provable(self._request.margin, int(counts.faces), len(self._faces["final"].faces))
         mixed = self._maker.mix(best.candidate, self._folder, limit, self._step)
         if mixed is not None:
-            self._score(self._build(mixed), "choosing")
+            trial = self._build(mixed)
+            if not trial.fate:
+                self._score(trial, "choosing")
 
     # --- the choice ----------------------------------------------------------------------------------------------
 
@@ -284,6 +303,8 @@ class Contest:
         if which == "choosing" and trial.choosing is None:
             return True
         found = self._score(trial, which)
+        if found is None:
+            return False
         shown = found.verdict == NON_INFERIOR if which == "final" else self._likely(found.counts)
         limited = self._request.max_value is not None and found.verdict != INFERIOR
         if trial.candidate.precision == "fp32" or shown or limited:

@@ -107,18 +107,21 @@ def test_the_candidates_are_listed_without_building_any(ground: Ground, tmp_path
     assert not (tmp_path / "none").exists()
 
 
-def test_a_stopped_run_goes_on_with_what_it_built(ground: Ground, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_with_what_it_built_and_what_does_not_run_is_left_out(ground: Ground, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(ground.checkpoint)
     sets = {}
     for split in ("train", "val", "test"):
         faces = read_faces(ground.data, split)
         sets[split] = Faces(faces, label_indices(checkpoint.classes, [face.label for face in faces]))
 
+    _, able = runnable(["cpu"])[0][0]
+    missing = [precision for precision in ("fp16", "bf16") if precision not in able][:1]
+
     def run(step: Callable[..., object]) -> None:
         maker = CheckpointMaker(
             checkpoint,
             NetworkFile(ground.checkpoint),
-            runnable(["cpu"])[0],
+            [("cpu", ("fp32", *missing, "int8"))],
             image_input="uint8",
             calibrating=sets["train"].faces,
             choosing=sets["val"],
@@ -154,6 +157,10 @@ def test_a_stopped_run_goes_on_with_what_it_built(ground: Ground, tmp_path: Path
     assert "building cpu-int8-entropy" not in steps
     assert (tmp_path / BEST).is_dir()
     assert not (tmp_path / STATE).exists()
+    fates = {row["candidate"]["precision"]: row["fate"] for row in json.loads((tmp_path / JSON).read_text())["rows"]}
+    assert all(
+        fates[name].startswith("cannot be built and run here: this processor does not compute in") for name in missing
+    )
 
 
 def test_a_board_chooses_from_a_bundle_by_the_faces_that_it_carries(ground: Ground, tmp_path: Path) -> None:
