@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "export": lambda out: ["export", CHECKPOINT, "-o", out / "a.onnx"],
     "build": lambda out: ["build", CHECKPOINT, "--fp32", "--backend", "cpu", "-o", out / "engines"],
     "bundle": lambda out: ["bundle", CHECKPOINT, "--target", "cpu", "-o", out / "a.tar"],
+    "optimize": lambda out: ["optimize", CHECKPOINT, "-o", out / "engines"],
     "compare": lambda out: ["compare", CHECKPOINT, "ENGINE", "--runs", "1"],
     "report": lambda out: ["report", CHECKPOINT, "ENGINE", "-o", out / "a.html", "--runs", "1"],
     "sensitivity": lambda out: ["sensitivity", CHECKPOINT, "-o", out / "a.json"],
