@@ -145,6 +145,7 @@ class Contest:
                 with self._step(f"building {candidate.name}", 1) as progress, new_directory(trial.directory) as new:
                     # Whether it computes its graph in every way is asked of the best one alone: `result.place_best`.
                     compile_engine(self._maker.request(candidate, self._step), new, progress)[0].write(new)
+            release_memory()  # the next build and the processes that are timed need it
             find_backend(candidate.backend).check(read_sidecar(trial.directory))
         except AmpnetError as error:
             trial.fate = f"cannot be built and run here: {error}"
@@ -154,7 +155,6 @@ class Contest:
         """Time PyTorch and the candidates that are left, for so long together. more: beside what was measured before."""
         request, reference, trials = self._request, self._maker.reference, self._left()
         subjects = [*([reference] if reference else []), *map(self._subject, trials)]
-        release_memory()  # of building: the processes that are timed need it
         with self._step("timing", 0) as advance:
             speeds, place = measure(subjects, request.goal, request.batch, seconds, lambda stage, done, total: advance(done))
         if reference:
