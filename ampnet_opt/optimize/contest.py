@@ -195,9 +195,10 @@ class Contest:
         for trial in left:
             winner = beaten_by(trial, left)
             if winner is not None:
-                numbers = compared(trial, winner, self._request.goal.unit)
-                trial.fate = f"slower than {winner.name}, which is at least as precise: {numbers}"
-                if trial.candidate.precision == "int8" and winner.candidate.precision != "int8":
+                goal = self._request.goal
+                numbers = compared(trial, winner, goal.unit)
+                trial.fate = f"{goal.behind} than {winner.name}, which is at least as precise: {numbers}"
+                if goal.is_time and trial.candidate.precision == "int8" and winner.candidate.precision != "int8":
                     trial.fate += f"; {where_time_goes(trial, self._request.threads)}"
 
     # --- scoring -------------------------------------------------------------------------------------------------
@@ -325,11 +326,12 @@ class Contest:
     def _behind(self, trial: Trial, best: Trial) -> str:
         if self._request.max_value is not None:
             return f"SQNR of the logits {trial.sqnr_db:.1f} dB, that of {best.name} is {best.sqnr_db:.1f} dB"
-        numbers = compared(trial, best, self._request.goal.unit)
+        goal = self._request.goal
+        numbers = compared(trial, best, goal.unit)
         if best.beats(trial):
-            return f"slower than {best.name}: {numbers}"
-        reason = f"not clearly faster than {best.name}, which is at least as precise: {numbers}"
-        if trial.candidate.precision == "int8":
+            return f"{goal.behind} than {best.name}: {numbers}"
+        reason = f"not clearly {goal.ahead} than {best.name}, which is at least as precise: {numbers}"
+        if goal.is_time and trial.candidate.precision == "int8":
             reason += f"; {where_time_goes(trial, self._request.threads)}"
         return reason
 

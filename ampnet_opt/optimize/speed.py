@@ -26,19 +26,27 @@ class Goal:
     Attributes:
         name: as in `--goal`.
         unit: of what is measured; all goals are better the smaller it is.
-        better: what one of twice the value is compared with: "faster".
+        better: how one of half the value is, in "twice as fast as the other".
+        ahead: what it is then: "faster".
+        behind: what the other one is: "slower".
     """
 
     name: str
     unit: str
     better: str
+    ahead: str
+    behind: str
+
+    @property
+    def is_time(self) -> bool:
+        return self.ahead == "faster"
 
 
 GOALS = {
-    "latency": Goal("latency", "ms", "as fast"),
-    "throughput": Goal("throughput", "ms/image", "as fast"),
-    "energy": Goal("energy", "mJ/image", "as frugal"),
-    "memory": Goal("memory", "MB", "as small"),
+    "latency": Goal("latency", "ms", "as fast", "faster", "slower"),
+    "throughput": Goal("throughput", "ms/image", "as fast", "faster", "slower"),
+    "energy": Goal("energy", "mJ/image", "as frugal", "more frugal", "less frugal"),
+    "memory": Goal("memory", "MB", "as small", "smaller", "larger"),
 }
 
 
