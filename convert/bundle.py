@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from ampnet_opt.bundling.targets import Target
 from ampnet_opt.convert.build import Options, Recipe, prepared, recipe_of, require_consistent
 from ampnet_opt.convert.source import Source
 from ampnet_opt.core.files import PathLike, require_new, reserved
-from ampnet_opt.core.onnx_session import graph_logits, onnx_session
+from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, load_batches
 from ampnet_opt.network.checkpoint import Checkpoint
@@ -120,13 +120,13 @@ def _carry(source: Source, carried: CarriedFaces, path: Path, progress: Callable
     """Write the faces with the float network's logits. Drawn ones are made small; pictures of people stay what they are."""
     with TemporaryDirectory(prefix="ampnet-opt-") as folder:
         faces = shrunk(carried.faces, Path(folder)) if carried.drawn else list(carried.faces)
-        session, parts, done = onnx_session(source.graph), [], 0
-        for images, landmarks in load_batches(faces, CARRIED_BATCH):
-            image, points = engine_inputs(images, landmarks, source.image_input)
-            parts.append(session.run(None, {"image": image, "landmarks": points})[0])
-            done += len(images)
-            progress(done)
-        write_carried(path, faces, np.concatenate(parts))
+
+        def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for number, (images, landmarks) in enumerate(load_batches(faces, CARRIED_BATCH)):
+                progress(number * CARRIED_BATCH)
+                yield engine_inputs(images, landmarks, source.image_input)
+
+        write_carried(path, faces, graph_logits(source.graph, batches()))
 
 
 def _part(recipe: Recipe, precision: str, target: Target, folder: Path, stored: dict[bytes, str]) -> BundlePart:

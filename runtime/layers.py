@@ -82,13 +82,13 @@ def _computing(layers: List[Layer], expected: Expected) -> Dict[str, List[Layer]
     nodes = {name: node for node, others in expected.items() for name in (node, *others)}
     for layer in layers:
         if layer.role not in (REFORMAT, QUANTISATION):
-            for node in {_node(source, nodes) for source in layer.sources}:
+            for node in {node_of(source, nodes) for source in layer.sources}:
                 if node is not None:
                     found[node].append(layer)
     return {node: [x for x in makers if x.role in WEIGHTED] or makers for node, makers in found.items()}
 
 
-def _node(source: str, nodes: Dict[str, str]) -> Optional[str]:
+def node_of(source: str, nodes: Dict[str, str]) -> Optional[str]:
     """The node that `source` is, or a part of: OpenVINO splits a Conv into Conv/WithoutBiases and an addition."""
     while source and source not in nodes:
         source = source.rpartition("/")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.core.errors import AmpnetError, MisuseError
@@ -13,6 +13,9 @@ from ampnet_opt.faces.face import Face
 from ampnet_opt.runtime.backend import REGISTERED, find_backend
 from ampnet_opt.runtime.build import EngineRequest, engine_name
 from ampnet_opt.system.doctor import availability
+
+if TYPE_CHECKING:
+    from ampnet_opt.sensitivity.search import Limit  # boards have nothing to search in
 
 # From what is nearest to PyTorch's arithmetic to what is farthest from it.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -76,16 +79,6 @@ class Maker(Protocol):
         engines: the folder of the engines that were built, by their names. None where no choice holds, or this maker has
         no graph to choose in.
         """
-
-
-class Limit(Protocol):
-    """As `sensitivity.search.Limit`, which boards do not have: what a network with layers in floating point has to hold."""
-
-    def holds(self, found: Any, reference_top1: float) -> bool: ...
-
-    def describe(self, found: Any, reference_top1: float) -> str: ...
-
-    def record(self) -> Dict[str, Any]: ...
 
 
 def runnable(names: Sequence[str] = ()) -> Tuple[List[Tuple[str, Tuple[str, ...]]], Dict[str, str]]:

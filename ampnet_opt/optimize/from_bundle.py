@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import Steps
-from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Limit
+from ampnet_opt.optimize.candidates import PRECISIONS, Candidate
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import EngineRequest
 from ampnet_opt.runtime.bundle import Bundle
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.unbundle import part_request
+
+if TYPE_CHECKING:
+    from ampnet_opt.sensitivity.search import Limit
 
 
 class BundleMaker:

@@ -19,13 +19,14 @@ from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Faces, Limit
+from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Faces
 from ampnet_opt.runtime.backend import TYPED_FORMS, find_backend
 from ampnet_opt.runtime.build import EngineRequest, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
+from ampnet_opt.runtime.layers import node_of
 from ampnet_opt.sensitivity.analysis import Sensitivity, read_sensitivity
 from ampnet_opt.sensitivity.mixed_precision import BATCH, choose_layers, engine_answers, rank
-from ampnet_opt.sensitivity.search import NoChoice, by_gain
+from ampnet_opt.sensitivity.search import Limit, NoChoice, by_gain
 
 RANKING_FACES = 64  # the order of the layers settles with few
 TRIMMED = 8  # layers that it is tried to take back into INT8
@@ -78,7 +79,6 @@ class CheckpointMaker:
         }
         self._checkpoint, self._backends, self._image_input = checkpoint, backends, image_input
         self._calibrating, self._choosing, self._compiling, self._threads = calibrating, choosing, compiling, threads
-        self._source: Source | None = None
         self._recipe: Recipe | None = None  # of the float engines
         self._int8s: dict[str, Int8] = {}
         self._mixed: dict[Candidate, MixedPrecision] = {}
@@ -101,7 +101,7 @@ class CheckpointMaker:
     def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Candidate | None:
         source, int8 = self._float_recipe(step).source, self._int8(candidate.method, step)
         ranking = self._ranking(source, int8, engines / RANKING, step)
-        saved = self._saved_seconds(candidate, engines)
+        saved = self._saved_seconds(candidate, engines, source.placement.layers)
         backend = find_backend(candidate.backend)
         by_engine = backend.device == "cpu"  # on a GPU each choice would take minutes to build
         answers = engine_answers(backend, origin_of(self._checkpoint, source)) if by_engine else graph_logits
@@ -150,27 +150,20 @@ class CheckpointMaker:
         found.write(file)
         return found
 
-    def _saved_seconds(self, candidate: Candidate, engines: Path) -> dict[str, float]:
+    def _saved_seconds(self, candidate: Candidate, engines: Path, layers: Sequence[str]) -> dict[str, float]:
         """Layer -> what INT8 saves in it, by the backend's own profiler; {} where there is no float engine to compare."""
         other = engines / engine_name(candidate.backend, "fp32")
         if not other.is_dir():
             return {}
-        layers = self._float_recipe_layers()
         slow, fast = (self._seconds(engine, layers) for engine in (other, engines / candidate.name))
         return {layer: slow[layer] - fast[layer] for layer in layers if layer in slow and layer in fast}
-
-    def _float_recipe_layers(self) -> tuple[str, ...]:
-        assert self._recipe is not None
-        return tuple(self._recipe.source.placement.layers)
 
     def _seconds(self, engine: Path, layers: Sequence[str]) -> dict[str, float]:
         """Seconds of each of the graph's nodes; a backend may name a part of a node by a longer name."""
         found: dict[str, float] = {}
-        known = {*layers}
+        nodes = {layer: layer for layer in layers}
         for timed in layer_times(engine, 1, self._threads):
-            name = timed.name
-            while name and name not in known:
-                name = name.rpartition("/")[0]
-            if name:
-                found[name] = found.get(name, 0.0) + timed.seconds
+            node = node_of(timed.name, nodes)
+            if node is not None:
+                found[node] = found.get(node, 0.0) + timed.seconds
         return found

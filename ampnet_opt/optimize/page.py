@@ -14,7 +14,7 @@ from ampnet_opt.core.text import count
 from ampnet_opt.optimize.result import METHOD, Result, Row, missed
 from ampnet_opt.optimize.speed import GOALS
 
-TALL, LEFT, BELOW = 320, 52, 40  # of the chart: height of the plot, and room for its numbers, pixels
+TALL = 320  # height of the chart's plot, pixels
 
 
 def render_page(result: Result) -> str:

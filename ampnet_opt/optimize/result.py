@@ -30,8 +30,8 @@ from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar
 FORMAT = "ampnet-opt-optimize/1"
 METHOD = (
     "Every candidate runs in a process of its own and is timed in turn, in rounds; a value is a median with its 95 % "
-    "interval over turns. One is faster than another where the intervals do not overlap and the medians are more than 2 % "
-    "apart.",
+    "interval over turns. One is faster than another where the 95 % interval of the ratio of their turns, round by round, "
+    "is above 1.02.",
     "Bounds are one-sided, 95 %, over faces that both networks answer: Tango's score for the drop of top-1, Wilson's for "
     "the share of equal answers, a paired bootstrap for macro-F1 and recall.",
     "Candidates are chosen on one set of faces and proved on another. FP32 computes what PyTorch does, which its logits "

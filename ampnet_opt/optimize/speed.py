@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.bench import Timing, measure_engines
 from ampnet_opt.benchmarks.bench_many import ManyTiming, time_many
 from ampnet_opt.benchmarks.bench_noise import FEWEST_TURNS, WIDEST, median_interval
 from ampnet_opt.benchmarks.compare import Environment, environment
-from ampnet_opt.benchmarks.workers import Progress, Subject
+from ampnet_opt.benchmarks.workers import Progress, Subject, started
 from ampnet_opt.core.errors import AmpnetError
 
 CLEAR = 1.02  # how many times faster something must be, beyond noise, to count as faster
@@ -97,10 +97,10 @@ def measure(
     for the goal, and as `bench.measure_engines`.
     """
     with ExitStack() as stack:
-        workers, timings = measure_engines(stack, subjects, batch, RUNS, seconds=seconds, progress=progress)
-        place = environment(workers)
-    if goal.name != "throughput":
-        return [_speed(subject, goal, timing) for subject, timing in zip(subjects, timings)], place
+        if goal.name != "throughput":
+            workers, timings = measure_engines(stack, subjects, batch, RUNS, seconds=seconds, progress=progress)
+            return [_speed(subject, goal, timing) for subject, timing in zip(subjects, timings)], environment(workers)
+        place = environment(list(started(stack, subjects, progress)))
     engines = [subject for subject in subjects if subject.kind == "engine"]
     many = iter(time_many(engines, seconds, progress))
     rates = [next(many) if subject.kind == "engine" else None for subject in subjects]
