@@ -14,7 +14,7 @@ import onnx
 
 from ampnet_opt.convert.graph import GraphIndex, NewNodes, attribute, exchange_nodes, static_shapes
 from ampnet_opt.convert.placement import patch_source
-from ampnet_opt.network.patches import GRID_SIDE
+from ampnet_opt.network.model import GRID_SIDE
 
 CELLS = GRID_SIDE**2  # also the number of the cell of zeros that is put behind them
 # Taken from the position of a selected cell on each axis and given back to all, so that where a selector is empty, and the
@@ -65,7 +65,7 @@ def gather_crops(graph: onnx.GraphProto) -> None:
 
 
 def _windows(patches: list[onnx.NodeProto], index: GraphIndex) -> list[_Windows]:
-    """Where the patches lie, in their order; [] when these are not the crops of `ampnet_opt.network.patches`."""
+    """Where the patches lie, in their order; [] when these are not the crops of `ampnet_opt.network.model`."""
     split = index.maker(patches[0].input[0], "Split") if patches else None
     bands = split and index.maker(split.input[0], "MatMul")
     rows = bands and index.maker(bands.input[0], "Unsqueeze", "Concat")

@@ -1,26 +1,26 @@
-"""What engines and analyses start from: the float graph of a checkpoint, and its INT8 scales."""
+"""What engines and analyses start from: the float graph of a checkpoint, its INT8 scales and its bias corrections."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import helper
 
-from ampnet_opt.calibration.cache import arrays, histograms
-from ampnet_opt.calibration.histogram import Progress, collect, doubts
+from ampnet_opt.calibration.histogram import Progress, arrays, collect, doubts, histograms
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
-from ampnet_opt.convert.bias import bias_corrections
 from ampnet_opt.convert.export import export
+from ampnet_opt.convert.graph import replace_nodes, without_unneeded
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
-from ampnet_opt.core.graph_interface import ImageInput
-from ampnet_opt.core.onnx_session import graph_logits
+from ampnet_opt.core.graph_interface import INPUTS, ImageInput
+from ampnet_opt.core.onnx_session import graph_logits, onnx_session
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import engine_inputs
@@ -30,6 +30,8 @@ from ampnet_opt.shipped import GOLDEN_FACES
 log = logging.getLogger(__name__)
 
 CORRECTING_FACES = 64  # means over all positions settle long before ranges do
+IN_INT8 = "_in_int8"  # end of the names of the INT8 copy's nodes and tensors
+PROOF_FACES = 4  # of the calibration's, that engines are compared on
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,64 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
     return Int8(table, corrections)
 
 
-CALIBRATION_FACES = 4
+def bias_corrections(
+    graph: onnx.ModelProto,
+    placement: Placement,
+    scales: Mapping[str, float],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    progress: Callable[[int], object] = lambda done: None,
+) -> dict[str, np.ndarray]:
+    """What to add to the bias of every placed layer, float32 [outputs], by the layer's name: bias correction.
+
+    It cancels the mean error that quantisation adds to each output channel: E[W x + b] - E[Wq Q(x) + b] over faces and
+    positions, where x is what the layer reads in the float network (Nagel et al. 2019, "Data-Free Quantization Through
+    Weight Equalization and Bias Correction", section 4.2, with means from faces). It thus depends on no other layer, and
+    holds for every choice of INT8 layers.
+
+    graph: float; batches: (image, landmarks) as it takes them; progress: called with the number of faces seen.
+    """
+    session = onnx_session(_differences(graph, placement, scales))
+    totals = {name: np.zeros(()) for name in placement.layers}
+    seen = 0
+    for images, landmarks in batches:
+        means = session.run(placement.layers, dict(zip(INPUTS, (images, landmarks), strict=True)))
+        for name, mean in zip(placement.layers, means, strict=True):
+            totals[name] = totals[name] + len(images) * mean.astype(np.float64)
+        seen += len(images)
+        progress(seen)
+    return {name: (total / seen).astype(np.float32) for name, total in totals.items()}
+
+
+def _differences(graph: onnx.ModelProto, placement: Placement, scales: Mapping[str, float]) -> onnx.ModelProto:
+    """The float network beside its INT8 layers, each fed from the float network; an output per layer, named like it."""
+    both = onnx.ModelProto()
+    both.CopyFrom(graph)
+    quantized = quantize(graph, placement, scales)
+    float_constants = {tensor.name for tensor in graph.graph.initializer}
+    both.graph.initializer.extend(t for t in quantized.graph.initializer if t.name not in float_constants)
+    constants = {tensor.name for tensor in both.graph.initializer}
+    nodes = list(both.graph.node)
+    for original in quantized.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        node.name += IN_INT8
+        for i, name in enumerate(node.input):
+            # A pair reads the float network's tensor; all behind it is the INT8 copy's own.
+            from_float = name in constants or name in INPUTS or (node.op_type == "QuantizeLinear" and i == 0)
+            node.input[i] = name if from_float or not name else name + IN_INT8
+        for i, name in enumerate(node.output):
+            node.output[i] = name + IN_INT8
+        nodes.append(node)
+    for node in graph.graph.node:
+        if node.name in placement.layers:
+            difference = f"{node.output[0]}_difference"
+            axes = [0, 2, 3] if node.op_type == "Conv" else [0]
+            nodes.append(helper.make_node("Sub", [node.output[0], node.output[0] + IN_INT8], [difference]))
+            nodes.append(helper.make_node("ReduceMean", [difference], [node.name], axes=axes, keepdims=0))
+    del both.graph.output[:]
+    both.graph.output.extend(onnx.ValueInfoProto(name=name) for name in placement.layers)
+    replace_nodes(both.graph, without_unneeded(nodes, placement.layers))
+    return both
 
 
 def float_proof(source: Source, calibration: Sequence[Face]) -> Proof:
@@ -124,8 +183,8 @@ def float_proof(source: Source, calibration: Sequence[Face]) -> Proof:
 
     INT8 scales agree with the faces they were measured on, whatever these show; drawn faces are independent of them.
     """
-    drawn, few = read_faces(GOLDEN_FACES, labelled=False), spread(calibration, CALIBRATION_FACES)
-    parts = [*source.batches(drawn, len(drawn)), *source.batches(few, CALIBRATION_FACES)]
+    drawn, few = read_faces(GOLDEN_FACES, labelled=False), spread(calibration, PROOF_FACES)
+    parts = [*source.batches(drawn, len(drawn)), *source.batches(few, PROOF_FACES)]
     pictures, points = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     golden = Golden(pictures, points, graph_logits(source.graph, [(pictures, points)]))
     return Proof(golden, calibration=len(few))

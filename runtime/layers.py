@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.text import count
+from ampnet_opt.core.text import count, listed
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.sidecar import Sidecar
 
@@ -141,3 +141,17 @@ def sentence(record: Dict[str, Any]) -> str:
         each = ", ".join(f"{name.upper()} {size / 1e6:.1f}" for name, size in sizes.items())
         parts.append(f"{sum(sizes.values()) / 1e6:.1f} MB of activations written for an image ({each})")
     return ", ".join(parts)
+
+
+def layer_warnings(record: Dict[str, Any]) -> List[str]:
+    """What a record says of layers that are not in the precision that the graph asks for, or may not be: a line for each
+    precision that they are in."""
+    wanted = str(record.get("precision", "")).upper()
+    others: Dict[str, List[str]] = {}
+    for node, name in record.get("downgraded", {}).items():
+        others.setdefault(name.upper(), []).append(node)
+    found = [f"{count(len(nodes), 'layer')} in {name}, not in {wanted}: {listed(nodes)}" for name, nodes in others.items()]
+    untold = record.get("untold", [])
+    if untold:
+        found.append(f"of {count(len(untold), 'layer')} nothing tells whether they are in {wanted}: {listed(untold)}")
+    return found

@@ -132,6 +132,24 @@ def accuracies(sidecar: Sidecar) -> List[Accuracy]:
     return [Accuracy(**found) for found in sidecar.accuracy or []]
 
 
+def describe_accuracy(sidecar: Sidecar) -> str:
+    """How far INT8's answers are from the float network's, on each kind of faces."""
+    found = accuracies(sidecar)
+    where = "" if all(accuracy.engine for accuracy in found) else " (its graph in ONNX Runtime)"
+    return f"beside the float network{where}: {'; '.join(map(str, found))}"
+
+
+def describe_choice(record: Dict[str, Any]) -> str:
+    """Of a sidecar's mixed_precision: the layers in floating point, and what was measured with them on held-out faces."""
+    names = [row["name"] for row in record["float_layers"]]
+    which = f"{count(len(names), 'layer')} kept in floating point" + (f" ({', '.join(names)})" if names else "")
+    sqnr = "" if record["sqnr_db"] is None else f", SQNR {record['sqnr_db']:.1f} dB"
+    return (
+        f"{which}: top-1 {record['top1']:.1%} (float: {record['float_top1']:.1%}), same top-1 {record['agreement']:.1%}"
+        f"{sqnr}, on {count(record['held_out_faces'], 'held-out face')}"
+    )
+
+
 def read_sidecar(directory: PathLike, trusted: bool = False) -> Sidecar:
     """The sidecar of an engine directory, after checking that every file it names is there and unchanged.
 

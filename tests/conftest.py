@@ -13,8 +13,8 @@ import torch
 from hypothesis import settings
 from recorded import published_weights
 
+from ampnet_opt.core.cache import CACHE_VARIABLE
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import CACHE_VARIABLE
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.openvino.executor import load_openvino
 

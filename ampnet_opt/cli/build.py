@@ -212,20 +212,19 @@ def _say_layers(engine: Path, sidecar: Sidecar) -> None:
     """After a build: what INT8 does to the answers, which layers a search kept in floating point, what the layers are
     computed in, and a warning for each that is not as the graph asks.
     """
-    from ampnet_opt.cli.inspection import choice, measured, warnings
     from ampnet_opt.runtime.golden import doubts
-    from ampnet_opt.runtime.layers import sentence
-    from ampnet_opt.runtime.sidecar import accuracies
+    from ampnet_opt.runtime.layers import layer_warnings, sentence
+    from ampnet_opt.runtime.sidecar import accuracies, describe_accuracy, describe_choice
 
     if sidecar.mixed_precision is not None:
-        say(f"{engine}: {choice(sidecar.mixed_precision)}")
+        say(f"{engine}: {describe_choice(sidecar.mixed_precision)}")
     if sidecar.accuracy:
-        say(f"{engine}: {measured(sidecar)}")
+        say(f"{engine}: {describe_accuracy(sidecar)}")
         for doubt in doubts(accuracies(sidecar), sidecar.trained):
             remark(f"warning: {doubt}")
     record = sidecar.layers
     if record is None:
         return
     say(f"{engine}: {sentence(record)}")
-    for warning in warnings(record):
+    for warning in layer_warnings(record):
         remark(f"warning: {warning}")

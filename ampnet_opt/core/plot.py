@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ampnet_opt.core.cache import cache_or_temporary
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import cache_or_temporary
 from ampnet_opt.core.installing import install_command
 
 

@@ -24,8 +24,8 @@ from ampnet_opt.datasets.listing import first_file, refuse_missing
 from ampnet_opt.datasets.npy import few_numbers, load_npy
 from ampnet_opt.datasets.rafdb import CLASSES, locate, read_list
 from ampnet_opt.faces.face import FARTHEST
+from ampnet_opt.faces.landmark_checks import typical
 from ampnet_opt.faces.landmark_formats import CONVINCING, Form, convert
-from ampnet_opt.faces.plausibility import typical
 
 LIST, POINTS = "data_label.txt", "land_marks.npy"
 OTHERWISE = 0.5  # share of pictures that have to be faces as they stand

@@ -14,8 +14,7 @@ import numpy as np
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.text import one_line
-from ampnet_opt.faces.landmark_checks import AUTO
-from ampnet_opt.faces.plausibility import shape_of, typical
+from ampnet_opt.faces.landmark_checks import AUTO, shape_of, typical
 
 # Each with what a table in it holds, in words.
 UNITS = {

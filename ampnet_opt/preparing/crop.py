@@ -8,7 +8,7 @@ from PIL import Image
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.pictures import SMALLEST_SIDE
 from ampnet_opt.faces.detection import Detection
-from ampnet_opt.faces.plausibility import upright_fault
+from ampnet_opt.faces.landmark_checks import upright_fault
 
 # The detectors' boxes run from the hairline to the chin, the eyes 0.36 of the longer side apart. A tenth more keeps chin,
 # cheeks and a slightly short box whole, and stays near the tight crops that expression data sets are published as

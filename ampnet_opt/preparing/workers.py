@@ -21,7 +21,7 @@ from ampnet_opt.datasets.labelled_picture import Picture
 from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.faces.face import fit
-from ampnet_opt.faces.plausibility import impossible
+from ampnet_opt.faces.landmark_checks import impossible
 from ampnet_opt.preparing.crop import crop, implausible, square_of
 from ampnet_opt.preparing.journal import Outcome
 

@@ -11,8 +11,9 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from ampnet_opt.core.cache import cache_or_temporary
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.files import PathLike, cache_or_temporary, new_directory, new_file, sha256
+from ampnet_opt.core.files import PathLike, new_directory, new_file, sha256
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.core.locks import BusyError
 from ampnet_opt.core.row_matching import IMAGES

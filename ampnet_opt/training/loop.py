@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ampnet_opt.core.cache import cache_or_temporary
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.core.files import cache_or_temporary, new_file
+from ampnet_opt.core.files import new_file
 from ampnet_opt.core.metrics import confusion_matrix, macro_f1
 from ampnet_opt.faces.face import Face, fingerprint
 from ampnet_opt.network.checkpoint import save_checkpoint

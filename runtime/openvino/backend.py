@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.processor import is_arm
+from ampnet_opt.core.text import release
 from ampnet_opt.runtime.backend import (
     UNSIGNED,
     Availability,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+# Engine precision -> the capability that OpenVINO must report.
+CAPABILITY = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+
+
 class OpenVino(Backend):
     """Engines are OpenVINO's own files, compiled for the processor when they are loaded."""
 
@@ -46,13 +51,11 @@ class OpenVino(Backend):
 
         try:
             version = executor.load_openvino().__version__
-            return Availability(True, True, version, tuple(executor.precisions()))
+            return Availability(True, True, version, tuple(precisions()))
         except AmpnetError as error:
             return Availability(False, False, problem=str(error))
 
     def require_possible(self, options: CompileOptions, precisions: Sequence[str]) -> None:
-        from ampnet_opt.runtime.openvino.executor import require_precision
-
         super().require_possible(options, precisions)
         for precision in precisions:
             require_precision(precision)
@@ -68,13 +71,21 @@ class OpenVino(Backend):
         from ampnet_opt.runtime.openvino.compile import build_ir
         from ampnet_opt.runtime.openvino.executor import ARITHMETIC
 
+        require_precision(precision)
         files, version = build_ir(graph, precision, directory)
         return Compiled(version, {"arithmetic_of_float_layers": ARITHMETIC[precision]}, files)
 
     def check(self, sidecar: Sidecar) -> None:
-        from ampnet_opt.runtime.openvino.executor import check
+        """AmpnetError when this machine's OpenVINO is older than the engine's, or lacks its precision."""
+        from ampnet_opt.runtime.openvino.executor import load_openvino
 
-        check(sidecar)
+        version = load_openvino().__version__
+        if release(version) < release(sidecar.backend_version):
+            raise AmpnetError(
+                f"the engine was built with OpenVINO {sidecar.backend_version}, but {version} is installed, which is older: "
+                f"install openvino>={'.'.join(map(str, release(sidecar.backend_version)))}, or build the engine again here"
+            )
+        require_precision(sidecar.precision)
 
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         from ampnet_opt.runtime.openvino.executor import open_executor
@@ -102,3 +113,23 @@ class OpenVino(Backend):
 
 
 BACKENDS = {"cpu": OpenVino()}
+
+
+def capabilities() -> List[str]:
+    """What this processor computes at speed, in OpenVINO's words: FP32, FP16, BF16, INT8."""
+    from ampnet_opt.runtime.openvino.executor import core
+
+    return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def precisions() -> List[str]:
+    """The engine precisions that this processor computes in."""
+    able = capabilities()
+    return [name for name, capability in CAPABILITY.items() if capability in able]
+
+
+def require_precision(precision: str) -> None:
+    """AmpnetError when this processor does not compute in `precision`: nothing is done in another one instead."""
+    able = precisions()
+    if precision not in able:
+        raise AmpnetError(f"this processor does not compute in {precision}; the cpu backend here can run {', '.join(able)}")

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
-from ampnet_opt.runtime.openvino.executor import MODEL, core, load_openvino, reason, require_precision
+from ampnet_opt.runtime.openvino.executor import MODEL, core, load_openvino, reason
 
 HALF = {"fp16", "bf16"}
 CROPS = {"GatherND", "MatMul"}  # what cuts patches out of the feature map
@@ -18,9 +18,8 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
     """Write `engine.xml` and `engine.bin`; returns their names and OpenVINO's version.
 
     graph: a serialised ONNX model, float32, for int8 with Q/DQ pairs. Half precisions store FP16 weights. Raises AmpnetError
-    when OpenVINO is missing or this processor does not compute in `precision`, OSError when the files cannot be written.
+    when OpenVINO is missing or cannot read the graph, OSError when the files cannot be written.
     """
-    require_precision(precision)
     openvino = load_openvino()
     try:
         network = core().read_model(graph)

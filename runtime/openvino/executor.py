@@ -1,35 +1,57 @@
-"""The cpu backend: OpenVINO, on whatever instructions this processor has."""
+"""Computes with OpenVINO: its one Core, inference requests, compiled models and their cache, and the executor of engines."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import logging
+import mmap
 import os
 import sys
 import threading
 from collections import deque
 from functools import lru_cache, partial
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any, Collection, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Collection,
+    Deque,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
+from ampnet_opt.core.cache import DIGEST, UnsafeCache, cache_folder, forget_oldest, hashed_file, new_hashed_file
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.lifetime import free, keep_in_children
 from ampnet_opt.core.processor import is_arm
-from ampnet_opt.core.text import release
 from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.backend import pad_batch
-from ampnet_opt.runtime.openvino.model_cache import load_or_compile
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged
+
+log = logging.getLogger(__name__)
 
 MODEL = "engine.xml"
 REASON = 300  # characters of what OpenVINO says
-# Arithmetic of the float part, and the capability that OpenVINO must report for the engine's precision.
+NEWEST = 9  # compiled models that are kept whatever their size: three each of the engines in use
+LARGEST_CACHE = 1 << 30  # bytes; a compiled model is as large as its engine
+# Engine precision -> arithmetic of its float part.
 ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
-CAPABILITY = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
 
 def load_openvino() -> Any:
@@ -90,38 +112,9 @@ def core(computes: bool = False) -> Any:
     return own.native
 
 
-def capabilities() -> List[str]:
-    """What this processor computes at speed, in OpenVINO's words: FP32, FP16, BF16, INT8."""
-    return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
-def precisions() -> List[str]:
-    """The engine precisions that this processor computes in."""
-    able = capabilities()
-    return [name for name, capability in CAPABILITY.items() if capability in able]
-
-
-def require_precision(precision: str) -> None:
-    """AmpnetError when this processor does not compute in `precision`: nothing is done in another one instead."""
-    able = precisions()
-    if precision not in able:
-        raise AmpnetError(f"this processor does not compute in {precision}; the cpu backend here can run {', '.join(able)}")
-
-
 def reason(error: Exception) -> str:
     """What OpenVINO says in an exception, on one line; it can be pages."""
     return " ".join(str(error).split())[:REASON]
-
-
-def check(sidecar: Sidecar) -> None:
-    """AmpnetError when this machine's OpenVINO is older than the engine's, or lacks its precision."""
-    version = load_openvino().__version__
-    if release(version) < release(sidecar.backend_version):
-        raise AmpnetError(
-            f"the engine was built with OpenVINO {sidecar.backend_version}, but {version} is installed, which is older: "
-            f"install openvino>={'.'.join(map(str, release(sidecar.backend_version)))}, or build the engine again here"
-        )
-    require_precision(sidecar.precision)
 
 
 def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
@@ -218,6 +211,87 @@ def _read_weights(path: Path, files: Optional[Mapping[str, str]]) -> Any:
 
     read_unchanged(path, files, allocate)
     return tensors[0]
+
+
+def _cached(identity: Mapping[str, Any], config: Dict[str, Any], make: Callable[[], Any]) -> Compiled:
+    """The model that `make()` compiles, from the cache where it is there; put there, where that can be written, if not.
+
+    OpenVINO keeps compiled models itself, when told to, but knows them by their contents: it reads the whole engine beside
+    the compiled model. Here an engine is known by the hashes in its sidecar, and what is kept is read alone. A file has its
+    own hash, because OpenVINO does not notice damage and would answer with it.
+
+    identity: what tells the engine and its shapes from others, as JSON. The library's version, the processor and `config`
+    are told apart as well. What cannot be read, or is damaged, is made again and replaced. A folder that others may write
+    to is not used, which a warning says.
+    """
+    try:
+        folder = cache_folder("openvino")
+    except AmpnetError as error:
+        if isinstance(error, UnsafeCache):
+            _warn_once(str(error))
+        return Compiled(make(), None)
+    openvino, able = load_openvino(), core(computes=True)
+    processor = [able.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    key = json.dumps([identity, config, openvino.__version__, processor], sort_keys=True, default=str)
+    path = folder / f"{sha256(key.encode()).hexdigest()[:32]}.blob"
+    with contextlib.suppress(RuntimeError, OSError):
+        return _read_compiled(path, config)
+    compiled = make()
+    with contextlib.suppress(AmpnetError):
+        _keep(compiled, path)
+    return Compiled(compiled, None)
+
+
+@lru_cache(maxsize=None)
+def _warn_once(reason: str) -> None:
+    log.warning("compiled models are not cached: %s", reason)
+
+
+def _read_compiled(path: Path, config: Dict[str, Any]) -> Compiled:
+    """The compiled model of a file and the memory that it reads. Raises OSError and RuntimeError."""
+    with hashed_file(path) as file:
+        # Copy-on-write because OpenVINO takes no memory that is read-only; it does not write to a model's constants. The
+        # file stays as it was hashed: only this user may write to it, and files are replaced here, never changed.
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)[:-DIGEST]
+    able = core(computes=True)
+    with contextlib.suppress(TypeError):  # older versions take a copy alone
+        return Compiled(able.import_model(load_openvino().Tensor(mapped, shared_memory=True), "CPU", config), mapped)
+    return Compiled(able.import_model(io.BytesIO(mapped.tobytes()), "CPU", config), None)
+
+
+def _keep(compiled: Any, path: Path) -> None:
+    """Write a compiled model, and forget the oldest. Raises AmpnetError when it cannot be written."""
+    with new_hashed_file(path) as file:
+        straight = _Straight(file)
+        compiled.export_model(straight)
+        if straight.failure:
+            raise straight.failure
+    forget_oldest(path.parent, "*.blob", LARGEST_CACHE, NEWEST)
+
+
+class _Straight(io.BytesIO):
+    """What is written goes to a file at once: OpenVINO exports into a BytesIO alone, which would be one more copy.
+
+    failure: of a write, Ctrl-C included. OpenVINO would not pass it on.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: Optional[BaseException] = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 class _Lazy:
@@ -341,7 +415,7 @@ class Executor(backend.Executor):
             return Compiled(self._compile(batch, **config), None)
         identity = {"files": dict(self._files), "batch": batch}
         make = partial(self._compile, batch, **config)
-        return Compiled(*load_or_compile(load_openvino(), core(computes=True), identity, {**self._config, **config}, make))
+        return _cached(identity, {**self._config, **config}, make)
 
     def _compile(self, batch: int, **config: Any) -> Any:
         model_xml = bytes(read_unchanged(self._path, self._files))

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any, Optional
 
+from ampnet_opt.core.cache import cache_folder
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import cache_folder, new_file
+from ampnet_opt.core.files import new_file
 from ampnet_opt.runtime.cuda import Gpu
 
 log = logging.getLogger(__name__)

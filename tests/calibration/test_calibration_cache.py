@@ -9,9 +9,8 @@ import pytest
 from full_disk import no_file_beyond
 from test_calibration import TENSORS, tiny_graph
 
-from ampnet_opt.calibration import cache
-from ampnet_opt.calibration.cache import INTERVAL, arrays, histograms
-from ampnet_opt.calibration.histogram import Histogram, collect
+from ampnet_opt.calibration import histogram
+from ampnet_opt.calibration.histogram import INTERVAL, Histogram, arrays, collect, histograms
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.faces.face import Face
 
@@ -78,10 +77,10 @@ def uncached(size: int = 1, faces: Sequence[Face] = FACES) -> dict[str, Histogra
 
 def require_equal(found: dict[str, Histogram], expected: dict[str, Histogram]) -> None:
     assert list(found) == list(expected)
-    for name, histogram in expected.items():
-        assert (found[name].limit, found[name].amax) == (histogram.limit, histogram.amax)
-        assert found[name].counts.dtype == histogram.counts.dtype
-        np.testing.assert_array_equal(found[name].counts, histogram.counts)
+    for name, wanted in expected.items():
+        assert (found[name].limit, found[name].amax) == (wanted.limit, wanted.amax)
+        assert found[name].counts.dtype == wanted.counts.dtype
+        np.testing.assert_array_equal(found[name].counts, wanted.counts)
 
 
 def require_cached(expected: dict[str, Histogram]) -> None:
@@ -110,10 +109,10 @@ def test_another_graph_data_or_choice_of_tensors_is_another_entry(change: dict, 
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("version", ["cache.VERSION", "cache.__version__", "onnxruntime.__version__"])
+@pytest.mark.parametrize("version", ["histogram.VERSION", "histogram.__version__", "onnxruntime.__version__"])
 def test_another_version_is_another_entry(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Run()()
-    monkeypatch.setattr(f"ampnet_opt.calibration.cache.{version.removeprefix('cache.')}", "another")
+    monkeypatch.setattr(f"ampnet_opt.calibration.histogram.{version.removeprefix('histogram.')}", "another")
     other = Run()
     other()
     assert other.loaded == FACES
@@ -212,7 +211,7 @@ def test_a_full_disk_is_said_once_and_leaves_nothing(folder: Path) -> None:
 def test_only_the_newest_files_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Run(faces=FACES[:1])(data="first")
     (first,) = folder.iterdir()
-    monkeypatch.setattr(cache, "LARGEST_CACHE", int(4.5 * first.stat().st_size))
+    monkeypatch.setattr(histogram, "LARGEST_CACHE", int(4.5 * first.stat().st_size))
     first.unlink()
     for number in range(8):
         Run(faces=FACES[:1])(data=str(number))
@@ -227,7 +226,7 @@ def test_without_a_folder_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     def homeless(name: str) -> Path:
         raise AmpnetError("there is no home directory")
 
-    monkeypatch.setattr(cache, "cache_folder", homeless)
+    monkeypatch.setattr(histogram, "cache_folder", homeless)
     run = Run()
     require_equal(run(), uncached())
     assert run.notes == ["this calibration is not cached: there is no home directory"]

@@ -15,13 +15,12 @@ from sidecars import SIDECAR
 from small import placement, quantized
 
 from ampnet_opt.cli import inspect as cli_inspect
-from ampnet_opt.cli.inspection import choice, warnings
 from ampnet_opt.convert import openvino as convert_cpu
 from ampnet_opt.convert.placement import expected_layers
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256
-from ampnet_opt.runtime.layers import CONVOLUTION, Layer, list_layers, summarise
-from ampnet_opt.runtime.sidecar import NAME, rebuild_command
+from ampnet_opt.runtime.layers import CONVOLUTION, Layer, layer_warnings, list_layers, summarise
+from ampnet_opt.runtime.sidecar import NAME, describe_choice, rebuild_command
 
 # Everything but the base install: numpy, typer, rich and pillow are left.
 ABSENT = [
@@ -149,11 +148,11 @@ def test_classes_that_were_assumed_are_said_to_be(tmp_path: Path) -> None:
 def test_a_choice_of_layers_says_what_was_measured() -> None:
     layers = [{"name": "stem"}, {"name": "trunk.0.0.first"}]
     record = {"float_layers": layers, "top1": 0.85, "float_top1": 0.857, "agreement": 0.992, "sqnr_db": 25.22}
-    assert choice({**record, "held_out_faces": 509}) == (
+    assert describe_choice({**record, "held_out_faces": 509}) == (
         "2 layers kept in floating point (stem, trunk.0.0.first): top-1 85.0% (float: 85.7%), same top-1 99.2%, "
         "SQNR 25.2 dB, on 509 held-out faces"
     )
-    assert choice({**record, "float_layers": [], "sqnr_db": None, "held_out_faces": 1}) == (
+    assert describe_choice({**record, "float_layers": [], "sqnr_db": None, "held_out_faces": 1}) == (
         "0 layers kept in floating point: top-1 85.0% (float: 85.7%), same top-1 99.2%, on 1 held-out face"
     )
 
@@ -207,7 +206,7 @@ def test_what_is_no_engine_is_misuse(tmp_path: Path) -> None:
 
 def test_many_layers_in_another_precision_are_one_line() -> None:
     downgraded = {f"/conv{number}": "fp32" for number in range(92)} | {"/other": "fp16"}
-    assert warnings({"precision": "int8", "downgraded": downgraded}) == [
+    assert layer_warnings({"precision": "int8", "downgraded": downgraded}) == [
         "92 layers in FP32, not in INT8: /conv0, /conv1, /conv2 and 89 more",
         "1 layer in FP16, not in INT8: /other",
     ]

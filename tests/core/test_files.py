@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from ampnet_opt.cli.inputs import subjects_of
 from ampnet_opt.core import files
+from ampnet_opt.core.cache import cache_folder, forget_oldest
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import (
-    cache_folder,
-    forget_oldest,
     new_directory,
     new_file,
     require_file,

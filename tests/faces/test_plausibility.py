@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from places import SHARED
 
 from ampnet_opt.faces.face import COLUMNS
-from ampnet_opt.faces.plausibility import MEAN_FACE, impossible, improbable, shape_of, typical
+from ampnet_opt.faces.landmark_checks import MEAN_FACE, impossible, improbable, shape_of, typical
 
 REAL = SHARED / "faces" / "faces.csv"
 FACE = np.float64([[70, 90], [150, 92], [112, 135], [76, 170], [142, 172]])

@@ -8,7 +8,7 @@ import torch
 from recorded import DATA, image
 
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.network.patches import attention_windows, local_windows, to_grid
+from ampnet_opt.network.model import attention_windows, local_windows, to_grid
 
 
 @pytest.fixture(scope="module")

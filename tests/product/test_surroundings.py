@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from places import SUPPORT
 
-from ampnet_opt.core.files import CACHE_VARIABLE
+from ampnet_opt.core.cache import CACHE_VARIABLE
 from ampnet_opt.synthetic.dataset import write
 
 SCRIPT = Path(sys.executable).with_name("ampnet-opt")

@@ -27,7 +27,7 @@ from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.openvino import executor as cpu
-from ampnet_opt.runtime.openvino import model_cache
+from ampnet_opt.runtime.openvino.backend import precisions as able
 from ampnet_opt.runtime.openvino.executor import Executor
 from ampnet_opt.runtime.sidecar import MISSING, UNCHANGED, BatchRange, file_states, read_sidecar
 
@@ -77,7 +77,7 @@ def engines(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
     for number, (image, landmarks) in enumerate(zip(pictures(4), points(4), strict=True)):
         Image.fromarray(image).save(folder / f"{number}.png")
         faces.append(Face(folder / f"{number}.png", landmarks))
-    precisions: list[Any] = ["fp32", "int8", *sorted({"bf16", "fp16"} & {*cpu.precisions()})]
+    precisions: list[Any] = ["fp32", "int8", *sorted({"bf16", "fp16"} & {*able()})]
     options = Options("cpu", precisions, faces=faces, method="minmax", compiling=CompileOptions(BatchRange(1, 1, 4)))
     return dict(zip(precisions, build(checkpoint, options, folder, quiet), strict=True))
 
@@ -323,7 +323,7 @@ def test_the_cache_of_compiled_models_keeps_the_newest(
 ) -> None:
     monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
     (tmp_path / "openvino").mkdir()
-    monkeypatch.setattr(model_cache, "LARGEST_CACHE", 1)
+    monkeypatch.setattr(cpu, "LARGEST_CACHE", 1)
     for age in range(12):
         blob = tmp_path / "openvino" / f"{age}.blob"
         blob.write_bytes(b"x")

@@ -21,7 +21,6 @@ from sidecars import SIDECAR
 
 from ampnet_opt.bundling.targets import TARGETS
 from ampnet_opt.calibration.histogram import FEW, doubts
-from ampnet_opt.cli.inspection import measured
 from ampnet_opt.convert.build import Options, build, prepared
 from ampnet_opt.convert.bundle import bundle_recipe
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, proof_of, source_of
@@ -33,7 +32,7 @@ from ampnet_opt.runtime.backend import RTX, TYPED, UNSIGNED, find_backend
 from ampnet_opt.runtime.build import EngineRequest, build_engine, compile_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import CALIBRATION, DOUBTED, DRAWN, REFUSED, Proof, require_close, spread_sqnr
-from ampnet_opt.runtime.sidecar import Accuracy, BatchRange, parse_sidecar, read_sidecar
+from ampnet_opt.runtime.sidecar import Accuracy, BatchRange, describe_accuracy, parse_sidecar, read_sidecar
 from ampnet_opt.shipped import CHECKPOINT
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
@@ -81,7 +80,7 @@ def test_what_is_rather_far_is_warned_of() -> None:
 
 def test_inspect_tells_where_it_was_measured() -> None:
     rows = [{"on": DRAWN, "faces": 7, "same_top1": 1.0, "sqnr_db": 30.04, "engine": False}]
-    assert measured(replace(SIDECAR, accuracy=rows)) == (
+    assert describe_accuracy(replace(SIDECAR, accuracy=rows)) == (
         "beside the float network (its graph in ONNX Runtime): same top-1 on 100% of 7 drawn faces, SQNR 30.0 dB"
     )
 

@@ -35,7 +35,7 @@ from ampnet_opt.runtime.layers import (
     summarise,
     untold,
 )
-from ampnet_opt.runtime.openvino import executor as cpu
+from ampnet_opt.runtime.openvino.backend import CAPABILITY, capabilities
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.layers import layers_of as trt_layers
 
@@ -105,7 +105,7 @@ def test_a_convolution_that_lost_its_pair_is_found(lost: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_float_engine_computes_all_weights_in_its_precision(precision: str) -> None:
     pytest.importorskip("openvino")
-    if cpu.CAPABILITY[precision] not in cpu.capabilities():
+    if CAPABILITY[precision] not in capabilities():
         pytest.skip(f"this processor does not compute in {precision}")
     expected = expected_layers(convert_cpu.cpu_graph(float_graph(), precision), precision)
     record = record_of(float_graph(), precision, expected)

@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampnet_opt.convert.export import export
+from ampnet_opt.core.cache import DIGEST, UnsafeCache, cache_folder, hashed_file, new_hashed_file
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import UnsafeCache, cache_folder
 from ampnet_opt.core.lifetime import Calls
 from ampnet_opt.network.checkpoint import read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.openvino import model_cache as compiled_cache
+from ampnet_opt.runtime.openvino import executor
 from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar
 
 pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
@@ -317,7 +317,7 @@ def test_a_forked_child_is_told_at_once_and_ends(engines: dict[str, Path], busy:
 def test_an_engine_that_is_loaded_in_the_child_alone_works(engines: dict[str, Path]) -> None:
     script = (
         "import os, sys, numpy as np\nfrom ampnet_opt.runtime import Engine\n"
-        "from ampnet_opt.runtime.openvino.executor import precisions\n"
+        "from ampnet_opt.runtime.openvino.backend import precisions\n"
         "precisions()\nif os.fork() == 0:\n    with Engine.load(sys.argv[1], threads=1) as engine:\n"
         "        print(engine.infer(np.zeros((1, 224, 224, 3), np.uint8), np.full((1, 5, 2), 100)).shape)\n"
         "    sys.exit(0)\nassert os.wait()[1] == 0"
@@ -485,7 +485,7 @@ def test_no_damage_to_a_compiled_model_changes_an_answer(own: Path) -> None:
     (blob,) = (own.parent / "cache").rglob("*.blob")
     content = blob.read_bytes()
     places = np.random.default_rng(1).integers(0, len(content), 6).tolist()
-    for place in [0, len(content) - 1, len(content) - compiled_cache.DIGEST - 1, *places]:
+    for place in [0, len(content) - 1, len(content) - DIGEST - 1, *places]:
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         blob.write_bytes(damaged)
@@ -502,17 +502,15 @@ def test_a_flipped_bit_anywhere_is_found(
     place: float, bit: int, content: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped"
-    whole = bytearray(content + compiled_cache.sha256(content).digest())
-    for valid in (True, False):
-        path.write_bytes(whole)
-        path.chmod(0o600)
-        with open(path, "rb") as file:
-            if valid:
-                compiled_cache._require_whole(file)
-            else:
-                with pytest.raises(OSError, match="damaged"):
-                    compiled_cache._require_whole(file)
-        whole[int(place * len(whole))] ^= 1 << bit
+    with new_hashed_file(path) as file:
+        file.write(content)
+    with hashed_file(path) as file:
+        assert path.read_bytes()[:-DIGEST] == content
+    whole = bytearray(path.read_bytes())
+    whole[int(place * len(whole))] ^= 1 << bit
+    path.write_bytes(whole)
+    with pytest.raises(OSError, match="damaged"), hashed_file(path):
+        pass
 
 
 @posix
@@ -540,7 +538,7 @@ def foreign(folder: Path) -> None:
 def test_a_cache_that_others_may_write_to_is_not_used_and_one_warning_says_so(
     own: Path, where: str, change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    compiled_cache._warn_once.cache_clear()
+    executor._warn_once.cache_clear()
     folder = cache_folder("openvino").parent / where
     change(folder)
     for _ in range(2):
