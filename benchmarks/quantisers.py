@@ -192,7 +192,11 @@ def _engine(
 
 
 def _latencies(
-    engines: Mapping[str, Path | str], face: tuple[np.ndarray, np.ndarray], runs: int, threads: int, progress: Callable
+    engines: Mapping[str, Path | str],
+    face: tuple[np.ndarray, np.ndarray],
+    runs: int,
+    threads: int,
+    progress: Callable[[float], None],
 ) -> dict[str, Latency | str]:
     """Latency of every engine on one face, all in turns; in place of an engine that was not built, why."""
     with ExitStack() as stack:

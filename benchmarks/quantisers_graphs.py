@@ -86,7 +86,7 @@ def model_optimizer(
         return onnx.load(result), json.loads(versions.read_text())
 
 
-class Reader(CalibrationDataReader):
+class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
     """Batches of faces, of a range that ONNX Runtime sets."""
 
     def __init__(self, images: np.ndarray, landmarks: np.ndarray) -> None:

@@ -1,7 +1,8 @@
-"""Patches by copying cells of the feature map, in place of products with one-hot selectors.
+"""Rewrites of the graph that a processor computes faster, with equal results.
 
-A product is what every TensorRT runs, in any type. A processor copies whole cells, of one byte per channel in INT8, in a
-tenth of the time. Both are exact, so the graph's results do not change.
+`gather_crops` cuts patches out of the feature map by copying cells, in place of products with one-hot selectors. A product
+is what every TensorRT runs, in any type; a processor copies whole cells, of one byte per channel in INT8, in a tenth of the
+time. Both are exact. `join_gates` computes the channel gates of parallel branches in one product.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def join_gates(graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]
     peaks = [node for node in graph.node if node.op_type == "GlobalMaxPool"]
     gates = [gate for gate in (_gate(node, index) for node in peaks) if gate is not None]
     depths = _depths(graph, gates)
-    groups: dict[tuple, list[_Gate]] = {}
+    groups: dict[tuple[object, ...], list[_Gate]] = {}
     for gate in gates:
         # One gate behind another cannot run beside it.
         key = (depths[gate.source], shapes.get(gate.source, (gate.source,))[1:], gate.weights[0].shape)

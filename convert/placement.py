@@ -18,6 +18,7 @@ SMALLEST_PRODUCT = 16
 # What may stand between a gate's last product and its sigmoid.
 GATE_PATH = {"Relu", "Add", "Gemm", "Conv", "Mul", "ReduceSum", "Squeeze", "Unsqueeze"}
 GATES = {"Sigmoid", "HardSigmoid"}
+PRODUCTS = {"Conv", "Gemm", "MatMul"}
 
 
 @dataclass
@@ -143,9 +144,6 @@ def patch_source(tensor: str, index: GraphIndex) -> str | None:
     """The feature map that a patch was cut from by two products with one-hot selectors, or None."""
     bands = index.maker(tensor, "MatMul", "Split", "MatMul") or index.maker(tensor, "MatMul", "MatMul")
     return None if bands is None else bands.input[1]
-
-
-PRODUCTS = {"Conv", "Gemm", "MatMul"}
 
 
 def expected_layers(model: onnx.ModelProto, precision: str) -> dict[str, list[str]]:

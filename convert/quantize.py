@@ -18,6 +18,8 @@ SMALLEST_HALF = float(np.finfo(np.float16).tiny)  # normal: below it digits are 
 # What tiny channels may lose to a scale that is normal in float16, of the squared error of rounding the layer's weights.
 TOLERATED = 0.1
 LEVELS = 127  # -127..127, so that a range and its negative have the same scale
+PRODUCTS = {"Conv", "Gemm"}
+HALF_ERROR = 1e-3  # of a scale in float16: one of our scales is a float16, or far from every normal one
 
 
 def quantize(
@@ -128,10 +130,6 @@ def _correct_bias(graph: onnx.GraphProto, index: GraphIndex, node: onnx.NodeProt
         node.input.append(add_constant(graph, name, correction))
     else:
         node.input[2] = add_constant(graph, name, index.array(node.input[2]) + correction)
-
-
-PRODUCTS = {"Conv", "Gemm"}
-HALF_ERROR = 1e-3  # of a scale in float16: one of our scales is a float16, or far from every normal one
 
 
 def violations(model: onnx.ModelProto) -> list[str]:

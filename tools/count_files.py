@@ -4,9 +4,9 @@
     python tools/count_files.py build --int8 --backend cpu -o engines
 
 Runs the command in this process and lists the modules of the package that were imported by then, with their lines. Left out
-are `__init__.py` files, `core`, and `cli.options`, which declares the options that commands share: these are read once, and are
-not on the way of anything. A command loads what it needs when it runs, so what it does not use is not counted; what runs in
-child processes is not counted either.
+are `__init__.py` files, `core`, and `cli.options`, which declares the options that commands share: these are read once, and
+are not on the way of anything. A command loads what it needs when it runs, so what it does not use is not counted; what runs
+in child processes is not counted either.
 """
 
 from __future__ import annotations

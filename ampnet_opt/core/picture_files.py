@@ -36,7 +36,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 # Pillow's pixels lie in blocks of 16 MB, which glibc keeps for the thread that freed them: a large picture each.
 # Blocks of more than 32 MB (its largest M_MMAP_THRESHOLD) go back to the system.
 if "PILLOW_BLOCK_SIZE" not in os.environ:
-    Image.core.set_block_size(1 << 26)
+    Image.core.set_block_size(1 << 26)  # type: ignore[attr-defined]  # Pillow's C module has no types
 
 
 class Format(NamedTuple):
@@ -66,7 +66,7 @@ def readable(format: Format) -> bool:
     if format.name == "HEIF":
         return any(find_spec(name) is not None for name in HEIF_READERS)
     if format.name == "JPEG2000":
-        return hasattr(Image.core, "jpeg2k_decoder")
+        return hasattr(Image.core, "jpeg2k_decoder")  # type: ignore[attr-defined]  # as above
     return not format.needs or find_spec(format.needs) is not None
 
 

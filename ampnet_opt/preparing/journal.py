@@ -22,9 +22,10 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.field_types import require_types
 from ampnet_opt.core.files import require_new, sha256
 from ampnet_opt.core.json_files import parse_json
+from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.core.text import listed, printable
-from ampnet_opt.datasets.listing import IMAGES, JOURNAL, SKIPPED
+from ampnet_opt.datasets.listing import JOURNAL, SKIPPED
 
 PARTIAL = ".partial"  # in images/, so that moving a picture renames it
 SUFFIX = ".jpg"  # of the pictures that are written

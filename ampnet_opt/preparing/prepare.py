@@ -17,10 +17,11 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_file
 from ampnet_opt.core.processor import available_cores
+from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.core.text import printable, spreadsheet_cell
 from ampnet_opt.datasets.labelled_picture import Picture, Skipped
-from ampnet_opt.datasets.listing import IMAGES, SKIPPED
+from ampnet_opt.datasets.listing import SKIPPED
 from ampnet_opt.detection.detector import load_detector
 from ampnet_opt.faces.face import COLUMNS, ORIGIN, SIZE
 from ampnet_opt.faces.landmark_checks import AUTO, Given, to_pixels

@@ -47,7 +47,7 @@ def fake_quantise(x: Tensor, scale: float) -> Tensor:
     The gradient is that of the clipping alone, the straight-through estimator of Bengio et al. 2013, arXiv:1308.3432: 1
     where x / scale is within the range, else 0.
     """
-    return cast(Tensor, _RoundAndClip.apply(x, scale))
+    return cast(Tensor, _RoundAndClip.apply(x, scale))  # type: ignore[no-untyped-call]
 
 
 def fake_quantise_weight(weight: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Watch:
 
 
 def _monitor(trt: Any, watch: Watch) -> Any:
-    class Monitor(trt.IProgressMonitor):
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 

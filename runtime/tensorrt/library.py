@@ -112,7 +112,7 @@ def _native_logger(base: Any) -> Any:
     """The library's one ILogger, never freed: it keeps a pointer to the first that it is given for as long as any builder or
     runtime is left, be it another's than that logger's, and warns of a second one."""
 
-    class Logger(base):
+    class Logger(base):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
             base.__init__(self)
             self.listeners: Tuple[Any, ...] = ()  # weak references

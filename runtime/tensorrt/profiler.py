@@ -32,7 +32,7 @@ def layer_times(
 def new_profiler(library: Any) -> Any:
     """An IProfiler of TensorRT's that adds up the `milliseconds` of every layer, by name."""
 
-    class Profiler(library.IProfiler):
+    class Profiler(library.IProfiler):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
             library.IProfiler.__init__(self)
             self.milliseconds: Dict[str, float] = {}
