@@ -1,11 +1,13 @@
-"""One float graph and the same faces, three quantisers: the Q/DQ graphs that `quantisers` compares."""
+"""One float graph and the same faces, four quantisers: the INT8 networks that `quantisers` compares."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,24 +18,24 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from ampnet_opt.benchmarks import quantisers_worker
+from ampnet_opt.benchmarks import quantisers_nncf, quantisers_worker
 from ampnet_opt.calibration.histogram import Progress
-from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.convert.source import Source, calibrate
+from ampnet_opt.core.cache import CACHE_VARIABLE
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.graph_interface import INPUTS
+from ampnet_opt.core.graph_interface import INPUTS, ImageInput
 from ampnet_opt.faces.face import Face
 
+IMAGE_INPUT: ImageInput = "float32"  # of uint8, ONNX Runtime would quantise the scaling to [0, 1] as well
 # Faces at a time in ONNX Runtime's calibration, which Model Optimizer uses as well; all their activations are in memory. Its
 # bins are as wide as the first batch needs, and its search takes the square of their number: with one face at a time it does
 # not end where the first face hardly moved a gate.
 BATCH = 32
 
 
-def ours(source: Source, faces: Sequence[Face], progress: Progress) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Our Q/DQ graph, as `build` makes it, by every calibration method, with the method's name."""
-    for method in METHODS:
-        yield method, calibrate(source, faces, method, progress).quantize(source.graph, source.placement)
+def ours(source: Source, faces: Sequence[Face], method: str, progress: Progress) -> onnx.ModelProto:
+    """Our Q/DQ graph, as `build` makes it, by a calibration method."""
+    return calibrate(source, faces, method, progress).quantize(source.graph, source.placement)
 
 
 def onnx_runtime(graph: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray) -> onnx.ModelProto:
@@ -74,16 +76,76 @@ def model_optimizer(
         source, faces, result, versions = paths
         onnx.save(graph, source)
         np.savez(faces, image=images, landmarks=landmarks)
-        # Isolated: this folder's modules must not stand before the libraries of the other environment.
-        command = [str(python), "-I", quantisers_worker.__file__, method, str(min(BATCH, len(images))), *map(str, paths)]
-        try:
-            run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        except OSError as error:
-            raise AmpnetError(f"{python} cannot be run: {error.strerror}") from error
-        if run.returncode:
-            reason = run.stdout.strip().rpartition("\n")[2] or f"exit code {run.returncode}"
-            raise AmpnetError(f"Model Optimizer ({method}) failed in {python}: {reason}")
+        batch = str(min(BATCH, len(images)))
+        _run_elsewhere(python, f"Model Optimizer ({method})", quantisers_worker.__file__, method, batch, *paths)
         return onnx.load(result), json.loads(versions.read_text())
+
+
+def nncf(
+    python: Path,
+    graph: onnx.ModelProto,
+    calibration: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    max_drop: float | None,
+    result: Path,
+) -> dict[str, str]:
+    """Write OpenVINO's INT8 model of `graph` by NNCF to `result` (.xml); returns the versions of its libraries.
+
+    python: the interpreter of the environment it is installed in. calibration, validation: images and landmarks, and labels
+    int [N]. max_drop: of top-1 over the validation faces, in points, for `quantize_with_accuracy_control`; None for
+    `quantize`. Raises AmpnetError when that process fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("float.onnx", "calibration.npz", "validation.npz", "versions.json")]
+        source, seen, held_out, versions = paths
+        onnx.save(graph, source)
+        np.savez(seen, image=calibration[0], landmarks=calibration[1])
+        np.savez(held_out, image=validation[0], landmarks=validation[1], labels=validation[2])
+        drop = "" if max_drop is None else str(max_drop / 100)
+        _run_elsewhere(python, "NNCF", quantisers_nncf.__file__, drop, source, seen, held_out, result, versions)
+        found: dict[str, str] = json.loads(versions.read_text())
+        return found
+
+
+def ours_within(checkpoint: Path, data: Path, faces: int, max_drop: float, result: Path) -> None:
+    """`ampnet-opt build --int8 --max-drop`, as a user runs it, on `faces` faces, into the engine directory `result`."""
+    command = [sys.executable, "-c", "from ampnet_opt.cli.main import main; main()", "build"]
+    build = [*command, checkpoint, "--int8", "--backend", "cpu", "--data", data]
+    form = ["--input", IMAGE_INPUT, "--max-batch", 1, "-o", result.parent]
+    budget = ["--faces", faces, "--max-drop", max_drop, "--min-agreement", 0]
+    _finish([str(word) for word in (*build, *budget, *form)], "ampnet-opt build")
+    (result.parent / "cpu-int8").rename(result)
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """Nothing that ampnet-opt has kept is found in the block, nor what it keeps there found later."""
+    before = os.environ.get(CACHE_VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[CACHE_VARIABLE]
+            if before is not None:
+                os.environ[CACHE_VARIABLE] = before
+
+
+def _run_elsewhere(python: Path, what: str, script: str, *arguments: object) -> None:
+    """Run a script of ours by another environment's Python. Raises AmpnetError when it fails."""
+    # Isolated: this folder's modules must not stand before the libraries of the other environment.
+    try:
+        _finish([str(python), "-I", script, *map(str, arguments)], f"{what} failed in {python}", failed="")
+    except OSError as error:
+        raise AmpnetError(f"{python} cannot be run: {error.strerror}") from error
+
+
+def _finish(command: Sequence[str], what: str, failed: str = " failed") -> None:
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    if run.returncode:
+        reason = run.stdout.strip().rpartition("\n")[2] or f"exit code {run.returncode}"
+        raise AmpnetError(f"{what}{failed}: {reason}")
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types

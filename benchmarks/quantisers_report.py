@@ -10,20 +10,25 @@ from rich.console import Group
 from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Environment
-from ampnet_opt.benchmarks.report import megabytes, milliseconds, percent
+from ampnet_opt.benchmarks.noninferiority import Counts, agreement_bound, drop_bound
+from ampnet_opt.benchmarks.report import megabytes, milliseconds
 from ampnet_opt.convert.build import Options
 from ampnet_opt.core.console import new_table
-from ampnet_opt.core.metrics import Agreement, Estimate, Latency
+from ampnet_opt.core.metrics import Estimate, Latency
 from ampnet_opt.core.text import count
 
 LONGEST_REASON = 10  # characters of a table's cell; the notes give all of it
 LEFT = "quantiser"
-RIGHT = ("same top-1 %", "top-1 %", "SQNR dB", "pairs", "CPU p50 ms", "RTX MB")
+RIGHT = ("same %", "at least", "top-1 %", "drop", "at most", "SQNR dB", "pairs", "s", "p50 ms", "RTX MB")
 METHOD = (
-    "Logits of every graph are ONNX Runtime's; same top-1 and SQNR are against the float graph's. Intervals: 95 %, Wilson.",
+    "Logits of Q/DQ graphs are ONNX Runtime's; those of NNCF and of --max-drop are their engines'.",
+    "same: faces with the float graph's answer, and the one-sided 95 % bound of that share (Wilson). drop: points of top-1 "
+    "that are lost, and likewise (Tango).",
+    "s: seconds from the float graph to the INT8 one, nothing cached, the start of another Python included; of --max-drop, "
+    "of the whole command `build`.",
     "SQNR: 10 log10 of the sum of squared float logits over that of their differences.",
     "pairs: Q/DQ pairs on activations.",
-    "CPU: OpenVINO engines of each graph, made and checked as `build` does (signed where our pass to UINT8 fails), batch 1, "
+    "p50: OpenVINO engines of each graph, made and checked as `build` does (signed where our pass to UINT8 fails), batch 1, "
     "timed in turn, in rounds.",
     "RTX: size of the TensorRT-RTX plan, for the compute capabilities that `build` takes, float part in FP16.",
     "The float graph's own engine is FP32, its plan FP16.",
@@ -34,16 +39,18 @@ METHOD = (
 class Result:
     """One graph, judged. A text in place of a latency, or of a plan's size in bytes, says why there is none.
 
-    pairs, agreement, sqnr (dB): None for the float graph, which the others are compared with.
+    counts, sqnr (dB), seconds: None for the float graph, which the others are compared with. pairs: None where there is no
+    Q/DQ graph. plan: None where there is no graph to build one from.
     """
 
     name: str
     top1: Estimate
     pairs: int | None
-    agreement: Agreement | None
+    counts: Counts | None
     sqnr: float | None
+    seconds: float | None
     latency: Latency | str
-    plan: int | str
+    plan: int | str | None
 
 
 @dataclass(frozen=True)
@@ -61,13 +68,15 @@ class QuantiserReport:
     notes: list[str]
 
 
-def describe(results: Sequence[Result], trained: bool, python: Path | None) -> list[str]:
+def describe(results: Sequence[Result], trained: bool, python: Path | None, nncf_python: Path | None) -> list[str]:
     """The notes of a report: what is missing from the table and why, and how the rest was measured."""
     notes = [f"`build` calibrates by {Options.method} where nothing else is asked for."]
     if not trained:
         notes.append("Untrained (seeded) weights: top-1 means nothing; SQNR, latency and size do.")
     if python is None:
         notes.append("Model Optimizer's rows are left out: --modelopt-python names the Python that has it.")
+    if nncf_python is None:
+        notes.append("NNCF's rows are left out: --nncf-python names the Python that has it.")
     for result in results:
         missing = [(what, text) for what, text in (("CPU", result.latency), ("RTX", result.plan)) if isinstance(text, str)]
         notes += [f"{result.name}, no {what} engine: {text}" for what, text in missing]
@@ -84,14 +93,18 @@ def render_quantisers(report: QuantiserReport) -> Group:
 
 def cells(result: Result) -> list[str]:
     """A row of the table, the name left out."""
-    took, plan = result.latency, result.plan
+    took, plan, counts = result.latency, result.plan, result.counts
     return [
-        "-" if result.agreement is None else percent(result.agreement.same_top1),
+        "-" if counts is None else f"{100 * (1 - counts.changed / counts.faces):.1f}",
+        "-" if counts is None else f"{100 * agreement_bound(counts):.1f}",
         f"{100 * result.top1.value:.1f}",
+        "-" if counts is None else f"{100 * (counts.lost - counts.won) / counts.faces:.2f}",
+        "-" if counts is None else f"{100 * drop_bound(counts):.2f}",
         "-" if result.sqnr is None else f"{result.sqnr:.1f}",
         "-" if result.pairs is None else str(result.pairs),
+        "-" if result.seconds is None else f"{result.seconds:.0f}",
         milliseconds(took.p50) if isinstance(took, Latency) else _short(took),
-        megabytes(plan) if isinstance(plan, int) else _short(plan),
+        "-" if plan is None else megabytes(plan) if isinstance(plan, int) else _short(plan),
     ]
 
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ampnet_opt.benchmarks.compare import SCORING_BATCH
+from ampnet_opt.benchmarks.noninferiority import Margin, is_non_inferior, judge
 from ampnet_opt.benchmarks.workers import Subject, Worker
 from ampnet_opt.core.labels import label_indices
 from ampnet_opt.core.processor import available_cores
@@ -24,7 +25,6 @@ from ampnet_opt.faces.face import load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.optimize.candidates import Faces, runnable
 from ampnet_opt.optimize.from_checkpoint import CheckpointMaker, NetworkFile
-from ampnet_opt.optimize.noninferiority import Margin, is_non_inferior, judge
 from ampnet_opt.optimize.speed import GOALS, measure
 from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.compile_options import CompileOptions

@@ -42,7 +42,7 @@ from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import steps
 from ampnet_opt.core.text import command
 
-# Drawn faces that a bundle carries: with 539 that all agree, half a point is shown (optimize.noninferiority).
+# Drawn faces that a bundle carries: with 539 that all agree, half a point is shown (benchmarks.noninferiority).
 DRAWN_FACES = 560
 MOST_FACES = 1000  # of the user's
 

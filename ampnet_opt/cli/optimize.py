@@ -111,10 +111,10 @@ def optimize(
     An engine is right if, on faces that chose nothing, top-1 drops by at most --max-drop points and at least --min-agreement
     per cent of the answers stay PyTorch's, both shown at a confidence of 95 %. Without --backend, all that run here compete.
     """
+    from ampnet_opt.benchmarks.noninferiority import Margin
     from ampnet_opt.core.console import console
     from ampnet_opt.core.processor import available_cores
     from ampnet_opt.optimize.contest import Request
-    from ampnet_opt.optimize.noninferiority import Margin
     from ampnet_opt.optimize.result import missed, render_result
     from ampnet_opt.optimize.run import BEST, PAGE
     from ampnet_opt.optimize.run import optimize as find_best

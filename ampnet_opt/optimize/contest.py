@@ -12,15 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from ampnet_opt.benchmarks.compare import SCORING_BATCH, Environment
-from ampnet_opt.benchmarks.workers import Subject, Worker
-from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import new_directory, new_file
-from ampnet_opt.core.metrics import sqnr
-from ampnet_opt.core.processor import release_memory
-from ampnet_opt.core.progress import Steps
-from ampnet_opt.faces.face import load_batches
-from ampnet_opt.optimize.candidates import Candidate, Faces, Maker
-from ampnet_opt.optimize.noninferiority import (
+from ampnet_opt.benchmarks.noninferiority import (
     INFERIOR,
     NON_INFERIOR,
     Counts,
@@ -29,6 +21,14 @@ from ampnet_opt.optimize.noninferiority import (
     is_non_inferior,
     judge,
 )
+from ampnet_opt.benchmarks.workers import Subject, Worker
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.files import new_directory, new_file
+from ampnet_opt.core.metrics import sqnr
+from ampnet_opt.core.processor import release_memory
+from ampnet_opt.core.progress import Steps
+from ampnet_opt.faces.face import load_batches
+from ampnet_opt.optimize.candidates import Candidate, Faces, Maker
 from ampnet_opt.optimize.speed import Goal, Speed, measure
 from ampnet_opt.optimize.trials import Trial, beaten_by, compared, doubt, in_order, where_time_goes
 from ampnet_opt.runtime.backend import find_backend

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ampnet_opt.benchmarks.compare import Environment
+from ampnet_opt.benchmarks.noninferiority import NON_INFERIOR, Bound, ClassDrop, Counts, Evidence, Margin
 from ampnet_opt.benchmarks.report import milliseconds
 from ampnet_opt.core.console import new_table
 from ampnet_opt.core.errors import AmpnetError
@@ -20,7 +21,6 @@ from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.text import count
 from ampnet_opt.optimize.candidates import Candidate
 from ampnet_opt.optimize.contest import Outcome
-from ampnet_opt.optimize.noninferiority import NON_INFERIOR, Bound, ClassDrop, Counts, Evidence, Margin
 from ampnet_opt.optimize.speed import GOALS, Speed
 from ampnet_opt.optimize.trials import Trial
 from ampnet_opt.runtime.build import EngineRequest, complete_engine

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from ampnet_opt.benchmarks.bench_layers import layer_times
+from ampnet_opt.benchmarks.noninferiority import INFERIOR, Evidence, Margin, faces_needed
 from ampnet_opt.optimize.candidates import Candidate
-from ampnet_opt.optimize.noninferiority import INFERIOR, Evidence, Margin, faces_needed
 from ampnet_opt.optimize.speed import Speed
 from ampnet_opt.runtime.layers import sentence
 from ampnet_opt.runtime.sidecar import parse_sidecar

@@ -16,6 +16,7 @@ from rich.console import Console
 from small import CLASSES, faces, float_graph, placement, quantized, run
 
 from ampnet_opt.benchmarks.compare import Environment
+from ampnet_opt.benchmarks.noninferiority import Counts
 from ampnet_opt.benchmarks.quantisers import activation_pairs, main
 from ampnet_opt.benchmarks.quantisers_graphs import BATCH, Reader, model_optimizer, onnx_runtime
 from ampnet_opt.benchmarks.quantisers_report import QuantiserReport, Result, describe, render_quantisers, to_markdown
@@ -24,7 +25,7 @@ from ampnet_opt.convert.export import export, random_faces
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.metrics import agreement, latency, sqnr, wilson
+from ampnet_opt.core.metrics import latency, sqnr, wilson
 from ampnet_opt.faces.face import COLUMNS
 from ampnet_opt.network.checkpoint import init_checkpoint, read_checkpoint
 
@@ -119,16 +120,15 @@ def test_a_python_without_model_optimizer_is_told_so() -> None:
 
 @pytest.fixture
 def report() -> QuantiserReport:
-    took, logits = latency([0.5, 0.5], 1), np.eye(4, dtype=np.float32)
+    took = latency([0.5, 0.5], 1)
     rows = [
-        Result("float graph", wilson(3, 4), None, None, None, took, 12_000_000),
-        Result("ours, percentile", wilson(1000, 1024), 42, agreement(logits, logits), 31.25, took, 5_000_000),
-        Result(
-            "Model Optimizer, entropy", wilson(0, 4), 7, agreement(logits[::-1], logits), -3.0, "it | says no " * 9, "none"
-        ),
+        Result("float graph", wilson(3, 4), None, None, None, None, took, 12_000_000),
+        Result("ours, percentile", wilson(1000, 1024), 42, Counts(1024, 3, 1, 10), 31.25, 12.4, took, 5_000_000),
+        Result("NNCF", wilson(1000, 1024), None, Counts(1024, 3, 1, 10), 31.25, 12.4, took, None),
+        Result("Model Optimizer, entropy", wilson(0, 4), 7, Counts(4, 4, 0, 4), -3.0, 100.0, "it | says no " * 9, "none"),
     ]
     where = Environment("a processor", 2, "a system", {"onnx": "1.0"}, "2026-01-01")
-    return QuantiserReport("x/net.pth", "0" * 64, False, 256, 1024, 2, where, rows, describe(rows, False, None))
+    return QuantiserReport("x/net.pth", "0" * 64, False, 256, 1024, 2, where, rows, describe(rows, False, None, None))
 
 
 def test_table_fits_a_terminal_and_says_what_is_missing(report: QuantiserReport) -> None:
@@ -137,7 +137,8 @@ def test_table_fits_a_terminal_and_says_what_is_missing(report: QuantiserReport)
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 100
     flat = " ".join(" ".join(lines).split())
-    assert "100.0 [51.0, 100.0] 97.7 31.2 42 500.0 5.0" in flat
+    assert "ours, percentile 99.0 98.4 97.7 0.20 0.64 31.2 42 12 500.0 5.0" in flat
+    assert "NNCF 99.0 98.4 97.7 0.20 0.64 31.2 - 12 500.0 -" in flat
     assert "Model Optimizer, entropy, no CPU engine: it | says no it | says no" in flat
     assert "Model Optimizer, entropy, no RTX engine: none" in flat
     assert "--modelopt-python" in flat and "Untrained" in flat
@@ -145,10 +146,10 @@ def test_table_fits_a_terminal_and_says_what_is_missing(report: QuantiserReport)
 
 def test_markdown_has_a_row_of_as_many_cells_for_every_graph(report: QuantiserReport) -> None:
     rows = [line for line in to_markdown(report).splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 3
+    assert len(rows) == 2 + 4
     assert len({row.count("|") for row in rows}) == 1
-    assert rows[3].startswith("| ours, percentile | 100.0 [")
-    assert "it / says" in rows[4]
+    assert rows[3].startswith("| ours, percentile | 99.0 | 98.4 |")
+    assert "it / says" in rows[5]
 
 
 @pytest.mark.slow
@@ -158,11 +159,11 @@ def test_the_command_compares_without_model_optimizer_and_without_tensorrt(
     pytest.importorskip("openvino", reason="times engines of OpenVINO")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # as where it is not installed: plans take minutes
     rng = np.random.default_rng(0)
-    rows, drawn = [",".join(["file", "label", "split", *COLUMNS])], drawn_points(12)
-    for i in range(12):
+    rows, drawn = [",".join(["file", "label", "split", *COLUMNS])], drawn_points(14)
+    for i in range(14):
         Image.fromarray(rng.integers(0, 256, (224, 224, 3), np.uint8)).save(tmp_path / f"{i}.png")
         points = [f"{value:.1f}" for value in drawn[i].ravel()]
-        rows.append(",".join([f"{i}.png", CLASSES[i % 3], "train" if i < 4 else "test", *points]))
+        rows.append(",".join([f"{i}.png", CLASSES[i % 3], "train" if i < 4 else "val" if i < 6 else "test", *points]))
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     init_checkpoint(tmp_path / "net.safetensors", seed=5, width=0.125, classes=CLASSES)
     given_ = [str(tmp_path / "net.safetensors"), "--data", str(tmp_path / "faces.csv"), "-o", str(tmp_path / "all.json")]
@@ -170,12 +171,12 @@ def test_the_command_compares_without_model_optimizer_and_without_tensorrt(
     assert main() == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "all.json").read_text())
-    names = ["float graph", *(f"ours, {name}" for name in METHODS), "ONNX Runtime, entropy"]
+    names = ["float graph", *(f"ours, {name}" for name in METHODS), "ONNX Runtime, entropy", "ours, --max-drop 0.5"]
     assert [row["name"] for row in found["results"]] == names
     assert (found["calibration_faces"], found["test_faces"]) == (4, 8)
     for row in found["results"]:
         assert row["latency"]["p50"] > 0
-        assert "tensorrt_rtx" in row["plan"]
+        assert row["plan"] is None or "tensorrt_rtx" in row["plan"]
         assert f"| {row['name']} | " in printed
     assert [row["sqnr"] is None for row in found["results"]] == [True] + [False] * (len(names) - 1)
     assert min(row["sqnr"] for row in found["results"][1:]) > 5

@@ -13,13 +13,13 @@ import pytest
 from console_script import fails, succeeds
 
 from ampnet_opt import synthetic
+from ampnet_opt.benchmarks.noninferiority import Margin
 from ampnet_opt.core.labels import PRESETS, label_indices
 from ampnet_opt.faces.face import read_faces
 from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.optimize.candidates import Candidate, Faces, runnable
 from ampnet_opt.optimize.contest import Request
 from ampnet_opt.optimize.from_checkpoint import CheckpointMaker, NetworkFile
-from ampnet_opt.optimize.noninferiority import Margin
 from ampnet_opt.optimize.run import BEST, JSON, PAGE, STATE, Inputs, optimize
 from ampnet_opt.optimize.speed import GOALS
 from ampnet_opt.runtime import Engine

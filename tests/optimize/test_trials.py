@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ampnet_opt.benchmarks.noninferiority import Margin, judge
 from ampnet_opt.optimize.candidates import PRECISIONS, Candidate
-from ampnet_opt.optimize.noninferiority import Margin, judge
 from ampnet_opt.optimize.speed import CLEAR, Speed
 from ampnet_opt.optimize.trials import Trial, beaten_by, doubt, in_order
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ampnet_opt.optimize.noninferiority import (
+from ampnet_opt.benchmarks.noninferiority import (
     INFERIOR,
     NON_INFERIOR,
     UNDECIDED,
