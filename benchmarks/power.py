@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
-from ampnet_opt.benchmarks.sensors import NoSensor, Reading, Sensor, open_sensor
+from ampnet_opt.benchmarks.nvml import Nvml
+from ampnet_opt.benchmarks.sensors import Ina, NoSensor, Rapl, Reading, Sensor, Tegrastats
 from ampnet_opt.runtime.backend import REGISTERED, find_backend
 from ampnet_opt.system.board import read_board
 from ampnet_opt.system.clocks import mode_advice, read_power_mode
@@ -24,6 +26,18 @@ METHOD = (
 LONG = 1.5 * SHORTEST  # what `measure_power` aims at
 COVERED = 0.9  # share of a section that lies between two readings, at least
 IDLE = 0.8  # share of its highest clock below which a GPU is said to idle
+
+
+def open_sensor(device: str, root: Path = Path("/")) -> Sensor:
+    """The best sensor for work on `device`, "gpu" or "cpu". Raises NoSensor with the reason where there is none."""
+    if read_board(root) is None:
+        return Nvml() if device == "gpu" else Rapl(root)
+    try:
+        return Ina(root)
+    except NoSensor as error:
+        if shutil.which("tegrastats") is None:
+            raise NoSensor(f"{error}, and tegrastats is not on the PATH") from error
+        return Tegrastats(root)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.system.board import read_board
 from ampnet_opt.system.clocks import read_gpu_clock, read_number, read_text
 
 TEGRASTATS_INTERVAL = 0.1  # seconds
@@ -57,22 +55,6 @@ class Sensor:
 
     def close(self) -> None:
         """Give back what it holds."""
-
-
-def open_sensor(device: str, root: Path = Path("/")) -> Sensor:
-    """The best sensor for work on `device`, "gpu" or "cpu". Raises NoSensor with the reason where there is none."""
-    if read_board(root) is None:
-        if device != "gpu":
-            return Rapl(root)
-        from ampnet_opt.benchmarks.nvml import Nvml
-
-        return Nvml()
-    try:
-        return Ina(root)
-    except NoSensor as error:
-        if shutil.which("tegrastats") is None:
-            raise NoSensor(f"{error}, and tegrastats is not on the PATH") from error
-        return Tegrastats(root)
 
 
 def whole_of(rails: Sequence[str]) -> Tuple[Tuple[str, ...], str]:

@@ -23,7 +23,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
 
 if TYPE_CHECKING:
-    from ampnet_opt.benchmarks.bench_pipeline import Pass, PipelineRequest, RunningPipeline
+    from ampnet_opt.benchmarks.pipeline_passes import Pass, PipelineRequest, RunningPipeline
     from ampnet_opt.runtime import Engine
 
 Kind = Literal["torch", "engine", "onnxruntime", "pipeline"]
@@ -257,7 +257,7 @@ def _load_engine(subject: Subject) -> tuple[Running, Loaded]:
 
 
 def _load_pipeline(subject: Subject) -> tuple[RunningPipeline, Loaded]:
-    from ampnet_opt.benchmarks.bench_pipeline import RunningPipeline
+    from ampnet_opt.benchmarks.pipeline_passes import RunningPipeline
 
     engine, loaded = _open_engine(subject)
     return RunningPipeline(engine), loaded

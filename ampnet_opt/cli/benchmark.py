@@ -32,7 +32,7 @@ from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.progress import stages
 
 if TYPE_CHECKING:
-    from ampnet_opt.benchmarks.bench_pipeline import PipelineRequest
+    from ampnet_opt.benchmarks.pipeline_passes import PipelineRequest
 
 FEWEST_RUNS = 30  # with fewer nothing can be said about noise
 # Options of the engines alone, and of the pipeline round them.
@@ -99,7 +99,7 @@ def benchmark(
     """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
     _require_one_kind(context, pipeline is not None)
     if pipeline is not None:
-        from ampnet_opt.benchmarks.bench_pipeline import PipelineRequest
+        from ampnet_opt.benchmarks.pipeline_passes import PipelineRequest
 
         request = PipelineRequest(
             pipeline,

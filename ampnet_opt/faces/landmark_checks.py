@@ -166,16 +166,16 @@ def _refuse_impossible(
         if strict or len(bad) > MOST * len(points):
             raise MisuseError(_message(given, bad[0], len(bad), f"{reason}; they were read as {named.option}"))
         return
-    from ampnet_opt.faces.landmark_formats import likely_form, likely_slip
+    from ampnet_opt.faces.landmark_formats import likely_slip
 
     most, part = len(bad) > MOST * len(points), bad[:LOOKED_AT]
-    form = likely_form(points[part], sizes[part], orientations[part]) if most else None
+    form = _likely_form(points[part], sizes[part], orientations[part]) if most else None
     if form is not None:
         raise MisuseError(_look_like(given, bad[0], len(bad), form, reason))
     if not (strict or most):
         return
-    alone = likely_form(points[bad[:1]], sizes[bad[:1]], orientations[bad[:1]])
-    cause = likely_slip(points[bad[0]], sizes[bad[0]]) or ("" if alone is None else alone.words)
+    alone = _likely_form(points[bad[:1]], sizes[bad[:1]], orientations[bad[:1]])
+    cause = likely_slip(points[bad[0]], sizes[bad[0]], typical) or ("" if alone is None else alone.words)
     raise MisuseError(_message(given, bad[0], len(bad), f"{reason}; the likely cause: {cause}" if cause else reason))
 
 
@@ -189,12 +189,16 @@ def _refuse_other_form(
     odd: List[int],
     reasons: List[str],
 ) -> None:
-    from ampnet_opt.faces.landmark_formats import likely_form
-
-    form = likely_form(points, sizes, orientations)
+    form = _likely_form(points, sizes, orientations)
     if form is not None:
         words = _look_like(given, int(rows[odd[0]]), len(odd), form, reasons[odd[0]], kind="improbable")
         raise MisuseError(f"{words}, --landmarks-format pixels takes them as they are")
+
+
+def _likely_form(points: np.ndarray, sizes: np.ndarray, orientations: np.ndarray) -> Optional[Form]:
+    from ampnet_opt.faces.landmark_formats import likely_form
+
+    return likely_form(points, sizes, orientations, typical=typical, shape_error=lambda moved: shape_of(moved).error)
 
 
 def _look_like(given: Given, row: int, count: int, form: Form, reason: str, *, kind: str = "impossible") -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.text import one_line
-from ampnet_opt.faces.landmark_checks import AUTO, shape_of, typical
 
 # Each with what a table in it holds, in words.
 UNITS = {
@@ -49,6 +48,8 @@ SLIPS: Dict[str, Tuple[Sequence[int], str]] = {
 # The size of a picture that could not be looked at, to try forms with.
 UNKNOWN = 224.0
 CONVINCING = 0.9  # share of faces that a form has to make typical
+# Of landmarks [N, 5, 2] and the pictures' (width, height) [N, 2], NaN where unknown: whether each is a usual face, bool [N].
+Typical = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,13 @@ class Form:
         return self.unit != "pixels" or "y-up" in self.orders
 
 
-def parse_form(text: str) -> Optional[Form]:
-    """The form that `--landmarks-format` names, by commas; None for auto. Raises MisuseError for others."""
+def parse_form(text: str) -> Form:
+    """The form that `--landmarks-format` names, by commas, but auto. Raises MisuseError for others."""
     words = [word.strip() for word in text.split(",")]
-    if words == [AUTO]:
-        return None
     units, orders = [word for word in words if word in UNITS], tuple(order for order in ORDERS if order in words)
     if len(units) + len(orders) != len(words) or len(units) > 1:
         raise MisuseError(
-            f"--landmarks-format takes {AUTO}, or by commas one of {', '.join(UNITS)} and any of {', '.join(ORDERS)}, "
+            f"--landmarks-format takes auto, or by commas one of {', '.join(UNITS)} and any of {', '.join(ORDERS)}, "
             f"not {one_line(text, 80)!r}"
         )
     return Form(units[0] if units else "pixels", orders)
@@ -138,10 +137,17 @@ def upright(points: np.ndarray, size: np.ndarray, orientation: int) -> np.ndarra
     return np.stack(moved, -1)
 
 
-def likely_form(points: np.ndarray, sizes: np.ndarray, orientations: np.ndarray) -> Optional[Form]:
+def likely_form(
+    points: np.ndarray,
+    sizes: np.ndarray,
+    orientations: np.ndarray,
+    *,
+    typical: Typical,
+    shape_error: Callable[[np.ndarray], np.ndarray],
+) -> Optional[Form]:
     """The form, other than ours, that makes at least nine in ten of the faces [N, 5, 2] typical, or None.
 
-    Of several, the one whose faces are nearest to a face's shape.
+    Of several, the one whose faces are nearest to a face's shape, by `shape_error` of landmarks [N, 5, 2].
     """
     known = known_sizes(sizes)
     best: Optional[Form] = None
@@ -149,13 +155,13 @@ def likely_form(points: np.ndarray, sizes: np.ndarray, orientations: np.ndarray)
     for form in _candidates(bool((orientations != 1).any())):
         moved = convert(points, form, known, orientations)
         if typical(moved, known).mean() >= CONVINCING:
-            error = float(shape_of(moved).error.mean()) + 1e-4 * len(form.orders)
+            error = float(shape_error(moved).mean()) + 1e-4 * len(form.orders)
             if error < least:
                 best, least = form, error
     return best
 
 
-def likely_slip(points: np.ndarray, sizes: np.ndarray) -> str:
+def likely_slip(points: np.ndarray, sizes: np.ndarray, typical: Typical) -> str:
     """What else happened to the points of one face [5, 2], in words, "" if it cannot be told. sizes: [2]."""
     batch, known = points[None], np.where(np.isfinite(sizes), sizes, np.inf)[None]
     if len(np.unique(points)) == 1:

@@ -14,8 +14,9 @@ from engines import save_engine
 from PIL import Image
 from rich.console import Console
 
-from ampnet_opt.benchmarks.bench_pipeline import PipelineBench, PipelineRequest, benchmark_pipeline
+from ampnet_opt.benchmarks.bench_pipeline import PipelineBench, benchmark_pipeline
 from ampnet_opt.benchmarks.bench_report import render_pipeline
+from ampnet_opt.benchmarks.pipeline_passes import PipelineRequest
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.pipeline.frames import STAGES
 from ampnet_opt.pipeline.video_writer import VideoWriter

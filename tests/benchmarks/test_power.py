@@ -29,9 +29,18 @@ from rich.console import Console
 from ampnet_opt.benchmarks import power as power_module
 from ampnet_opt.benchmarks.compare import Report, Result, environment
 from ampnet_opt.benchmarks.nvml import first_gpu
-from ampnet_opt.benchmarks.power import SHORTEST, Power, Sampler, device_of, mean_power, measure_power, power_notes
+from ampnet_opt.benchmarks.power import (
+    SHORTEST,
+    Power,
+    Sampler,
+    device_of,
+    mean_power,
+    measure_power,
+    open_sensor,
+    power_notes,
+)
 from ampnet_opt.benchmarks.report import render_comparison
-from ampnet_opt.benchmarks.sensors import WHOLES, Ina, NoSensor, Rapl, Reading, open_sensor, parse_tegrastats, whole_of
+from ampnet_opt.benchmarks.sensors import WHOLES, Ina, NoSensor, Rapl, Reading, parse_tegrastats, whole_of
 from ampnet_opt.core.metrics import accuracy, agreement, latency
 
 WATTS = {"orin-nano": 9.250, "agx-orin": 8.693, "xavier-nx": 2.763, "thor": 19.78}  # of the recorded trees, whole

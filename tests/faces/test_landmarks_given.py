@@ -16,7 +16,7 @@ from places import SHARED
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.datasets.registry import read_dataset
 from ampnet_opt.faces.face import COLUMNS, ORIGIN, SIZE, load_face, read_faces
-from ampnet_opt.faces.landmark_checks import size_of
+from ampnet_opt.faces.landmark_checks import form_of, size_of
 from ampnet_opt.faces.landmark_formats import Form, convert, parse_form, upright
 from ampnet_opt.preparing.prepare import prepare
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
@@ -154,7 +154,7 @@ def test_points_of_the_picture_before_it_was_turned_upright(orientation: int, tm
 
 
 def test_formats_are_named_or_refused() -> None:
-    assert parse_form("auto") is None
+    assert form_of("auto") is None
     assert parse_form("y-up, normalised") == Form("normalised", ("y-up",))
     assert parse_form("subject,nose-first") == Form("pixels", ("nose-first", "subject"))
     for text in ("", "pixel", "normalised,percent", "auto,percent", "subject,subject"):
