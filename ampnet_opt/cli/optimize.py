@@ -175,14 +175,13 @@ def _say_plan(maker: Any, inputs: Any, request: Request) -> None:
 
 def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], calibrating: int) -> Tuple[Any, Any, Any]:
     """Faces that calibrate, that choose, and that prove: no face is in two of them."""
-    from ampnet_opt.faces.face import ALL, read_faces, spread
+    from ampnet_opt.faces.face import ALL, read_faces, read_rows, spread
 
     names = ("--split", "--held-out", "--final")
     if data is not None:
-        everything = read_faces(data, ALL, True, form)
-        there = {face.split for face in everything}
+        there = {face.split for face in read_rows(data, True)}
         if there == {""}:
-            parts = dealt(everything, 3)
+            parts = dealt(read_faces(data, ALL, True, form), 3)
             if not parts[2]:
                 raise MisuseError("the data has no splits, and no class has three faces: to calibrate, to choose, to prove")
             told = ", ".join(f"{len(part)} {use}" for part, use in zip(parts, ("calibrate", "choose", "prove")))
