@@ -1,6 +1,6 @@
 """The graph as the cpu backend computes it fastest, and engines from it.
 
-The graph that all backends share is rewritten, step by step, into one of equal results. docs/performance.md has what each
+The graph that all backends share is rewritten, step by step, into one of equal results. docs/results/performance.md has what each
 step brings.
 """
 
