@@ -89,7 +89,9 @@ def _names(parameter: Any, hint: Any) -> str:
         hint = get_args(hint)[0]
     value = parameter.metavar or _value(hint)
     names = sorted([*parameter.opts, *parameter.secondary_opts], key=len, reverse=True)
-    return ", ".join(f"`{one} {value}`" if value and one.startswith("--") else f"`{one}`" for one in names).replace("|", "\\|")
+    return ", ".join(f"`{one} {value}`" if value and one.startswith("--") else f"`{one}`" for one in names).replace(
+        "|", "\\|"
+    )
 
 
 def _value(kind: Any) -> str:

@@ -44,7 +44,9 @@ def test_every_link_leads_to_a_file(document: str) -> None:
 
 def test_every_page_that_the_code_names_exists() -> None:
     files = [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
-    named = {(str(file.relative_to(ROOT)), page) for file in files for page in PAGE.findall(file.read_text(encoding="utf-8"))}
+    named = {
+        (str(file.relative_to(ROOT)), page) for file in files for page in PAGE.findall(file.read_text(encoding="utf-8"))
+    }
     assert len(named) > 5
     assert [where for where in sorted(named) if not (ROOT / where[1]).exists()] == []
 
