@@ -1,7 +1,7 @@
 """mkdocs hook: options of each command from its own help, and pages of files that lie outside docs/.
 
-A line `<!-- options -->` in reference/NAME.md becomes the tables of options of `ampnet-opt NAME`. CHANGELOG.md and its like are
-pages of the site; links to other files of the repository, which the site does not hold, become their names.
+A line `<!-- options -->` in reference/NAME.md becomes the tables of options of `ampnet-opt NAME`. CHANGELOG.md and its like
+are pages of the site; links to other files of the repository, which the site does not hold, become their names.
 """
 
 from __future__ import annotations

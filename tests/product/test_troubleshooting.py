@@ -115,7 +115,7 @@ def test_every_error_has_a_line(raised: list[tuple[str, str]]) -> None:
 
 
 def test_few_errors_are_put_together_elsewhere(raised: list[tuple[str, str]]) -> None:
-    """Their text cannot be read off the line that raises them; what they say begins elsewhere, in functions that have lines."""
+    """Their text cannot be read off the line that raises them."""
     assert len([place for place, text in raised if not text.strip(ANY + " ")]) <= 12
 
 
@@ -127,4 +127,4 @@ def test_every_line_is_of_a_message_that_the_code_has(raised: list[tuple[str, st
 
 
 def test_no_line_is_of_everything() -> None:
-    assert [pattern for pattern in patterns() if len(re.sub(r"[^A-Za-z]", "", pattern)) < 6] == []
+    assert [one for one in patterns() if len(one) - one.count(ANY) - one.count(" ") < 5] == []
