@@ -204,14 +204,17 @@ def _latency(axes: Any, bench: Bench) -> None:
         low = [(timing.latency.p50 - timing.p50.low) / timing.batch for timing in engine.timings]
         high = [(timing.p50.high - timing.latency.p50) / timing.batch for timing in engine.timings]
         axes.errorbar(bench.batches, middle, yerr=[low, high], label=engine.name, capsize=3, **_style(i))
+        hollow = [(batch, y) for batch, y, timing in zip(bench.batches, middle, engine.timings) if timing.unsteady]
+        for batch, y in hollow:
+            axes.plot([batch], [y], **_style(i), markerfacecolor="white", zorder=3)
         if engine.many:
             axes.axhline(engine.many.p50, color=_style(i)["color"], linestyle=":")
     axes.set_xscale("log", base=2)
     axes.set_xticks(bench.batches, [str(batch) for batch in bench.batches])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
     dotted = "; dotted: many faces" if any(engine.many for engine in bench.engines) else ""
-    axes.set(xlabel=f"batch{dotted}", ylabel="ms an image (median)")
+    marked = "; hollow: unsteady" if any(timing.unsteady for engine in bench.engines for timing in engine.timings) else ""
+    axes.set(xlabel=f"batch{dotted}{marked}", ylabel="ms an image (median)")
     axes.grid(alpha=0.3)
 
 
@@ -222,8 +225,8 @@ def _accuracy(axes: Any, bench: Bench) -> None:
         timing, top1 = engine.timings[0], bench.accuracy[engine.name]
         across = [[timing.latency.p50 - timing.p50.low], [timing.p50.high - timing.latency.p50]]
         along = [[100 * (top1.value - top1.low)], [100 * (top1.high - top1.value)]]
-        axes.errorbar([timing.latency.p50], [100 * top1.value], xerr=across, yerr=along, capsize=3, **_style(i))
-    axes.set_xlim(left=0)
+        style = {**_style(i), **({"markerfacecolor": "white"} if timing.unsteady else {})}
+        axes.errorbar([timing.latency.p50], [100 * top1.value], xerr=across, yerr=along, capsize=3, **style)
     axes.set(xlabel=f"latency at batch {bench.batches[0]}, ms", ylabel="top-1, %")
     axes.grid(alpha=0.3)
 

@@ -22,6 +22,7 @@ from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.labels import label_indices, same_classes, warn_once
 from ampnet_opt.core.metrics import Accuracy, Agreement, Latency, accuracy, agreement, latency
 from ampnet_opt.core.processor import available_cores, memory_available, processor_name
+from ampnet_opt.core.text import shown_path
 from ampnet_opt.faces.face import Face, load_batches
 
 if TYPE_CHECKING:
@@ -72,12 +73,18 @@ class Result:
     peak_memory: int | None
     power: Power | None = None
 
+    @property
+    def unsteady(self) -> bool:
+        """Whether other work disturbed its times."""
+        return self.latency.p90 > UNSTEADY * self.latency.p50
+
 
 @dataclass(frozen=True)
 class Report:
     """One comparison; the first result is PyTorch's, the reference of all agreement. notes: what a reader must know.
 
     detected: the same with faces as a detector finds them, where that was asked for; its scores are in the results' order.
+    drawn: whether the faces are drawn.
     """
 
     checkpoint: str
@@ -90,6 +97,7 @@ class Report:
     results: list[Result]
     notes: list[str]
     detected: Detected | None = None
+    drawn: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -115,15 +123,16 @@ def compare(
     threads: int | None = None,
     runs: int = 50,
     detector: Detector | None = None,
+    drawn: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure `checkpoint` in PyTorch (eager, float32, on the CPU) and every engine on the same labelled faces.
 
     classes, patch_radius: of a checkpoint that carries none. batch: images per timed inference, the first faces, repeated
     if they are fewer. threads: by default all cores. runs: timed inferences of each. Accuracy is measured after the timing,
-    16 faces at a time. detector: scores each subject on the faces that it finds, too. Raises MisuseError when labels or an
-    engine's classes are not the checkpoint's, AmpnetError naming the subject that failed; no process is left behind either
-    way.
+    16 faces at a time. detector: scores each subject on the faces that it finds, too. drawn: whether the faces are drawn.
+    Raises MisuseError when labels or an engine's classes are not the checkpoint's, AmpnetError naming the subject that
+    failed; no process is left behind either way.
     """
     require_positive(batch=batch, runs=runs, threads=1 if threads is None else threads)
     if not faces:
@@ -178,12 +187,12 @@ def compare(
             latency(taken, batch),
             size_on_disk(worker.subject.path),
             peak,
-            drawn,
+            energy,
         )
-        for worker, found, taken, peak, drawn in zip(workers, logits, seconds, memory, power, strict=True)
+        for worker, found, taken, peak, energy in zip(workers, logits, seconds, memory, power, strict=True)
     ]
     report = Report(
-        checkpoint=str(checkpoint),
+        checkpoint=shown_path(checkpoint),
         checkpoint_sha256=reference.checkpoint_sha256,
         classes=reference.classes,
         faces=len(faces),
@@ -193,17 +202,23 @@ def compare(
         results=results,
         notes=[*([f"{reference.assumed}."] if reference.assumed else []), *_notes(results)],
         detected=detected,
+        drawn=drawn,
     )
     return Comparison(report, logits, labels)
 
 
 def engine_subjects(engines: Sequence[Path], threads: int) -> list[Subject]:
-    """Engines named by their directory, or by their whole path where two directories are called the same."""
-    short = [Path(engine).resolve().name for engine in engines]
-    return [
-        Subject(name if short.count(name) == 1 and name != REFERENCE else str(engine), "engine", Path(engine), threads)
-        for name, engine in zip(short, engines)
-    ]
+    """Engines named by their directory, and by those above it as far as it takes to tell two from each other."""
+    parts = [Path(engine).resolve().parts for engine in engines]
+    names = ["/".join(path[-1:]) for path in parts]
+    depth = 1
+    while {name for name in names if names.count(name) > 1 or name == REFERENCE} and depth < max(map(len, parts)):
+        depth += 1
+        names = [
+            "/".join(path[-depth:]) if names.count(name) > 1 or name == REFERENCE else name
+            for name, path in zip(names, parts)
+        ]
+    return [Subject(name, "engine", Path(engine), threads) for name, engine in zip(names, engines)]
 
 
 def require_positive(**options: int) -> None:
@@ -259,7 +274,7 @@ def _notes(results: Sequence[Result]) -> list[str]:
             f"Untrained (seeded) weights: {', '.join(untrained)}. Their accuracy means nothing; agreement and speed do."
         )
     notes += [f"{r.name} was built from another checkpoint than this one." for r in results if not r.same_checkpoint]
-    unsteady = [result.name for result in results if result.latency.p90 > UNSTEADY * result.latency.p50]
+    unsteady = [result.name for result in results if result.unsteady]
     if unsteady:
         notes.append(f"Unsteady times: {', '.join(unsteady)}. Other work was probably running; measure again without it.")
     return [*notes, *power_notes([(result.name, result.power) for result in results]), *METHOD]

@@ -14,6 +14,7 @@ from ampnet_opt.core.console import new_table
 from ampnet_opt.core.metrics import Estimate
 from ampnet_opt.core.text import count
 
+DRAWN = "The faces are drawn: accuracy on them is not accuracy on photographs. --data takes yours."
 RECALL_COLUMNS = 4  # subjects side by side; more go to a further table
 
 
@@ -34,11 +35,17 @@ def render_comparison(report: Report) -> Group:
 def heading(report: Report) -> list[str]:
     place = report.environment
     return [
-        f"{report.checkpoint} ({report.checkpoint_sha256[:12]}), {count(report.faces, 'face')}, batch {report.batch}, "
+        f"{report.checkpoint} ({report.checkpoint_sha256[:12]}), {faces_of(report)}, batch {report.batch}, "
         f"{count(report.threads, 'thread')}",
+        *([DRAWN] if report.drawn else []),
         f"{place.cpu}, {count(place.cores, 'core')}; {place.system}; {place.date}",
         ", ".join(f"{name} {version}" for name, version in place.versions.items()),
     ]
+
+
+def faces_of(report: Report) -> str:
+    """ "700 drawn faces", "1 face"."""
+    return count(report.faces, "drawn face" if report.drawn else "face")
 
 
 def percent(estimate: Estimate) -> str:

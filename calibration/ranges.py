@@ -109,7 +109,7 @@ def _x_log_x(counts: np.ndarray) -> np.ndarray:
     return counts * np.log(np.maximum(counts, 1))
 
 
-DEFAULT = "entropy"  # as good on drawn faces as on real ones; docs/int8.md has the numbers
+DEFAULT = "entropy"  # as good on drawn faces as on real ones; docs/results/int8.md has the numbers
 METHODS: dict[str, Callable[[Histogram], float]] = {
     "entropy": entropy,
     "percentile": percentile,

@@ -1,7 +1,7 @@
 """The graph as the cpu backend computes it fastest, and engines from it.
 
-The graph that all backends share is rewritten, step by step, into one of equal results. docs/performance.md has what each
-step brings.
+The graph that all backends share is rewritten, step by step, into one of equal results. What each step
+brings is in docs/results/performance.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Q/DQ graph as TensorRT for RTX fuses it best; by the list of kernels that its builder gives (docs/gpu.md)."""
+"""The Q/DQ graph as TensorRT for RTX fuses it best; by the list of kernels that its builder gives (docs/results/gpu.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a backend is: one object that says what it can do here, compiles graphs, opens engines and lists their layers.
 
-`find_backend` finds them by name. docs/architecture.md shows how to add one.
+`find_backend` finds them by name. docs/explanations/architecture.md shows how to add one.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ampnet_opt.runtime.sidecar import Accuracy, Sidecar
 
 DRAWN, CALIBRATION = "drawn", "calibration"  # faces that are measured on
 # SQNR in dB. Networks that were calibrated on faces are at 20 or more, on black pictures or noise of the wrong brightness
-# at 6 or less, where half of their answers may be others; docs/int8.md has the numbers.
+# at 6 or less, where half of their answers may be others; docs/results/int8.md has the numbers.
 REFUSED, DOUBTED = 6.0, 14.0
 LOWEST = -99.0
 

@@ -45,6 +45,7 @@ class ComparisonRequest:
         runs: timed inferences of each.
         detected: score the faces that a detector finds, too.
         detector: its ONNX file; None, the default one.
+        drawn: whether the faces are drawn.
     """
 
     checkpoint: Path
@@ -57,6 +58,7 @@ class ComparisonRequest:
     runs: int
     detected: bool = False
     detector: Optional[Path] = None
+    drawn: bool = False
 
 
 def run_comparison(request: ComparisonRequest, progress: Callable[[str, int, int], None]) -> Any:
@@ -81,6 +83,7 @@ def run_comparison(request: ComparisonRequest, progress: Callable[[str, int, int
             threads=request.threads,
             runs=request.runs,
             detector=finder,
+            drawn=request.drawn,
             progress=progress,
         )
 
@@ -129,6 +132,7 @@ def compare(
         runs=runs,
         detected=pipeline,
         detector=detector,
+        drawn=data is None,
     )
     require_extra()
     from ampnet_opt.benchmarks.report import render_comparison

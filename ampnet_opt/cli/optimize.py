@@ -39,6 +39,7 @@ from ampnet_opt.cli.options import (
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import steps
+from ampnet_opt.core.text import shown_path
 
 if TYPE_CHECKING:
     from ampnet_opt.optimize.contest import Request
@@ -230,7 +231,7 @@ def _of_checkpoint(
         compiling=_compiling(request.batch),
         threads=request.threads,
     )
-    name = "the checkpoint of the package" if path is None else str(path)
+    name = "the checkpoint of the package" if path is None else shown_path(path)
     return maker, Inputs(name, choosing, final, drawn=drawn, passed_over=problems)
 
 
@@ -255,7 +256,7 @@ def _of_bundle(stack: ExitStack, path: Path, backend: Optional[str], request: Re
     except ValueError as error:
         raise AmpnetError(f"bundle {path} is damaged ({error}); copy it again, or make another") from error
     labels = label_indices(maker.classes, [face.label for face in faces])
-    return maker, Inputs(str(path), None, Faces(faces, labels), logits, drawn=bool(bundle.contents.drawn_faces))
+    return maker, Inputs(shown_path(path), None, Faces(faces, labels), logits, drawn=bool(bundle.contents.drawn_faces))
 
 
 def _compiling(batch: int) -> Any:

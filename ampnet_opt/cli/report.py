@@ -67,6 +67,7 @@ def report(
         batch=batch,
         threads=threads,
         runs=runs,
+        drawn=data is None,
     )
     require_extra()
     from ampnet_opt.benchmarks.page.activations import worst_activations

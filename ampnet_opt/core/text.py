@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any, Iterable, Sequence, Tuple
 
 LONGEST = 300  # characters of a message
@@ -34,6 +35,13 @@ def describe(error: BaseException, longest: int = 120) -> str:
     Its kind makes sense of what little some say: of KeyError('rows'), "KeyError: 'rows'".
     """
     return one_line(f"{type(error).__name__}: {error}", longest)
+
+
+def shown_path(path: Any) -> str:
+    """A path in what is passed on: relative to the working folder where it lies in there, else its name alone."""
+    whole = Path(path).absolute()
+    here = Path.cwd()
+    return str(whole.relative_to(here)) if here in whole.parents else whole.name
 
 
 def listed(items: Iterable[object], most: int = 3) -> str:

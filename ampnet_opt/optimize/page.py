@@ -77,12 +77,12 @@ def front(result: Result) -> Optional[Html]:
         return None
     lowest = min(min(map(_bound, rows)), result.margin.min_agreement)
     bottom = 1 - _round_up(1 - lowest)
-    longest = 1.05 * max(map(_value, rows))
-    step = next(step for step in _round_steps() if longest <= 5 * step)
-    right = step * math.ceil(longest / step)
+    shortest, longest = 0.95 * min(map(_value, rows)), 1.05 * max(map(_value, rows))
+    step = next(step for step in _round_steps() if longest - shortest <= 5 * step)
+    left, right = step * math.floor(shortest / step), step * math.ceil(longest / step)
 
     def x(value: float) -> str:
-        return f"{100 * value / right:.2f}%"
+        return f"{100 * (value - left) / (right - left):.2f}%"
 
     def y(share: float) -> float:
         return 12 + (TALL - 12) * (1 - share) / (1 - bottom)
@@ -94,9 +94,11 @@ def front(result: Result) -> Optional[Html]:
     needed = y(result.margin.min_agreement)
     parts.append(element("line", x1=0, x2="100%", y1=f"{needed:.1f}", y2=f"{needed:.1f}", class_="reference"))
     parts.append(element("text", "needed", x="100%", y=f"{needed - 4:.1f}", text_anchor="end"))
-    for number in range(round(right / step) + 1):
-        anchor = "start" if number == 0 else "end" if number == round(right / step) else "middle"
-        parts.append(element("text", f"{number * step:g}", x=x(number * step), y=TALL + 18, text_anchor=anchor))
+    steps = round((right - left) / step)
+    for number in range(steps + 1):
+        anchor = "start" if number == 0 else "end" if number == steps else "middle"
+        tick = left + number * step
+        parts.append(element("text", f"{tick:.6g}", x=x(tick), y=TALL + 18, text_anchor=anchor))
     taken: List[float] = []
     for one in sorted(rows, key=_value):
         found = one.evidence
@@ -106,12 +108,16 @@ def front(result: Result) -> Optional[Html]:
         tail = {"y1": f"{middle:.1f}", "y2": f"{y(found.agreement.bound):.1f}", "class_": f"whisker {kind}"}
         label = f"{one.candidate.name}: {milliseconds(_value(one))} {GOALS[result.goal].unit}, {found.agreement.value:.2%}"
         parts.append(element("line", x1=place, x2=place, **tail))
-        parts.append(element("circle", element("title", label), cx=place, cy=f"{middle:.1f}", r=5, class_=f"dot {kind}"))
+        pale = " unsteady" if one.speed is not None and one.speed.unsteady else ""
+        dot = element(
+            "circle", element("title", label + pale), cx=place, cy=f"{middle:.1f}", r=5, class_=f"dot {kind}{pale}"
+        )
+        parts.append(dot)
         height = middle + 18
         while any(abs(height - other) < 14 for other in taken):  # names of neighbours stand below each other
             height += 14
         taken.append(height)
-        end = _value(one) > 0.6 * right
+        end = _value(one) > left + 0.6 * (right - left)
         shift = {"text_anchor": "end", "dx": -8} if end else {"text_anchor": "start", "dx": 8}
         parts.append(element("text", one.candidate.name, x=place, y=f"{height:.1f}", class_="name", **shift))
     unit = GOALS[result.goal].unit
@@ -124,6 +130,8 @@ def front(result: Result) -> Optional[Html]:
         height=max([TALL + 24, *(height + 8 for height in taken)]),
     )
     note = f"Dots: share of PyTorch's answers. Lines end at its lower bound. Across: {unit}. Further left and up is better."
+    if any(one.speed is not None and one.speed.unsteady for one in rows):
+        note += " Pale dots are unsteady: other work disturbed them."
     return join(element("p", note, class_="quiet"), chart)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 
 from ampnet_opt.benchmarks.compare import REFERENCE
@@ -13,6 +14,7 @@ from ampnet_opt.core.text import count
 from ampnet_opt.sensitivity.analysis import Row, Sensitivity
 from ampnet_opt.sensitivity.effect import Effect
 
+SHORTEST = 1e-5  # of a divergence that is written out; smaller ones would take more room than the bar beside them
 FIRST = 20  # rows of the ranking before the rest is folded away
 EXPLAINED = {
     "only": "Each row is the network in FP32 with only this {kind} in INT8; the longer the bar, the more it costs.",
@@ -41,6 +43,13 @@ def sensitivity(found: Sensitivity) -> Html:
     )
 
 
+def nats(value: float) -> str:
+    """A divergence in three digits, however small: 1.25, 0.00312, 9.9e-06."""
+    if 0 < value < SHORTEST:
+        return f"{value:.1e}"
+    return f"{value:.{max(2, 2 - math.floor(math.log10(value)))}f}" if value else "0"
+
+
 def _ranking(found: Sensitivity, rows: Sequence[Row], title: str, *before: Html) -> Html:
     largest = max(unit.effect.kl for unit in found.rows) if found.rows else 0.0
     lines = [_effect(unit.name, _path(unit.name, "."), unit.effect, found, largest) for unit in rows]
@@ -50,10 +59,11 @@ def _ranking(found: Sensitivity, rows: Sequence[Row], title: str, *before: Html)
 
 def _effect(name: str, head: str, effect: Effect, found: Sensitivity, largest: float) -> Html:
     """largest: divergence that fills the width; 0 for a row without a bar."""
-    drawn = bar(effect.kl, largest, f"{name}: KL {effect.kl:.5f} nats", "engine") if largest else None
+    kl = nats(effect.kl)
+    drawn = bar(effect.kl, largest, f"{name}: KL {kl} nats", "engine") if largest else None
     return row(
         head,
-        f"{effect.kl:.5f}",
+        kl,
         element("td", drawn, class_="plot"),
         f"{effect.sqnr_db:.1f}",
         f"{100 * effect.agreement:.1f}",

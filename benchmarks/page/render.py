@@ -10,7 +10,7 @@ from ampnet_opt.benchmarks.page.data import Page
 from ampnet_opt.benchmarks.page.details import activations, moved, sensitivity
 from ampnet_opt.benchmarks.page.html import Html, document, element, join
 from ampnet_opt.benchmarks.page.scores import accuracy, confusions, speed
-from ampnet_opt.benchmarks.report import megabytes
+from ampnet_opt.benchmarks.report import DRAWN, faces_of, megabytes
 from ampnet_opt.core.text import count
 
 
@@ -26,7 +26,7 @@ def render_page(page: Page) -> str:
         ("method", "How it was measured", notes(METHOD)),
     ]
     shown = [(name, title, content) for name, title, content in sections if content]
-    title = f"{Path(page.report.checkpoint).name}: INT8 against FP32"
+    title = f"{Path(page.report.checkpoint).name}: INT8 against FP32{' on drawn faces' if page.report.drawn else ''}"
     return document(
         title,
         element(
@@ -55,15 +55,15 @@ def findings(report: Report) -> Html:
                 "li",
                 element("b", engine.name),
                 f": top-1 {100 * top1:.1f} % ({base.name}: {100 * before:.1f} %), the same answer on {100 * same:.1f} % of "
-                f"{count(report.faces, 'face')}, {base.latency.p50 / engine.latency.p50:.2f} times as fast at batch "
-                f"{report.batch}, {megabytes(engine.size)} MB.",
+                f"{faces_of(report)}, {base.latency.p50 / engine.latency.p50:.2f} times as fast at batch {report.batch}"
+                f"{' (unsteady times)' if base.unsteady or engine.unsteady else ''}, {megabytes(engine.size)} MB.",
             )
         )
     return element("ul", *lines, class_="findings") if lines else join()
 
 
 def warnings(report: Report) -> Html | None:
-    found = [note for note in report.notes if note not in METHOD]
+    found = [*([DRAWN] if report.drawn else []), *(note for note in report.notes if note not in METHOD)]
     return element("ul", *[element("li", note) for note in found], class_="warnings") if found else None
 
 
@@ -74,7 +74,7 @@ def facts(report: Report) -> Html:
         ("SHA-256", element("code", report.checkpoint_sha256)),
         (
             "Measured",
-            f"{count(report.faces, 'face')}, batch {report.batch}, {count(report.threads, 'thread')}, {place.date}",
+            f"{faces_of(report)}, batch {report.batch}, {count(report.threads, 'thread')}, {place.date}",
         ),
         ("Machine", f"{place.cpu}, {count(place.cores, 'core')}; {place.system}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in place.versions.items())),

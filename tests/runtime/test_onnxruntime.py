@@ -1,4 +1,4 @@
-"""The backend onnxruntime, which was added as docs/architecture.md tells: the seam between backends and all else holds."""
+"""The backend onnxruntime, added as docs/explanations/architecture.md says: the seam between backends holds."""
 
 from __future__ import annotations
 

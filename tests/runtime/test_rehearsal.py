@@ -1,6 +1,6 @@
 """The road of `tensorrt` without a GPU: real CUDA bindings on a stand-in driver, and a stand-in TensorRT of each version.
 
-docs/gpu.md says what this proves, and what it does not.
+docs/results/gpu.md says what this proves, and what it does not.
 """
 
 from __future__ import annotations
