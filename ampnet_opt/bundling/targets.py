@@ -135,9 +135,11 @@ def readme(
             "",
             "  sudo apt install nvidia-jetpack python3-venv",
             "",
-            "The last pip command brings what reaches the GPU. On JetPack 5 it compiles PyCUDA, with Python's headers:",
+            "The last pip command brings the CUDA binding. On JetPack 5 it compiles PyCUDA, with nvcc and Python's headers:",
             "",
             "  sudo apt install python3-dev",
+            "",
+            "If that fails, doctor and the backend cpu still work.",
             "",
         ]
     if target.speed:
