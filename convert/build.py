@@ -183,6 +183,10 @@ def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[s
 
             model = rtx_graph(model)
         model, kept = to_half(model, ranges)
+    elif form in TYPED_FORMS and precision == "bf16":
+        from ampnet_opt.convert.float16 import to_bfloat16
+
+        model, kept = to_bfloat16(model)
     if precision != "int8":
         return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
     require_representable(model)

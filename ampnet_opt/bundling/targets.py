@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
+from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.text import command
-from ampnet_opt.runtime.backend import PLAIN, RTX, TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import PLAIN, RTX, TYPED, UNSIGNED, WEAK, find_backend
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ _ALL = (
     ),
 )
 TARGETS = {target.name: target for target in _ALL}
+
+
+def require_precisions(target: Target, precisions: Sequence[str]) -> None:
+    """MisuseError for a precision that no version of the target's backend computes in."""
+    find_backend(target.backend).require_precisions(precisions)
+    if "bf16" in precisions and target.backend == "tensorrt" and TYPED not in target.forms:
+        raise MisuseError(f"--bf16 is not for {target.name}: its TensorRT does not compute in BF16; take --fp16")
 
 
 def readme(

@@ -30,7 +30,7 @@ from small import CLASSES, faces
 from typer.testing import CliRunner
 
 from ampnet_opt.bundling.pack import README, bundle_engine
-from ampnet_opt.bundling.targets import EXAMPLE, EXAMPLE_TABLE, TARGETS, readme
+from ampnet_opt.bundling.targets import EXAMPLE, EXAMPLE_TABLE, TARGETS, readme, require_precisions
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.cli.main import application
 from ampnet_opt.convert.build import MixedPrecision, build
@@ -165,6 +165,14 @@ def test_a_board_with_several_versions_gets_each_form_once(orin_bundle: Path) ->
 )
 def test_each_machine_gets_the_graphs_that_its_versions_take(target: str, forms: set[str]) -> None:
     assert set(TARGETS[target].forms) == forms
+
+
+def test_a_precision_that_no_version_of_a_target_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="--bf16 is not for xavier"):
+        bundle_checkpoint(checkpoint(), options("tensorrt", ["bf16"]), TARGETS["xavier"], tmp_path / "b.tar", quiet)
+    with pytest.raises(MisuseError, match="bf16 is not for the backend onnxruntime"):
+        require_precisions(TARGETS["arm"], ["fp32", "bf16"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", list(TARGETS))

@@ -165,6 +165,22 @@ with run_engines.Engine.load(sys.argv[1]) as engine:
 """
 
 
+def test_bf16_is_built_where_library_and_gpu_compute_in_it(tmp_path: Path) -> None:
+    graphs = make_bundle(tmp_path / "bundle.tar", "agx-orin", ["bf16"])
+    options = ("--backend", "tensorrt", "--max-batch", 4)
+    machine = rehearse(tmp_path, VERSIONS[1])
+    told = succeeds("build", graphs, "-o", tmp_path / "engines", *options, variables=machine.variables).stdout
+    assert " in BF16, 0 downgraded" in told
+    assert machine.faults() == []
+    old, turing = rehearse(tmp_path, VERSIONS[0]), rehearse(tmp_path, VERSIONS[1], CAPABILITY="7.5")
+    for other, reason in (
+        (old, "TensorRT 8.5.3.1 does not compute in BF16"),
+        (turing, "does not compute in BF16: its compute capability is 7.5"),
+    ):
+        fails(1, reason, "build", graphs, "-o", tmp_path / "others", *options, variables=other.variables)
+        assert not (tmp_path / "others").exists() and other.faults() == []
+
+
 def test_where_recording_fails_the_engine_runs_without_a_graph_and_says_so(built: Built, tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[1])
     machine.variables["STAND_IN_TENSORRT_ALLOCATES"] = "1"

@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from bfloat16 import has_bfloat16, in_float32
 
 API = Path(__file__).parents[1] / "api"
 MAGIC = b"stand-in plan\n"
 FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-TYPES = {"FLOAT": "FLOAT", "FLOAT16": "HALF", "UINT8": "UINT8", "INT8": "INT8", "INT32": "INT32", "BOOL": "BOOL"}
+TYPES = {"FLOAT": "FLOAT", "FLOAT16": "HALF", "BFLOAT16": "BF16"}
+TYPES.update((name, name) for name in ("UINT8", "INT8", "INT32", "BOOL"))
 
 
 class Region(ctypes.Structure):
@@ -603,6 +605,10 @@ _sessions = threading.Lock()
 def _session(graph: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    model = onnx.load_from_string(graph)
+    if has_bfloat16(model):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # a cast there and back stays
+        graph = in_float32(model).SerializeToString()
     with _sessions:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
@@ -617,7 +623,8 @@ def _listed(node: Any, graph: Any, about: dict[str, Any], metadata: bool) -> dic
         source = producers.get(source.input[0])
     quantised = source is not None and source.op_type == "DequantizeLinear"
     half = about["half"] or types.get(node.input[1]) == onnx.TensorProto.FLOAT16
-    kind = "Int8" if quantised else "Half" if half else "Float"
+    brain = types.get(node.input[1]) == onnx.TensorProto.BFLOAT16
+    kind = "Int8" if quantised else "Half" if half else "BFloat16" if brain else "Float"
     weights = source.input[0] if quantised else node.input[1]
     entry = {
         "Name": node.name,
