@@ -21,7 +21,7 @@ CONSTANT_ERROR = 1e-3
 QUANTIZED_OPSET = 19
 # The first opset whose convolutions and pools may be bfloat16.
 BFLOAT16_OPSET = 22
-SUFFIX = {TensorProto.FLOAT: "single", TensorProto.FLOAT16: "half", TensorProto.BFLOAT16: "bfloat16"}
+SUFFIX: dict[int, str] = {TensorProto.FLOAT: "single", TensorProto.FLOAT16: "half", TensorProto.BFLOAT16: "bfloat16"}
 
 
 def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.ModelProto, list[str]]:
