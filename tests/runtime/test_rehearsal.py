@@ -173,10 +173,8 @@ def test_bf16_is_built_where_library_and_gpu_compute_in_it(tmp_path: Path) -> No
     assert " in BF16, 0 downgraded" in told
     assert machine.faults() == []
     old, turing = rehearse(tmp_path, VERSIONS[0]), rehearse(tmp_path, VERSIONS[1], CAPABILITY="7.5")
-    for other, reason in (
-        (old, "TensorRT 8.5.3.1 does not compute in BF16"),
-        (turing, "does not compute in BF16: its compute capability is 7.5"),
-    ):
+    refusals = {"TensorRT 8.5.3.1 does not compute in BF16": old, "capability 7.5, does not compute in BF16": turing}
+    for reason, other in refusals.items():
         fails(1, reason, "build", graphs, "-o", tmp_path / "others", *options, variables=other.variables)
         assert not (tmp_path / "others").exists() and other.faults() == []
 
