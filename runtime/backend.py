@@ -57,6 +57,7 @@ class LoadOptions:
     threads: Optional[int] = None
     contexts: int = 1
     cuda_graph: bool = True
+    blocking_wait: bool = False
 
 
 @dataclass(frozen=True)

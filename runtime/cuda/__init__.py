@@ -54,6 +54,7 @@ class Queue:
 
     handle: int
     binding: str  # the Python package
+    blocking: bool  # whether `synchronize` sleeps until the GPU is done; else it asks it again and again, which is quicker
     can_record = False  # whether `record` is there: PyCUDA has no binding of CUDA graphs
 
     def current(self) -> ContextManager[None]:
@@ -194,6 +195,8 @@ def gpu() -> Gpu:
     return found[DEVICE]
 
 
-def open_queue() -> Queue:
+def open_queue(blocking: bool = False) -> Queue:
     """A new stream on the GPU; see `Queue`."""
-    return binding().queue()
+    queue = binding().queue()
+    queue.blocking = blocking
+    return queue

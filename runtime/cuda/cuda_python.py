@@ -113,7 +113,15 @@ class CudaPythonQueue(Queue):
                 checked(runtime.cudaEventDestroy(event))
 
     def synchronize(self) -> None:
-        checked(runtime.cudaStreamSynchronize(self._stream))
+        if not self.blocking:
+            checked(runtime.cudaStreamSynchronize(self._stream))
+            return
+        event = checked(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync | runtime.cudaEventDisableTiming))
+        try:
+            checked(runtime.cudaEventRecord(event, self._stream))
+            checked(runtime.cudaEventSynchronize(event))
+        finally:
+            checked(runtime.cudaEventDestroy(event))
 
     def close(self) -> None:
         while self._memory:

@@ -129,7 +129,7 @@ class Nvidia(Backend):
 
         if options.threads is not None:
             raise MisuseError(f"threads are for the cpu backend; an engine for {self.name} runs on the GPU")
-        return open_pool(directory, sidecar, options.contexts, options.cuda_graph)
+        return open_pool(directory, sidecar, options.contexts, options.cuda_graph, options.blocking_wait)
 
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
         from ampnet_opt.runtime.tensorrt.layers import list_layers

@@ -19,6 +19,7 @@ from world import POINTS
 
 from ampnet_opt.network.checkpoint import init_checkpoint
 
+RTX = "tensorrt_rtx-1.7.1.116"
 VERSIONS = ("tensorrt-8.5.3.1", "tensorrt-10.3.0", "tensorrt-11.4.0.106")
 Built = Callable[[str], Path]
 
@@ -37,8 +38,9 @@ def built(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
         if version not in folders:
             folder = tmp_path_factory.mktemp(version)
             machine = rehearse(folder, version)
-            options = ("--max-batch", 4, "--opt-batch", 4, "--backend", "tensorrt")
-            told = succeeds("build", bundle, "-o", folder / "engines", *options, variables=machine.variables)
+            graphs = make_bundle(folder / "rtx.tar", "rtx", ["fp32", "int8"]) if version == RTX else bundle
+            options = ("--max-batch", 4, "--backend", "tensorrt-rtx" if version == RTX else "tensorrt")
+            told = succeeds("build", graphs, "-o", folder / "engines", *options, variables=machine.variables)
             assert machine.faults() == []
             assert "0 downgraded" in told.stdout
             folders[version] = folder / "engines"
@@ -58,16 +60,57 @@ def test_engines_are_built_compared_with_their_graph_and_listed(built: Built, ve
 
 
 @pytest.mark.parametrize("binding", ["cuda-python", "PyCUDA"])
-@pytest.mark.parametrize(("version", "integrated"), [(VERSIONS[0], "1"), (VERSIONS[1], "0"), (VERSIONS[2], "0")])
+@pytest.mark.parametrize(("version", "integrated"), [(VERSIONS[0], "1"), (VERSIONS[1], "0"), (VERSIONS[2], "0"), (RTX, "0")])
 def test_answers_are_right_in_every_way_to_run(
     built: Built, tmp_path: Path, version: str, binding: str, integrated: str
 ) -> None:
     """Batches of all sizes, CUDA graphs, arrays on the GPU that are yet to be computed, eight threads, times."""
     machine = rehearse(tmp_path, version, binding, INTEGRATED=integrated)
-    launched = json.loads(machine.run(STAND_IN / "run_engines.py", built(version) / "tensorrt-fp32"))
+    name = "tensorrt-rtx-fp32" if version == RTX else "tensorrt-fp32"
+    launched = json.loads(machine.run(STAND_IN / "run_engines.py", built(version) / name))
     assert machine.faults() == []
     graph = "recorded here" if binding == "cuda-python" else "none: PyCUDA has no CUDA graphs"
-    assert launched == {"tensorrt-fp32": graph}
+    assert launched == {name: "left to the library" if version == RTX else graph}
+
+
+def test_an_rtx_plan_is_for_its_gpus_and_is_compared_here(built: Built) -> None:
+    for precision in ("fp32", "int8"):
+        sidecar = json.loads((built(RTX) / f"tensorrt-rtx-{precision}" / "engine.json").read_text())
+        assert {*sidecar["target"]["compute_capabilities"]} == {"8.0", "8.6", "8.9", "12.0", "12.1"}
+        assert not sidecar["layers"]["downgraded"]
+    assert all(measured["engine"] for measured in sidecar["accuracy"])
+
+
+COMPILED = """
+import sys
+import run_engines, stand_in_tensorrt
+with run_engines.Engine.load(sys.argv[1]) as engine:
+    for count in (1, 3, 1, 4):
+        engine.infer(*run_engines.faces(count, 0))
+print(sorted(stand_in_tensorrt.compiled))
+"""
+
+
+def test_kernels_of_an_rtx_plan_are_compiled_once_for_each_gpu_and_driver(built: Built, tmp_path: Path) -> None:
+    engine = built(RTX) / "tensorrt-rtx-fp32"
+
+    def compiled(capability: str = "8.6") -> str:
+        machine = rehearse(tmp_path, RTX, CAPABILITY=capability)
+        machine.variables["AMPNET_OPT_CACHE"] = str(tmp_path / "cache")
+        told = machine.run("-c", COMPILED, engine)
+        assert machine.faults() == []
+        return told.strip()
+
+    assert (compiled(), compiled(), compiled("8.9")) == ("[1, 3, 4]", "[]", "[1, 3, 4]")
+    first, second = sorted((tmp_path / "cache" / "kernels").iterdir())
+    assert first.name.startswith("stand-in-gpu-8.6-1.7.1.116-") and second.name.startswith("stand-in-gpu-8.9-")
+    assert first.stat().st_mode & 0o077 == 0
+    first.write_bytes(first.read_bytes().replace(b"kernels", b"kernelz"))  # damaged
+    assert compiled() == "[1, 3, 4]"
+    first.write_bytes(second.read_bytes())  # whole, but what the library does not take here
+    assert compiled() == "[1, 3, 4]"
+    first.chmod(0o666)  # what others may have written is not run
+    assert compiled() == "[1, 3, 4]"
 
 
 LEFT_OPEN = """
@@ -243,6 +286,16 @@ def test_doctor_and_inspect_know_the_gpu_and_the_layers(built: Built, tmp_path: 
     engine = built(VERSIONS[1]) / "tensorrt-int8"
     told = succeeds("inspect", engine, variables=machine.variables).stdout
     assert "93 convolutions and 2 matrix products in INT8" in told and "CaskConvolution" in told
+    assert machine.faults() == []
+
+
+def test_run_classifies_while_its_thread_sleeps(built: Built, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[2])
+    faces = write_csv(tmp_path / "faces.csv", [["face.png", "a", "test", *POINTS]])
+    Image.new("RGB", (224, 224), "grey").save(tmp_path / "face.png")
+    engine, options = built(VERSIONS[2]) / "tensorrt-fp32", ("--landmarks", faces, "--blocking-wait", "--warm-up")
+    told = succeeds("run", engine, tmp_path / "face.png", *options, variables=machine.variables).stdout
+    assert "face.png" in told and "%" in told
     assert machine.faults() == []
 
 

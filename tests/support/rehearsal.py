@@ -1,4 +1,4 @@
-"""What a process needs to run engines of `tensorrt` without a GPU: tests/support/stand_in, and the real CUDA bindings.
+"""What a process needs to run engines on a stand-in GPU: tests/support/stand_in, and the real CUDA bindings.
 
 The bindings are those in .rehearsal/ of the clone (docs/gpu.md says how they get there), because later versions of
 cuda-bindings call undocumented interfaces of the driver, and PyCUDA has to be compiled.

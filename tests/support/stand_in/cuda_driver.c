@@ -25,13 +25,19 @@ enum {
     CONTEXT_IS_DESTROYED = 709, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
     CAPTURE_ISOLATION = 905, CAPTURE_IMPLICIT = 906, CAPTURED_EVENT = 907, CAPTURE_WRONG_THREAD = 908
 };
-enum { REGIONS = 8, NON_BLOCKING = 1, RELAXED = 2, LEGACY = 1, PER_THREAD = 2 };
+enum { REGIONS = 8, NON_BLOCKING = 1, BLOCKING_SYNC = 1, RELAXED = 2, LEGACY = 1, PER_THREAD = 2 };
 
 typedef struct { const char *kind; int alive; void *next; } Object; /* begins each of the following */
 typedef struct { Object object; int retained, error; struct Stream *legacy; } Context;
 typedef struct { uintptr_t address; size_t size; char *view; int host, freed; Context *context; } Memory;
 typedef struct { uintptr_t address; size_t size; int writes, watched; uint64_t seen; } Region;
-typedef struct Event { Object object; struct Stream *stream; long ticket; int captured; double milliseconds; } Event;
+typedef struct Event {
+    Object object;
+    struct Stream *stream;
+    long ticket;
+    int captured, blocking;
+    double milliseconds;
+} Event;
 typedef struct Operation {
     enum { COPY, CALL, RECORD, WAIT } kind;
     Region regions[REGIONS]; /* of COPY: target and source */
@@ -59,7 +65,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static Object *objects;
 static Memory memories[1 << 16];
-static int memory_count, initialized;
+static int memory_count, initialized, waits[2]; /* that ask again and again, and that sleep */
 static long orders;
 static size_t allocated;
 static Context primary = {{"primary context", 0, NULL}, 0, 0, NULL};
@@ -528,6 +534,7 @@ int cuStreamSynchronize(Stream *handle) {
         stream->capture = INVALIDATED;
         TRY(fault(CAPTURE_UNSUPPORTED, "cuStreamSynchronize of a stream that is recorded"));
     }
+    waits[0]++;
     advance(stream, stream->queued);
     result = current()->error;
     LEAVE;
@@ -576,9 +583,9 @@ int cuStreamEndCapture(Stream *stream, Graph **graph) {
 }
 
 int cuEventCreate(Event **event, unsigned flags) {
-    (void)flags;
     ENTER("cuEventCreate");
     *event = make("event", sizeof **event);
+    (*event)->blocking = flags & BLOCKING_SYNC;
     LEAVE;
 }
 int cuEventRecord(Event *event, Stream *handle) {
@@ -596,6 +603,7 @@ int cuEventSynchronize(Event *event) {
     ENTER("cuEventSynchronize");
     TRY(bad_handle(event, "event"));
     if (event->captured) TRY(fault(CAPTURED_EVENT, "an event that was recorded into a graph is waited for"));
+    waits[event->blocking]++;
     if (event->stream) advance(event->stream, event->ticket);
     result = current()->error;
     LEAVE;
@@ -663,6 +671,7 @@ int standInCall(Stream *handle, int (*call)(void *), void *argument, const Stand
     LEAVE;
 }
 void *standInView(uintptr_t address, size_t size) { return view_of(address, size); }
+int standInWaits(int sleeping) { return waits[sleeping]; }
 /* Add a fault that only the other library can know of. */
 void standInFault(const char *text) { fault(INVALID_VALUE, "%s", text); }
 
