@@ -63,6 +63,7 @@ _ALL = (
         ("JetPack 7.0, 7.1: TensorRT 10.13, CUDA 13.0, Python 3.12", JETPACK_7, NEWEST),
         (HIGHEST,),
     ),
+    Target("gpu", "tensorrt", (WEAK, TYPED), "tensorrt", ("TensorRT 8.5 to 11; Python 3.9 and later",)),
     Target("rtx", "tensorrt-rtx", (RTX,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.9 and later",)),
     Target("cpu", "cpu", (UNSIGNED,), "cpu", ("OpenVINO 2024.4 and later; Python 3.8 and later",)),
     Target(
@@ -90,14 +91,18 @@ def readme(
     engines: List[str],
     *,
     built_with: str = "",
+    built_on: str = "",
     drawn_faces: Optional[bool] = None,
 ) -> str:
     """README.txt of a bundle. bundle, wheel: file names. engines: names of the directories that it becomes.
 
     built_with: version of the library that made a finished engine, which then needs this one, or a newer one of its kind.
+    built_on: GPU and board of a finished engine that runs on no other.
     drawn_faces: whether the faces that it carries to choose by are drawn; None, it carries none.
     """
     finished = f"{target.backend} {built_with}, with which its engine was built (run says whether another will do)"
+    if built_on:
+        finished = f"{built_on}, with {target.backend} {built_with}, and no other machine: build says so there"
     versions = (finished,) if built_with else target.versions
     site = " --system-site-packages" if target.is_jetson else ""
     install = [f"  .venv/bin/pip install './{wheel}[{target.extra}]'"]

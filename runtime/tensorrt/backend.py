@@ -124,6 +124,11 @@ class Nvidia(Backend):
 
         check(sidecar)
 
+    def require_twin(self, sidecar: Sidecar) -> None:
+        from ampnet_opt.runtime.tensorrt.plan import require_twin
+
+        require_twin(sidecar)
+
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         from ampnet_opt.runtime.tensorrt.plan import open_pool
 

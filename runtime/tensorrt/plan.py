@@ -61,7 +61,7 @@ def _compatible(sidecar: Sidecar, version: str) -> bool:
 
 
 def built_elsewhere(target: Dict[str, Any], gpu: str, board: str) -> str:
-    """A warning for an engine of another GPU or board than this one, of equal compute capability; "" for this machine's.
+    """Where an engine was built and what this is, for one of another GPU or board than this one; "" for this machine's.
 
     target: of the sidecar. A plan that was built for several GPUs names none.
     """
@@ -69,10 +69,15 @@ def built_elsewhere(target: Dict[str, Any], gpu: str, board: str) -> str:
     if target.get("hardware_compatible", "none") != "none" or built[0] is None or built in (here, (gpu, None)):
         return ""
     names = [" on ".join(filter(None, machine)) for machine in (built, here)]
-    return (
-        f"the engine was built for {names[0]}, and this is {names[1]}, of equal compute capability: it runs, but its "
-        "kernels were timed elsewhere; build it here for the fastest ones"
-    )
+    return f"the engine was built for {names[0]}, and this is {names[1]}"
+
+
+def require_twin(sidecar: Sidecar) -> None:
+    """AmpnetError unless this machine has the GPU, board and library that a finished engine was built with."""
+    check(sidecar)
+    elsewhere = built_elsewhere(sidecar.target, cuda.gpu().name, this_board())
+    if elsewhere:
+        raise AmpnetError(f"{elsewhere}: take a bundle of the checkpoint, from which build makes the engine here")
 
 
 def open_pool(
@@ -81,7 +86,8 @@ def open_pool(
     """The plan, loaded once where its contexts may share it, and `contexts` executors on it; see `Engine.load`."""
     elsewhere = built_elsewhere(sidecar.target, cuda.gpu().name, this_board())
     if elsewhere:
-        log.warning("%s", elsewhere)
+        slower = "it runs, but its kernels were timed elsewhere; build it here for the fastest ones"
+        log.warning("%s, of equal compute capability: %s", elsewhere, slower)
     queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
     with queue.current():
         try:

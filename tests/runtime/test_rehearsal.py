@@ -6,6 +6,7 @@ docs/gpu.md says what this proves, and what it does not.
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,27 @@ def test_plans_of_another_version_or_gpu_are_refused(built: Built, tmp_path: Pat
     fails(1, "built with tensorrt 10.3.0, but 11.4.0.106 is installed", "benchmark", engine, variables=other.variables)
     gpu = rehearse(tmp_path, VERSIONS[1], CAPABILITY="8.7")
     fails(1, "for GPUs of compute capability 8.6", "benchmark", engine, variables=gpu.variables)
+
+
+def test_a_fleet_of_identical_machines_builds_once(built: Built, tmp_path: Path) -> None:
+    engine, tar = built(VERSIONS[1]) / "tensorrt-int8", tmp_path / "engine.tar"
+    machine = rehearse(tmp_path, VERSIONS[1])
+    succeeds("bundle", engine, "--target", "gpu", "-o", tar)
+    with tarfile.open(tar) as opened:
+        told = opened.extractfile("README.txt").read().decode()  # type: ignore[union-attr]
+    assert "Stand-in GPU, with tensorrt 10.3.0, and no other machine" in told
+    succeeds("build", tar, "-o", tmp_path / "twin", variables=machine.variables)
+    assert (tmp_path / "twin/tensorrt-int8/engine.plan").read_bytes() == (engine / "engine.plan").read_bytes()
+    others = {
+        "built for Stand-in GPU, and this is Another GPU: take a bundle of": rehearse(
+            tmp_path, VERSIONS[1], NAME="Another GPU"
+        ),
+        "for GPUs of compute capability 8.6": rehearse(tmp_path, VERSIONS[1], CAPABILITY="8.9"),
+        "built with tensorrt 10.3.0, but 11.4.0.106 is installed": rehearse(tmp_path, VERSIONS[2]),
+    }
+    for reason, other in others.items():
+        fails(1, reason, "build", tar, "-o", tmp_path / "other", variables=other.variables)
+        assert not (tmp_path / "other").exists() and other.faults() == []
 
 
 UNCHECKED = """

@@ -3,8 +3,8 @@
    The public driver API alone, as far as cuda-bindings 12.8 and PyCUDA need it for what runtime/cuda does. It is stricter
    than a GPU: queued work runs as late as the rules allow (at a wait), handles and addresses are never given again, and what
    a GPU may or may not forgive is a fault: a line in the file that STAND_IN_CUDA_FAULTS names, else on stderr.
-   STAND_IN_CUDA_CAPABILITY (8.6), STAND_IN_CUDA_INTEGRATED (0), STAND_IN_CUDA_MEMORY (8589934592 bytes, of both kinds) and
-   STAND_IN_CUDA_VERSION (12080) say which GPU and driver it is.
+   STAND_IN_CUDA_NAME, STAND_IN_CUDA_CAPABILITY (8.6), STAND_IN_CUDA_INTEGRATED (0), STAND_IN_CUDA_MEMORY (8589934592 bytes,
+   of both kinds) and STAND_IN_CUDA_VERSION (12080) say which GPU and driver it is.
 
    Work of a library on the stream, such as a network, is queued by `standInCall`, with the memory that it reads and writes;
    `standInView` says where that memory is for the host, to which device memory is closed otherwise. */
@@ -359,7 +359,11 @@ int cuInit(unsigned flags) { (void)flags; initialized = 1; return SUCCESS; }
 int cuDriverGetVersion(int *version) { *version = atoi(setting("STAND_IN_CUDA_VERSION", "12080")); return SUCCESS; }
 int cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
 int cuDeviceGet(int *device, int number) { *device = 0; return number ? INVALID_DEVICE : SUCCESS; }
-int cuDeviceGetName(char *name, int size, int device) { (void)device; snprintf(name, size, "Stand-in GPU"); return SUCCESS; }
+int cuDeviceGetName(char *name, int size, int device) {
+    (void)device;
+    snprintf(name, size, "%s", setting("STAND_IN_CUDA_NAME", "Stand-in GPU"));
+    return SUCCESS;
+}
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (size_t)8 << 30; return SUCCESS; }
 int cuDeviceGetUuid_v2(void *uuid, int device) { (void)device; memset(uuid, 7, 16); return SUCCESS; }
 
