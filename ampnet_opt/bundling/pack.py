@@ -103,8 +103,8 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def bundle_engine(engine: PathLike, target: Target, output: PathLike, force: bool = False) -> Path:
     """Write a bundle that holds a finished engine.
 
-    Engines of cpu and tensorrt-rtx run on other machines, those of tensorrt on identical ones. An engine does not hold its graph: nothing can be built from it. Raises MisuseError when the engine is not one of
-    `target`.
+    Engines of cpu and tensorrt-rtx run on other machines, those of tensorrt on identical ones. An engine does not hold its
+    graph: nothing can be built from it. Raises MisuseError when the engine is not one of `target`.
     """
     path, folder = require_new(output, force), Path(engine)
     sidecar = read_sidecar(folder)

@@ -311,6 +311,19 @@ def test_doctor_and_inspect_know_the_gpu_and_the_layers(built: Built, tmp_path: 
     assert machine.faults() == []
 
 
+@pytest.mark.slow
+def test_a_build_whose_plan_computes_wrongly_names_the_layer(tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    machine.variables["STAND_IN_TENSORRT_WRONG"] = wrong = "/model/stages.1/layers.0/conv_norm/conv/Conv"
+    init_checkpoint(tmp_path / "small.safetensors", seed=5, width=0.125, classes=CLASSES)
+    options = ("--fp32", "--backend", "tensorrt", "-o", tmp_path / "engines")
+    said = f"tensorrt computes this graph wrongly: Conv {wrong} is the first layer that differs from the CPU's, at -"
+    told = fails(1, said, "build", tmp_path / "small.safetensors", *options, variables=machine.variables)
+    assert "computes this graph wrongly: run 1 at a time" in told.stderr and "(--static-batch 1)" in told.stderr
+    assert not (tmp_path / "engines").exists()
+    assert machine.faults() == []
+
+
 def test_run_classifies_while_its_thread_sleeps(built: Built, tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[2])
     faces = write_csv(tmp_path / "faces.csv", [["face.png", "a", "test", *POINTS]])

@@ -5,7 +5,8 @@ graph, the profile, and which library and GPU it is for; ONNX Runtime computes i
 runtime/tensorrt calls is here. What the real library leaves undefined is a fault of the driver: `_fault`.
 
 With STAND_IN_TENSORRT_ALLOCATES in the environment every run allocates, so that none can be recorded as a CUDA graph;
-with STAND_IN_TENSORRT_FAILS the network fails on the GPU, once the stream gets there.
+with STAND_IN_TENSORRT_FAILS the network fails on the GPU, once the stream gets there; STAND_IN_TENSORRT_WRONG names a node
+that it computes wrongly.
 """
 
 from __future__ import annotations
@@ -438,7 +439,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 "detailed": config.profiling_verbosity.name == "DETAILED",
                 "half": "FP16" in chosen,
             }
-            graph = network._graph.SerializeToString()
+            graph = _wrong(network._graph).SerializeToString()
             return IHostMemory(MAGIC + json.dumps(about).encode() + b"\n" + graph)
 
     class EngineInspector:
@@ -692,6 +693,18 @@ def _session(graph: bytes) -> Any:
         graph = in_float32(model).SerializeToString()
     with _sessions:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _wrong(model: Any) -> Any:
+    """`model`, with the result of the node that STAND_IN_TENSORRT_WRONG names a thousand times too large."""
+    nodes = model.graph.node
+    for i, node in enumerate(nodes):
+        if node.name == os.environ.get("STAND_IN_TENSORRT_WRONG"):
+            right, node.output[0] = node.output[0], f"{node.output[0]}_wrong"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1000), "thousand"))
+            nodes.insert(i + 1, onnx.helper.make_node("Mul", [node.output[0], "thousand"], [right], name="wrong"))
+            break
+    return model
 
 
 def _listed(node: Any, graph: Any, about: dict[str, Any], metadata: bool) -> dict[str, Any]:
