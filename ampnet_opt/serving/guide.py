@@ -85,8 +85,8 @@ def _head(models: Sequence[Model]) -> str:
         [
             f"# Model repository: {count(len(models), 'engine')} of AMP-Net",
             "",
-            "Written by `ampnet-opt serve-files`. The classes, in the order of logits and probabilities, are in `labels.txt`",
-            "and in the parameter `classes` of the `-faces` models. Boxes are (x, y, width, height), the largest face first.",
+            "Written by `ampnet-opt serve-files`. Classes, in the order of logits and probabilities, are in `labels.txt`,",
+            "and in the parameter `classes` of the `-faces` models. Boxes are x, y, width, height; the largest is first.",
             "A float32 image holds values from 0 to 1.",
             "",
             "| model | takes | gives | engine |",
@@ -110,8 +110,9 @@ def _tensorrt(models: Sequence[Model]) -> str:
     gpus = listed(list(dict.fromkeys(str(model.sidecar.target.get("gpu", "the GPU it was built on")) for model in models)))
     text = f"""## Server image: TensorRT
 
-The plans were built with TensorRT {_versions(models)} for {gpus}. A plan runs with that version, on that GPU alone. NVIDIA's support
-matrix ({MATRIX}) lists the TensorRT of each `nvcr.io/nvidia/tritonserver:YY.MM-py3`; an image says it itself:
+The plans were built with TensorRT {_versions(models)} for {gpus}. A plan runs with that version, on that GPU alone.
+NVIDIA's support matrix ({MATRIX})
+lists the TensorRT of each `nvcr.io/nvidia/tritonserver:YY.MM-py3`; this asks an image itself:
 
     docker run --rm nvcr.io/nvidia/tritonserver:YY.MM-py3 sh -c 'dpkg -l | grep nvinfer'
 """
