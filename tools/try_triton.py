@@ -43,7 +43,7 @@ from ampnet_opt.shipped import GOLDEN_FACES
 
 CLIENTS = (1, 8, 32)
 READY = 120.0  # seconds that the server gets to load the model
-SECONDS = 20.0  # that each number of clients is measured for
+ROUNDS, SECONDS = 4, 6.0  # of a measurement: turns, and how long each subject has in a turn
 
 
 def main() -> None:
@@ -63,7 +63,10 @@ def main() -> None:
         engine = stack.enter_context(Engine.load(given.engine))
         pipeline = Pipeline(engine, load_detector())
         faces = sum(compare(client, model.pictures, pipeline, engine.classes, picture) for picture in pictures)
-        print(f"{model.pictures}: {faces} faces in {len(pictures)} pictures, all arrays equal to the pipeline's")
+        version = client.get_server_metadata()["version"]
+        print(
+            f"{model.pictures} in Triton {version}: {faces} faces in {len(pictures)} pictures, all arrays equal to the pipeline's"
+        )
         refuse(client, model.pictures)
         if given.measure:
             measure(client.url, model.pictures, pipeline, engine.classes, pictures)
@@ -179,26 +182,37 @@ def refuse(client: Any, name: str) -> None:
 
 
 def measure(url: str, name: str, pipeline: Pipeline, classes: list[str], pictures: list[bytes]) -> None:
-    """Print p50 and p99 of the seconds of a picture, and pictures a second."""
+    """Print p50 and p99 of the seconds of a picture, and pictures a second, of subjects that take turns."""
     import tritonclient.http as triton
 
     def own() -> list[float]:
         return timed(lambda picture: faces_of(pipeline, picture, classes), pictures)
 
+    def served(_: int) -> list[float]:
+        with triton.InferenceServerClient(url) as client:
+            return timed(lambda picture: ask(client, name, picture), pictures)
+
+    subjects = ["the pipeline alone", *(f"Triton, {clients} at a time" for clients in CLIENTS)]
+    seconds: dict[str, list[float]] = {subject: [] for subject in subjects}
+    taken = dict.fromkeys(subjects, 0.0)
     own()  # once before it counts
-    report("the pipeline alone", [own()])
-    for clients in CLIENTS:
-
-        def one(_: int) -> list[float]:
-            with triton.InferenceServerClient(url) as client:
-                return timed(lambda picture: ask(client, name, picture), pictures)
-
-        with ThreadPoolExecutor(clients) as pool:
-            report(f"Triton, {clients} clients", list(pool.map(one, range(clients))))
+    for _ in range(ROUNDS):
+        for subject, clients in zip(subjects, (0, *CLIENTS)):
+            start = time.perf_counter()
+            if clients:
+                with ThreadPoolExecutor(clients) as pool:
+                    seconds[subject] += [one for each in pool.map(served, range(clients)) for one in each]
+            else:
+                seconds[subject] += own()
+            taken[subject] += time.perf_counter() - start
+    for subject, every in seconds.items():
+        p50, p99 = np.percentile(np.array(every) * 1e3, [50, 99])
+        rate = len(every) / taken[subject]
+        print(f"{subject}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, {rate:.1f} pictures a second, {len(every)} pictures")
 
 
 def timed(work: Any, pictures: list[bytes]) -> list[float]:
-    """Seconds of each call for `SECONDS`, one picture after the other."""
+    """Seconds of each call, one picture after the other, for `SECONDS`."""
     taken: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end:
@@ -206,12 +220,6 @@ def timed(work: Any, pictures: list[bytes]) -> list[float]:
         work(pictures[len(taken) % len(pictures)])
         taken.append(time.perf_counter() - start)
     return taken
-
-
-def report(name: str, clients: list[list[float]]) -> None:
-    every = np.concatenate(clients) * 1e3
-    p50, p99 = np.percentile(every, [50, 99])
-    print(f"{name}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, {len(every) / SECONDS:.1f} pictures a second")
 
 
 if __name__ == "__main__":
