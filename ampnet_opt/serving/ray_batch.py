@@ -207,7 +207,7 @@ def _cluster(address: str, workers: Optional[int], threads: int) -> Iterator[Any
             raise AmpnetError(f"there is no Ray cluster at {printable(address)}: {one_line(error, 160)}") from error
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False
-            size = workers or int(ray.cluster_resources().get("CPU", 0)) // threads
+            size = workers or int(ray.cluster_resources().get("CPU", 0)) // threads  # type: ignore[no-untyped-call]
             if size < 1:
                 raise AmpnetError(f"the Ray cluster at {printable(address)} has no {threads} CPUs for a worker of --threads")
             yield ray, size

@@ -10,7 +10,8 @@ import numpy as np
 from cuda.bindings import driver, runtime
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.runtime.cuda import DEVICE, RECORDING, Buffer, Gpu, Queue, binding_advice, driver_cuda
+from ampnet_opt.runtime.cuda.driver import binding_advice, driver_cuda
+from ampnet_opt.runtime.cuda.stream import DEVICE, RECORDING, Buffer, Gpu, Queue
 
 
 class CudaPythonQueue(Queue):

@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.runtime.cuda import Queue
+from ampnet_opt.runtime.cuda.stream import Queue
 
 ALIGNMENT = 256  # bytes, of what cudaMalloc gives: kernels read several numbers at once
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.lifetime import end_after_engines
-from ampnet_opt.runtime.cuda import DEVICE, Buffer, Gpu, Queue
+from ampnet_opt.runtime.cuda.stream import DEVICE, Buffer, Gpu, Queue
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which PyCUDA has no name for
 

@@ -7,20 +7,17 @@ write to, and are checked by their hash. Whether they fit GPU and driver, the li
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Optional
 
+from ampnet_opt.core.cache import DIGEST, cache_folder, forget_oldest, hashed_file, new_hashed_file
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import cache_folder, forget_oldest, is_private, new_file
 from ampnet_opt.runtime.cuda import Gpu
 
 log = logging.getLogger(__name__)
 
-DIGEST = 32  # bytes of SHA-256 at the end of a file
 LARGEST_CACHE, NEWEST = 1 << 29, 8  # bytes of all files, and how many are kept whatever their size
 
 
@@ -60,9 +57,8 @@ class KernelCache:
             if not kernels or kernels == self._kept:
                 return
             try:
-                with new_file(self._path, durable=False) as temporary:
-                    temporary.write_bytes(kernels + sha256(kernels).digest())
-                    temporary.chmod(0o600)
+                with new_hashed_file(self._path) as file:
+                    file.write(kernels)
                 forget_oldest(self._path.parent, "*.cache", LARGEST_CACHE, NEWEST)
                 self._kept = kernels
             except (AmpnetError, OSError) as error:
@@ -73,11 +69,8 @@ class KernelCache:
 def _read(path: Path) -> bytes:
     """The kernels in a file; b"" where it is missing, damaged, or may be another user's."""
     try:
-        with open(path, "rb") as file:
-            if not is_private(os.fstat(file.fileno())):
-                return b""
-            content = file.read()
+        with hashed_file(path) as file:
+            file.seek(0)
+            return file.read()[:-DIGEST]
     except OSError:
         return b""
-    kernels, digest = content[:-DIGEST], content[-DIGEST:]
-    return kernels if sha256(kernels).digest() == digest else b""
