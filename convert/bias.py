@@ -1,4 +1,4 @@
-"""Bias correction: what rounding shifts a layer's output by on average is taken back in its bias.
+"""Bias correction cancels the mean error that quantisation adds to each layer's output.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, with means from
 faces: a channel's correction is E[W x + b] - E[Wq Q(x) + b] over faces and positions, where x is what the layer reads in the

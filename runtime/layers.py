@@ -134,7 +134,7 @@ def sentence(record: Dict[str, Any]) -> str:
     parts += [f"{count(n, 'layer')} in {(name or 'unknown').upper()} by design" for name, n in record["by_design"].items()]
     parts.append(f"{len(record['downgraded'])} downgraded")
     if record["untold"]:
-        parts.append(f"{len(record['untold'])} of which the engine's list does not tell")
+        parts.append(f"{len(record['untold'])} of unlisted precision")
     parts.append(count(record["reformats"], "reformat"))
     sizes = record.get("written")  # not in engines from before it was counted
     if sizes:

@@ -28,7 +28,9 @@ def warnings(record: Dict[str, Any]) -> List[str]:
     found = [f"{count(len(nodes), 'layer')} in {name}, not in {wanted}: {listed(nodes)}" for name, nodes in others.items()]
     untold = record.get("untold", [])
     if untold:
-        found.append(f"of {count(len(untold), 'layer')} nothing tells whether they are in {wanted}: {listed(untold)}")
+        found.append(
+            f"the precision of {count(len(untold), 'layer')} that should be in {wanted} is unlisted: {listed(untold)}"
+        )
     return found
 
 
