@@ -15,7 +15,7 @@ def init(
     checkpoint: Path = CKPT,
     seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_INTEGER, help="Seed of the random weights."),
     width: float = typer.Option(
-        1.0, "--width", max=LARGEST_WIDTH, help=f"Factor on all channel counts: over 0, at most {LARGEST_WIDTH}."
+        1.0, "--width", max=LARGEST_WIDTH, help=f"Factor on all channel counts, over 0 and at most {LARGEST_WIDTH}."
     ),
     classes: str = typer.Option("rafdb", "--classes", help="A preset, or names separated by commas."),
     force: bool = FORCE,

@@ -39,7 +39,7 @@ def train(
         None,
         "--width",
         max=LARGEST_WIDTH,
-        help=f"Factor on all channel counts: over 0, at most {LARGEST_WIDTH} (default: 0.25).",
+        help=f"Factor on all channel counts, over 0 and at most {LARGEST_WIDTH} (default: 0.25).",
         rich_help_panel=NETWORK_PANEL,
     ),
     classes: Optional[str] = typer.Option(
