@@ -162,7 +162,7 @@ def measure_engines(
 ) -> Tuple[List[Worker], List[Timing]]:
     """Start a worker for each subject, which `stack` ends, and time them in turns; arguments as of `benchmark`."""
     if runs < FEWEST_RUNS:
-        raise MisuseError(f"runs must be at least {FEWEST_RUNS}, or nothing can be said about noise; got {runs}")
+        raise MisuseError(f"at least {FEWEST_RUNS} runs are needed to judge noise; got {runs}")
     images, landmarks = random_faces(batch)
     workers: List[Worker] = []
     first: List[float] = []

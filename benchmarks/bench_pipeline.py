@@ -21,7 +21,7 @@ from ampnet_opt.benchmarks.pipeline_passes import Pass, PipelineRequest
 from ampnet_opt.benchmarks.workers import Progress, Worker, started
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.processor import available_cores
-from ampnet_opt.core.text import printable
+from ampnet_opt.core.text import printable, shown_path
 from ampnet_opt.pipeline.frames import STAGES
 
 FORMAT = "ampnet-opt-pipeline-benchmark/1"
@@ -130,7 +130,9 @@ def benchmark_pipeline(
             order.reverse()
         found = [_timing(worker, own) for worker, own in zip(workers, passes)]
         place = environment(workers)
-    return PipelineBench(request, threads, passes[0][0].detector, place, found, list(METHOD))
+    detector = None if request.detector is None else Path(shown_path(request.detector))
+    asked = replace(request, source=shown_path(request.source), detector=detector)
+    return PipelineBench(asked, threads, passes[0][0].detector, place, found, list(METHOD))
 
 
 def _require_again(source: str) -> None:

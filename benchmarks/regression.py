@@ -55,7 +55,7 @@ def read_benchmark(path: Path) -> Dict[str, Any]:
         require_types(content["environment"]["versions"], Dict[str, str], "versions")
         return dict(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MisuseError(f"{path} is no file of ampnet-opt benchmark --json ({describe(error)})") from error
+        raise MisuseError(f"{path} is not a file of ampnet-opt benchmark --json ({describe(error)})") from error
 
 
 def _require_median(p50: Any, interval: Any) -> None:
@@ -133,7 +133,7 @@ def read_accuracy(path: Path, engines: Sequence[Path]) -> Dict[str, Estimate]:
         known = {result["name"]: Estimate(**result["accuracy"]["top1"]) for result in content["results"]}
         require_types(known, Dict[str, Estimate], "results")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MisuseError(f"{path} is no file of ampnet-opt compare --json ({describe(error)})") from error
+        raise MisuseError(f"{path} is not a file of ampnet-opt compare --json ({describe(error)})") from error
     found = {}
     for subject in engine_subjects(engines, 1):
         if subject.name in known:

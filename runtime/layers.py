@@ -134,7 +134,7 @@ def sentence(record: Dict[str, Any]) -> str:
     parts += [f"{count(n, 'layer')} in {(name or 'unknown').upper()} by design" for name, n in record["by_design"].items()]
     parts.append(f"{len(record['downgraded'])} downgraded")
     if record["untold"]:
-        parts.append(f"{len(record['untold'])} of which the engine's list does not tell")
+        parts.append(f"{len(record['untold'])} of unlisted precision")
     parts.append(count(record["reformats"], "reformat"))
     sizes = record.get("written")  # not in engines from before it was counted
     if sizes:
@@ -153,5 +153,7 @@ def layer_warnings(record: Dict[str, Any]) -> List[str]:
     found = [f"{count(len(nodes), 'layer')} in {name}, not in {wanted}: {listed(nodes)}" for name, nodes in others.items()]
     untold = record.get("untold", [])
     if untold:
-        found.append(f"of {count(len(untold), 'layer')} nothing tells whether they are in {wanted}: {listed(untold)}")
+        found.append(
+            f"the precision of {count(len(untold), 'layer')} that should be in {wanted} is unlisted: {listed(untold)}"
+        )
     return found

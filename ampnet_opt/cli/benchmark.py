@@ -44,7 +44,7 @@ def benchmark(
     context: typer.Context,
     engines: List[Path] = typer.Argument(..., metavar="ENGINES...", help="Engine directories."),
     batches: str = typer.Option(
-        "1", "--batches", help="Batches to time, by commas: 1,8,16.", rich_help_panel=INFERENCE_PANEL
+        "1", "--batches", help="Batch sizes to time, separated by commas: 1,8,16.", rich_help_panel=INFERENCE_PANEL
     ),
     threads: Optional[int] = THREADS,
     runs: int = runs_option(FEWEST_RUNS, "Timed runs of each engine and batch, at least."),
@@ -53,26 +53,26 @@ def benchmark(
         "--seconds",
         min=0,
         max=86_400,
-        help="Seconds for all engines together, at least; with several batches, for each.",
+        help="Time all engines together for at least so many seconds for each batch.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     many: bool = typer.Option(
         False,
         "--many",
-        help="Also the rate of many faces in a row, as `run` takes a folder.",
+        help="Also measure the rate of many faces in a row, as `run` takes a folder.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     layers: bool = typer.Option(
         False,
         "--layers",
-        help="Each engine's slowest layers, at the first batch.",
+        help="Show each engine's slowest layers, at the first batch.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     pipeline: Optional[str] = typer.Option(
         None,
         "--pipeline",
         metavar="SOURCE",
-        help="A video, picture or folder: where the time of a frame goes in `run`, instead of the engines alone.",
+        help="Time `run` on this video, picture or folder instead of the engines alone: where the time of a frame goes.",
         rich_help_panel=PIPELINE_PANEL,
     ),
     detector: Optional[Path] = DETECTOR,
@@ -83,7 +83,7 @@ def benchmark(
     undrawn: bool = typer.Option(
         False,
         "--undrawn",
-        help="With --pipeline: neither draw nor encode, as run without -o.",
+        help="With --pipeline: leave out drawing and encoding, like run without -o.",
         rich_help_panel=PIPELINE_PANEL,
     ),
     json_file: Optional[Path] = json_option("everything measured"),
@@ -96,7 +96,7 @@ def benchmark(
     ),
     force: bool = FORCE,
 ) -> None:
-    """Latency, throughput, memory and energy of engines, in one interleaved run, with what noise lets one say."""
+    """Latency, throughput, memory and energy of engines, and which differences are more than noise."""
     _require_one_kind(context, pipeline is not None)
     if pipeline is not None:
         from ampnet_opt.benchmarks.pipeline_passes import PipelineRequest
@@ -177,7 +177,7 @@ def _sizes(text: str) -> List[int]:
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
-        raise MisuseError(f"--batches takes whole numbers by commas, 1,8,16 say, not {text!r}") from None
+        raise MisuseError(f"--batches takes whole numbers separated by commas (1,8,16), not {text!r}") from None
     if len(set(found)) < len(found) or min(found) < 1 or max(found) > LARGEST_BATCH:
         raise MisuseError(
             f"--batches takes numbers of at least 1, at most {LARGEST_BATCH}, none of them twice, not {text!r}"

@@ -101,7 +101,7 @@ def build(
     output: Path = output_option(ENGINES, "Where the engine directories go."),
     force: bool = FORCE,
 ) -> None:
-    """Build engines from a checkpoint or a bundle: one directory for each precision that is asked for."""
+    """Build engines from a checkpoint or a bundle, one directory for each precision."""
     from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.sidecar import BatchRange
 
@@ -176,7 +176,7 @@ def _build_bundle(
     """`build` of a bundle. context: of the command. compiling: `runtime.backend.CompileOptions`."""
     late = given(context) & DECIDED
     if late:
-        raise MisuseError(f"a bundle is calibrated and exported already: {flags(context, late)} is for ampnet-opt bundle")
+        raise MisuseError(f"a bundle is already calibrated and exported: {flags(context, late)} is for ampnet-opt bundle")
     from ampnet_opt.runtime.bundle import open_bundle
     from ampnet_opt.runtime.unbundle import build_bundle
 
@@ -205,7 +205,7 @@ def say_engine(engine: Path, not_run: str) -> None:
     if advice:
         remark(f"advice: {advice}")
     if not_run:
-        remark(f"{engine} was not run here, nor compared with its graph: {not_run}")
+        remark(f"{engine} was neither run here nor compared with its graph: {not_run}")
 
 
 def _say_layers(engine: Path, sidecar: Sidecar) -> None:

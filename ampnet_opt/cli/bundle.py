@@ -88,7 +88,7 @@ def bundle(
     with_faces: bool = typer.Option(
         False,
         "--with-faces",
-        help="Carry faces of --data, pictures of people, for optimize to judge by (default: drawn ones).",
+        help="Carry faces of --data for optimize to judge by: pictures of people (default: drawn faces).",
         rich_help_panel=FACES_PANEL,
     ),
     output: Path = output_option(Path("bundle.tar"), "The tar to copy to that machine."),

@@ -95,7 +95,7 @@ RUNS = runs_option(1, "Timed runs of each engine.")
 
 def compare(
     subjects: Optional[List[Path]] = typer.Argument(
-        None, metavar="[CKPT] [ENGINES...]", help="Default: the package's checkpoint, and all that lies in engines/."
+        None, metavar="[CKPT] [ENGINES...]", help="Default: the package's checkpoint, and all engines in engines/."
     ),
     classes: Optional[str] = CLASSES,
     patch_radius: Optional[int] = RADIUS,
@@ -109,7 +109,7 @@ def compare(
     pipeline: bool = typer.Option(
         False,
         "--pipeline",
-        help="Also what detection costs: the same pictures with faces as `run` finds them.",
+        help="Also measure what detection costs: score the same pictures with faces as `run` finds them.",
         rich_help_panel=DETECTION_PANEL,
     ),
     detector: Optional[Path] = DETECTOR,

@@ -13,11 +13,11 @@ from ampnet_opt.core.messages import say
 
 def init(
     checkpoint: Path = CKPT,
-    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_INTEGER, help="Of the random weights."),
+    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_INTEGER, help="Seed of the random weights."),
     width: float = typer.Option(
-        1.0, "--width", max=LARGEST_WIDTH, help=f"Factor on every channel count, over 0 and at most {LARGEST_WIDTH}."
+        1.0, "--width", max=LARGEST_WIDTH, help=f"Factor on all channel counts, over 0 and at most {LARGEST_WIDTH}."
     ),
-    classes: str = typer.Option("rafdb", "--classes", help="A preset or names, by commas."),
+    classes: str = typer.Option("rafdb", "--classes", help="A preset, or names separated by commas."),
     force: bool = FORCE,
 ) -> None:
     """Write a seeded, untrained checkpoint, to try every command without one of your own."""

@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, classes: Optional[str], patch_radius: Optional[i
 
     loaded = read_checkpoint(path, None if classes is None else parse_classes(classes), patch_radius)
     if loaded.dropped:
-        remark(f"{path}: {len(loaded.dropped)} weights are not used by the network and were left out")
+        remark(f"{path}: {len(loaded.dropped)} weights that the network does not use were left out")
     return loaded
 
 
@@ -87,11 +87,11 @@ def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[A
     if not shared:
         return calibrating, proving
     if any(face.split for face in [*calibrating, *proving]):
-        raise MisuseError(f"{len(shared)} faces would both calibrate and prove: --held-out takes another split than --split")
+        raise MisuseError(f"{len(shared)} faces would both calibrate and prove: --held-out and --split must differ")
     halves = dealt(calibrating, 2)
     if not halves[1]:
         raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
-    remark(f"data: {len(halves[0])} of the faces calibrate, the {len(halves[1])} others prove it")
+    remark(f"data: {len(halves[0])} faces calibrate, {len(halves[1])} others prove the result")
     return halves[0], halves[1]
 
 

@@ -26,10 +26,10 @@ ASSUMED = " (assumed: the checkpoint names none)"
 
 def inspect(
     engine: Path = typer.Argument(..., metavar="ENGINE", help="An engine directory."),
-    layers: bool = typer.Option(False, "--layers", help="Every layer, not one line for each kind and precision."),
+    layers: bool = typer.Option(False, "--layers", help="List every layer instead of one line for each kind and precision."),
     json_file: Optional[Path] = json_option("everything, with every layer, as one JSON object"),
 ) -> None:
-    """What an engine is: inputs, batches, target, files, and the layers that the backend made, with precision and size."""
+    """What an engine is: inputs, batches, target, files, and its layers with precision and size."""
     from ampnet_opt.core.console import console
     from ampnet_opt.core.files import size_on_disk
     from ampnet_opt.runtime.sidecar import NAME, UNCHANGED, file_states, parse_sidecar, rebuild_command
@@ -49,7 +49,7 @@ def inspect(
             raise AmpnetError(f"{engine / NAME} is damaged ({error!r}); build the engine again") from error
     changed = [name for name, file in files.items() if file["state"] != UNCHANGED]
     if changed:
-        raise AmpnetError(f"engine {engine} is not as it was built: {', '.join(changed)}")
+        raise AmpnetError(f"engine {engine} was changed after it was built: {', '.join(changed)}")
 
 
 def _tensors(sidecar: Sidecar) -> List[Dict[str, Any]]:

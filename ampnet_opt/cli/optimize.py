@@ -62,13 +62,18 @@ def optimize(
     source: Optional[Path] = typer.Argument(
         None, metavar="[CKPT_OR_BUNDLE]", help="Default: the checkpoint that comes with the package."
     ),
-    goal: GoalName = typer.Option(GoalName.latency, "--goal", help="What is made small.", rich_help_panel=WHAT),
+    goal: GoalName = typer.Option(
+        GoalName.latency,
+        "--goal",
+        help="What to minimise (throughput: the time per image when many come in a row).",
+        rich_help_panel=WHAT,
+    ),
     max_latency: Optional[float] = typer.Option(
         None,
         "--max-latency",
         min=0,
         max=86_400_000,
-        help="ms; the best is then the most accurate engine that takes no longer.",
+        help="Milliseconds; the best engine is then the most accurate one that takes no longer.",
         rich_help_panel=WHAT,
     ),
     backend: Optional[str] = BACKEND,
@@ -79,7 +84,7 @@ def optimize(
         "--seconds",
         min=0,
         max=86_400,
-        help="Seconds of one timing of all candidates together, at least.",
+        help="Time all candidates together for at least so many seconds.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     image_input: ImageInput = INPUT,
@@ -89,20 +94,22 @@ def optimize(
     form: str = LANDMARKS_FORMAT,
     split: str = split_option("train", "calibrate on"),
     faces: int = faces_option(256),
-    held_out: str = typer.Option("val", "--held-out", help="Rows of the table to choose by.", rich_help_panel=FACES_PANEL),
+    held_out: str = typer.Option(
+        "val", "--held-out", help="Split of the table that candidates are chosen on.", rich_help_panel=FACES_PANEL
+    ),
     final: str = FINAL,
     max_drop: float = typer.Option(
-        0.5, "--max-drop", min=0.01, help="Points of top-1 that it may lose.", rich_help_panel=BUDGET_PANEL
+        0.5, "--max-drop", min=0.01, help="Points of top-1 that the engine may lose.", rich_help_panel=BUDGET_PANEL
     ),
     min_agreement: float = typer.Option(
         99.0,
         "--min-agreement",
         min=0,
         max=99.999,
-        help="Per cent of answers that have to stay PyTorch's.",
+        help="Per cent of the answers that must be PyTorch's.",
         rich_help_panel=BUDGET_PANEL,
     ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="List the candidates, build nothing.", rich_help_panel=WHAT),
+    dry_run: bool = typer.Option(False, "--dry-run", help="List the candidates and build nothing.", rich_help_panel=WHAT),
     output: Path = output_option(ENGINES, "Where best/ goes, with optimize.json and optimize.html beside it."),
     json_file: Optional[Path] = json_option("everything measured"),
     force: bool = FORCE,
@@ -149,7 +156,7 @@ def optimize(
         with steps() as step:
             found, earlier = find_best(maker, inputs, request, output, step=step, force=force)
     if earlier:
-        remark(f"nothing has changed since {found.environment.date}: these are the figures of then (--force measures again)")
+        remark(f"nothing has changed since {found.environment.date}; these are its figures (--force measures again)")
     if json_file != STDOUT:
         console().print(render_result(found))
         for line in missed(found):
@@ -190,14 +197,14 @@ def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], ca
             return spread(parts[0], calibrating), parts[1], parts[2]
         if splits[2] not in there and splits[1] in there:
             choosing, proving = dealt(faces_of(data, splits[1], form), 2)
-            remark(f"data: {data} has no split {splits[2]}; half of {splits[1]} chooses, the other half proves")
+            remark(f"data: {data} has no split {splits[2]}; half of {splits[1]} is used to choose, the other half to prove")
             return spread(faces_of(data, splits[0], form), calibrating), choosing, proving
     sets = [faces_of(data, split, form) for split in splits]
     for i, one in enumerate(sets):
         for j in range(i):
             shared = {face.file for face in one} & {face.file for face in sets[j]}
             if shared:
-                raise MisuseError(f"{names[j]} and {names[i]} share {len(shared)} faces: what chooses cannot prove")
+                raise MisuseError(f"{names[j]} and {names[i]} share {len(shared)} faces: faces that choose cannot prove")
     return spread(sets[0], calibrating), sets[1], sets[2]
 
 

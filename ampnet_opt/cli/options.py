@@ -100,7 +100,7 @@ BACKEND = typer.Option(
     None,
     "--backend",
     metavar="BACKEND",
-    help="One of those that doctor lists (default: see there).",
+    help="A backend that doctor lists (default: the one it names).",
     rich_help_panel=WHAT,
     **one_of("--backend", _backends),
 )
@@ -116,7 +116,7 @@ SHIPPED = typer.Argument(None, metavar="[CKPT]", help="Checkpoint (default: the 
 CLASSES = typer.Option(
     None,
     "--classes",
-    help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus) or names, by commas.",
+    help="A preset (rafdb, affectnet7, affectnet8, fer2013, ferplus), or names separated by commas.",
     rich_help_panel=NETWORK_PANEL,
 )
 RADIUS = typer.Option(
@@ -124,7 +124,7 @@ RADIUS = typer.Option(
     "--patch-radius",
     min=1,
     max=LARGEST_RADIUS,
-    help="Of the authors' files, which do not carry it (published: 5).",
+    help="Patch radius of the authors' files, which do not carry it (published: 5).",
     rich_help_panel=NETWORK_PANEL,
 )
 INPUT = typer.Option(
@@ -135,14 +135,14 @@ INPUT = typer.Option(
 DATA = typer.Option(
     None,
     "--data",
-    help="Table of faces, images/ beside it, or its folder (default: drawn faces).",
+    help="Table of faces with images/ beside it, or its folder (default: drawn faces).",
     rich_help_panel=FACES_PANEL,
 )
 LANDMARKS_FORMAT = typer.Option(
     "auto",
     "--landmarks-format",
     metavar="FORMAT",
-    help="Of the landmarks given: auto (pixels; what looks like another form is refused), or by commas one of pixels, "
+    help="Form of the landmarks: auto (pixels, and other forms are refused), or separated by commas one of pixels, "
     "normalised (0 to 1), signed (-1 to 1), percent, of-224 (pixels of the picture scaled to 224 x 224), unrotated (before "
     "its EXIF orientation), and any of five-x-five-y, yx (y before x), nose-first, nose-last, mouth-first, subject (left "
     "and right of the person), y-up (y from the bottom).",
@@ -152,22 +152,28 @@ LANDMARKS_FORMAT = typer.Option(
 
 def split_option(default: str, use: str) -> Any:
     """use: what the rows are for, after "Rows of the table to"."""
-    return typer.Option(default, "--split", help=f"Rows of the table to {use}; all: every row.", rich_help_panel=FACES_PANEL)
+    return typer.Option(
+        default, "--split", help=f"Split of the table to {use}; all: every row.", rich_help_panel=FACES_PANEL
+    )
 
 
 def faces_option(default: Optional[int]) -> Any:
     ending = " (default: all)" if default is None else ""
     return typer.Option(
-        default, "--faces", min=1, help=f"How many of them, spread evenly{ending}.", rich_help_panel=FACES_PANEL
+        default,
+        "--faces",
+        min=1,
+        help=f"Number of faces, spread evenly over the split{ending}.",
+        rich_help_panel=FACES_PANEL,
     )
 
 
 # Calibration. The default is calibration.ranges.DEFAULT, which a test holds it to.
 METHOD = typer.Option(
-    CalibrationMethod.entropy, "--calibration", help="How INT8 finds its ranges.", rich_help_panel=CALIBRATION_PANEL
+    CalibrationMethod.entropy, "--calibration", help="Method that finds the INT8 ranges.", rich_help_panel=CALIBRATION_PANEL
 )
 SCALES = typer.Option(
-    None, "--scales", help="A calibration table, taken as it is: no calibration.", rich_help_panel=CALIBRATION_PANEL
+    None, "--scales", help="Use this calibration table instead of calibrating.", rich_help_panel=CALIBRATION_PANEL
 )
 
 # Accuracy budget
@@ -175,13 +181,13 @@ MAX_DROP = typer.Option(
     None,
     "--max-drop",
     min=0,
-    help="Points of top-1 that int8 may lose; layers stay in floating point until it holds.",
+    help="Points of top-1 that INT8 may lose. As many layers as needed stay in floating point.",
     rich_help_panel=BUDGET_PANEL,
 )
 MIN_SQNR = typer.Option(
     None,
     "--min-sqnr",
-    help="dB of SQNR that int8's logits have to keep; layers stay in floating point until it holds.",
+    help="Logit SQNR that INT8 must reach, in dB. As many layers as needed stay in floating point.",
     rich_help_panel=BUDGET_PANEL,
 )
 MIN_AGREEMENT = typer.Option(
@@ -189,19 +195,22 @@ MIN_AGREEMENT = typer.Option(
     "--min-agreement",
     min=0,
     max=100,
-    help="With either: per cent of answers that have to stay the same.",
+    help="With either: per cent of the answers that must stay the same.",
     rich_help_panel=BUDGET_PANEL,
 )
 HELD_OUT = typer.Option(
-    "val", "--held-out", help="With either: rows of the table that prove it.", rich_help_panel=BUDGET_PANEL
+    "val", "--held-out", help="With either: split of the table that it is proved on.", rich_help_panel=BUDGET_PANEL
 )
 FINAL = typer.Option(
-    "test", "--final", help="Rows of the table that prove the best engine, and choose nothing.", rich_help_panel=FACES_PANEL
+    "test",
+    "--final",
+    help="Split of the table that proves the best engine; it chooses nothing.",
+    rich_help_panel=FACES_PANEL,
 )
 RANKING = typer.Option(
     None,
     "--sensitivity",
-    help="With either: file of ampnet-opt sensitivity (default: measured now).",
+    help="With either: a file of ampnet-opt sensitivity (default: measure now).",
     rich_help_panel=BUDGET_PANEL,
 )
 
@@ -209,7 +218,7 @@ RANKING = typer.Option(
 CAPABILITIES = typer.Option(
     None,
     "--compute-capability",
-    help="GPUs of a tensorrt-rtx engine, 8.9 say; repeatable (default: all from 8.0).",
+    help="Compute capability of the GPUs of a tensorrt-rtx engine, such as 8.9; repeatable (default: all from 8.0).",
     rich_help_panel=TENSORRT_PANEL,
 )
 WORKSPACE = typer.Option(
@@ -217,7 +226,7 @@ WORKSPACE = typer.Option(
     "--workspace",
     min=1,
     max=LARGEST_WORKSPACE,
-    help="MiB of GPU memory that a layer may use.",
+    help="GPU memory that a layer may use, in MiB.",
     rich_help_panel=TENSORRT_PANEL,
 )
 OPTIMIZATION = typer.Option(
@@ -225,37 +234,44 @@ OPTIMIZATION = typer.Option(
     "--optimization-level",
     min=0,
     max=5,
-    help="0 (built fast) to 5 (runs fast); the library's default is 3.",
+    help="From 0 (builds fast) to 5 (runs fast); the library's default is 3.",
     rich_help_panel=TENSORRT_PANEL,
 )
 TIMING_CACHE = typer.Option(
-    None, "--timing-cache", help="File of kernel times (default: one per GPU and version).", rich_help_panel=TENSORRT_PANEL
+    None,
+    "--timing-cache",
+    help="File of kernel times (default: one for each GPU and version).",
+    rich_help_panel=TENSORRT_PANEL,
 )
 VERSION_COMPATIBLE = typer.Option(
     False,
     "--version-compatible",
     "--lean",
-    help="For later versions too, and tensorrt_lean.",
+    help="Build a plan that later versions and tensorrt_lean run, too.",
     rich_help_panel=TENSORRT_PANEL,
 )
 HARDWARE_COMPATIBLE = typer.Option(
-    Hardware.none, "--hardware-compatible", help="Other GPUs that the plan runs on.", rich_help_panel=TENSORRT_PANEL
+    Hardware.none, "--hardware-compatible", help="Other GPUs that the plan shall run on.", rich_help_panel=TENSORRT_PANEL
 )
 DLA = typer.Option(
-    None, "--dla", min=0, help="DLA core of a Jetson, from 0; for --fp16, one batch size.", rich_help_panel=TENSORRT_PANEL
+    None,
+    "--dla",
+    min=0,
+    help="Build for this DLA core of a Jetson, from 0; needs --fp16 and one batch size.",
+    rich_help_panel=TENSORRT_PANEL,
 )
-LOG = typer.Option(None, "--log", help="File that all messages of the library go to.", rich_help_panel=TENSORRT_PANEL)
+LOG = typer.Option(None, "--log", help="Write all messages of the library to this file.", rich_help_panel=TENSORRT_PANEL)
 
 # Inference
 BATCH = typer.Option(
-    1, "--batch", min=1, max=LARGEST_BATCH, help="Faces of an inference that is timed.", rich_help_panel=INFERENCE_PANEL
+    1, "--batch", min=1, max=LARGEST_BATCH, help="Faces in a timed inference.", rich_help_panel=INFERENCE_PANEL
 )
 THREADS = typer.Option(
     None,
     "--threads",
     min=1,
     max=MOST_WORKERS,
-    help="CPU threads (default: one per core).",
+    help="CPU threads (default: one for each core).",
     rich_help_panel=INFERENCE_PANEL,
 )
 
@@ -265,7 +281,7 @@ def runs_option(fewest: int, help_text: str) -> Any:
 
 
 FRAMES = typer.Option(
-    None, "--frames", min=1, max=MOST_RUNS, help="Stop after so many frames.", rich_help_panel=INFERENCE_PANEL
+    None, "--frames", min=1, max=MOST_RUNS, help="Stop after this many frames.", rich_help_panel=INFERENCE_PANEL
 )
 
 # Detection
@@ -280,7 +296,7 @@ DETECTOR_PRECISION = typer.Option(
     None,
     "--detector-precision",
     metavar="fp32|int8",
-    help="Of the default detector (default: for videos int8 where OpenVINO is installed, for pictures fp32).",
+    help="Precision of the default detector (default: int8 for videos where OpenVINO is installed, else fp32).",
     rich_help_panel=DETECTION_PANEL,
 )
 MIN_FACE = typer.Option(
@@ -288,15 +304,15 @@ MIN_FACE = typer.Option(
     "--min-face",
     min=16,
     max=LARGEST_FACE,
-    help="Smallest face in a video, in pixels.",
+    help="Smallest face to find in a video, in pixels.",
     rich_help_panel=DETECTION_PANEL,
 )
 EVERY = typer.Option(
-    1, "--every", min=1, max=1000, help="Detect in every Nth frame of a video only.", rich_help_panel=DETECTION_PANEL
+    1, "--every", min=1, max=1000, help="Detect only in every Nth frame of a video.", rich_help_panel=DETECTION_PANEL
 )
 
 # Output
-FORCE = typer.Option(False, "--force", help="Replace what stands there.", rich_help_panel=OUTPUT_PANEL)
+FORCE = typer.Option(False, "--force", help="Replace an existing output.", rich_help_panel=OUTPUT_PANEL)
 
 
 def output_option(default: Any, help_text: str) -> Any:

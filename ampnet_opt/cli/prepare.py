@@ -33,14 +33,14 @@ def prepare(
         None,
         "--format",
         metavar="FORMAT",
-        help="Layout of the data set, or whose numbers its classes are.",
+        help="Format of the data set, or the data set whose numbers name the class folders.",
         rich_help_panel=FACES_PANEL,
         **one_of("--format", _formats),
     ),
     classes: Optional[str] = typer.Option(
         None,
         "--classes",
-        help="Classes of numbered folders or labels, in order, or those to take; or label=class, ...",
+        help="Classes of numbered folders or labels in order, the classes to take, or label=class pairs.",
         rich_help_panel=FACES_PANEL,
     ),
     form: str = LANDMARKS_FORMAT,
@@ -49,25 +49,25 @@ def prepare(
         True, help="Cut out the face; --no-crop keeps aligned pictures whole.", rich_help_panel=DETECTION_PANEL
     ),
     every: bool = typer.Option(
-        False, "--all-faces", help="Every face of a picture, not only the largest.", rich_help_panel=DETECTION_PANEL
+        False, "--all-faces", help="Take every face of a picture, not only the largest.", rich_help_panel=DETECTION_PANEL
     ),
     workers: Optional[int] = typer.Option(
         None,
         "--workers",
         min=1,
         max=MOST_WORKERS,
-        help="Processes (default: one per core).",
+        help="Processes (default: one for each core).",
         rich_help_panel=DETECTION_PANEL,
     ),
     output: Path = output_option(..., "Folder for faces.csv and images/."),
     force: bool = typer.Option(
         False,
         "--force",
-        help="Replace an earlier preparation: its tables and its pictures; your own files in images/ stay.",
+        help="Replace an earlier preparation, its tables and pictures; your own files in images/ stay.",
         rich_help_panel=OUTPUT_PANEL,
     ),
 ) -> None:
-    """Find faces and their landmarks: pictures or a data set in, faces.csv and images/ of 224 x 224 out."""
+    """Find faces and landmarks in pictures or a data set; write faces.csv and images/ of 224 x 224."""
     from ampnet_opt.datasets.listing import SKIPPED
     from ampnet_opt.datasets.registry import read_dataset
     from ampnet_opt.preparing.prepare import prepare as run

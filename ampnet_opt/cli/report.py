@@ -40,17 +40,17 @@ def report(
     runs: int = RUNS,
     output: Path = output_option(Path("report.html"), "The page: one file that needs no other."),
     analysis: Optional[Path] = typer.Option(
-        None, "--sensitivity", help="File of ampnet-opt sensitivity.", rich_help_panel=OUTPUT_PANEL
+        None, "--sensitivity", help="A file of ampnet-opt sensitivity, to show.", rich_help_panel=OUTPUT_PANEL
     ),
     pictures: bool = typer.Option(
         True,
         "--with-faces/--without-faces",
-        help="Whether pictures of faces go into the page.",
+        help="Put pictures of faces into the page, or not.",
         rich_help_panel=OUTPUT_PANEL,
     ),
     force: bool = FORCE,
 ) -> None:
-    """Compare, as an HTML page: accuracy, confusion, sensitivity, activations, the faces whose answers moved most."""
+    """Compare engines with PyTorch as an HTML page, with the layers and faces that INT8 changes most."""
     from ampnet_opt.cli.compare import ComparisonRequest, run_comparison
     from ampnet_opt.core.errors import MisuseError
     from ampnet_opt.core.files import require_new_file, sha256, write_text

@@ -52,7 +52,7 @@ def run(
     landmarks: Optional[Path] = typer.Option(
         None,
         "--landmarks",
-        help="Table with file and the five landmarks, or its folder: no face is detected, each picture is one.",
+        help="Table of landmarks, or its folder: each picture is one face, and none is detected.",
         rich_help_panel=FACES_PANEL,
     ),
     form: str = LANDMARKS_FORMAT,
@@ -65,27 +65,27 @@ def run(
         "--smooth",
         min=0,
         max=LONGEST_SMOOTH,
-        help="Time constant in seconds of the average over a face's track; 0: none.",
+        help="Average each face's probabilities over this time constant, in seconds; 0: no averaging.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     threads: Optional[int] = THREADS,
     trusted: bool = typer.Option(
         False,
         "--trusted",
-        help="Run an engine whose files were changed after it was built.",
+        help="Run an engine even if its files were changed after it was built.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     drawn: Optional[Path] = output_option(None, "Drawn picture, video (.mp4, .mkv, .webm, ...), or folder of pictures."),
-    force: bool = typer.Option(False, "--force", help="Replace what stands at -o.", rich_help_panel=OUTPUT_PANEL),
+    force: bool = typer.Option(False, "--force", help="Replace an existing output of -o.", rich_help_panel=OUTPUT_PANEL),
     json_file: Optional[Path] = json_option("one JSON object a line"),
     table: Optional[Path] = typer.Option(
-        None, "--csv", metavar="FILE", help="Write a row a face to this file.", rich_help_panel=OUTPUT_PANEL
+        None, "--csv", metavar="FILE", help="Write a row for each face to this file.", rich_help_panel=OUTPUT_PANEL
     ),
     view: Optional[str] = typer.Option(
         None,
         "--view",
         metavar="[HOST:]PORT",
-        help="Show it live on a web page, 8000 say; other machines need the token that is printed.",
+        help="Serve a live web page on this port (8000); other machines need the token that is printed.",
         rich_help_panel=OUTPUT_PANEL,
     ),
     blur: bool = typer.Option(
@@ -117,7 +117,7 @@ def run(
     warm_up: bool = typer.Option(
         False,
         "--warm-up",
-        help="Compile and run the engine once before the source is opened: the first face does not wait.",
+        help="Compile and run the engine once before the source is opened, so that the first face does not wait.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     blocking_wait: bool = typer.Option(
@@ -127,7 +127,7 @@ def run(
         rich_help_panel=INFERENCE_PANEL,
     ),
 ) -> None:
-    """Classify the faces of pictures, videos and cameras: where they are, their expressions and how likely these are."""
+    """Find the faces in pictures, videos and cameras, and say which expression each has."""
     from ampnet_opt.core.files import require_new
 
     if ray is not None or parquet is not None or workers is not None:
@@ -275,12 +275,12 @@ def _note_left_out(paths: List[Path]) -> None:
 
     others = left_out(paths)
     if others:
-        remark(f"note: {count(len(others), 'picture')} left out, of formats not read here: {name_unread(others)}")
+        remark(f"note: {count(len(others), 'picture')} left out, in formats that are not read: {name_unread(others)}")
 
 
 def _warn_untrained(engine: Engine) -> None:
     if not engine.sidecar.trained:
-        remark("untrained weights: these answers mean nothing")
+        remark("untrained weights: the answers mean nothing")
 
 
 class _Places(NamedTuple):

@@ -54,19 +54,19 @@ def sensitivity(
     faces: int = faces_option(256),
     method: CalibrationMethod = METHOD,
     units: Units = typer.Option(
-        Units.layer, "--units", help="What is quantised at a time.", rich_help_panel=CALIBRATION_PANEL
+        Units.layer, "--units", help="What to quantise at a time.", rich_help_panel=CALIBRATION_PANEL
     ),
     mode: Mode = typer.Option(
         Mode.only,
         "--mode",
-        help="only: INT8 in that unit alone; all-but: everywhere else.",
+        help="only: INT8 in that unit alone; all-but: INT8 everywhere else.",
         rich_help_panel=CALIBRATION_PANEL,
     ),
     output: Path = output_option(Path("sensitivity.json"), "JSON file."),
-    picture: Optional[Path] = picture_option("the costliest units"),
+    picture: Optional[Path] = picture_option("the most sensitive units"),
     force: bool = FORCE,
 ) -> None:
-    """What INT8 costs, layer by layer: divergence of the answers, agreement, top-1 and SQNR. A stopped run goes on."""
+    """Which layers INT8 hurts most: divergence, agreement, top-1 and SQNR of each. Interrupted runs resume."""
     from ampnet_opt.core.files import new_file, require_new_file
     from ampnet_opt.faces.face import spread
     from ampnet_opt.shipped import CHECKPOINT

@@ -31,7 +31,7 @@ def train(
     data: List[Path] = typer.Option(
         ...,
         "--data",
-        help="CSV of labelled faces, or its folder; repeatable: they are mixed.",
+        help="Table of labelled faces, or its folder; repeatable, to mix several.",
         rich_help_panel=FACES_PANEL,
     ),
     form: str = LANDMARKS_FORMAT,
@@ -39,25 +39,25 @@ def train(
         None,
         "--width",
         max=LARGEST_WIDTH,
-        help=f"Factor on every channel count, over 0 and at most {LARGEST_WIDTH} (default: 0.25).",
+        help=f"Factor on all channel counts, over 0 and at most {LARGEST_WIDTH} (default: 0.25).",
         rich_help_panel=NETWORK_PANEL,
     ),
     classes: Optional[str] = typer.Option(
         None,
         "--classes",
-        help="A preset or names, by commas, in the order of the outputs (default: the checkpoint's, or rafdb).",
+        help="A preset, or names separated by commas in the order of the outputs (default: the checkpoint's, or rafdb).",
         rich_help_panel=NETWORK_PANEL,
     ),
     start: Optional[Path] = typer.Option(
         None,
         "--from",
-        help="Go on from this checkpoint instead of from seeded weights.",
+        help="Start from this checkpoint instead of seeded weights.",
         rich_help_panel=NETWORK_PANEL,
     ),
     qat: Optional[Path] = typer.Option(
         None,
         "--qat",
-        help="Fine-tune this checkpoint for INT8: trained as its INT8 graph computes; scales go beside it.",
+        help="Fine-tune this checkpoint for INT8, computing as its INT8 graph does; writes the scales beside it.",
         rich_help_panel=NETWORK_PANEL,
     ),
     epochs: Optional[int] = typer.Option(
@@ -68,7 +68,9 @@ def train(
         help="Passes over the training faces (default: 40; --qat: 2).",
         rich_help_panel=TRAINING_PANEL,
     ),
-    batch: int = typer.Option(32, "--batch", min=2, max=LARGEST_BATCH, help="Faces a step.", rich_help_panel=TRAINING_PANEL),
+    batch: int = typer.Option(
+        32, "--batch", min=2, max=LARGEST_BATCH, help="Faces in a step.", rich_help_panel=TRAINING_PANEL
+    ),
     rate: Optional[float] = typer.Option(
         None,
         "--rate",
@@ -82,7 +84,7 @@ def train(
         "--balance",
         min=0,
         max=1,
-        help="0: classes as they come, 1: all equally often.",
+        help="Class balance: from 0 (classes as often as in the data) to 1 (all equally often).",
         rich_help_panel=TRAINING_PANEL,
     ),
     seed: int = typer.Option(
@@ -90,7 +92,7 @@ def train(
         "--seed",
         min=0,
         max=LARGEST_INTEGER,
-        help="Of weights, draws and augmentation.",
+        help="Seed of weights, sampling and augmentation.",
         rich_help_panel=TRAINING_PANEL,
     ),
     device: str = typer.Option("cpu", "--device", help="cpu, cuda or cuda:1.", rich_help_panel=TRAINING_PANEL),
@@ -100,7 +102,7 @@ def train(
     output: Path = output_option(..., "The checkpoint; metrics, curve and state go beside it."),
     force: bool = FORCE,
 ) -> None:
-    """Train a network on faces of the splits train and val; a killed run goes on where it stood."""
+    """Train a network on the splits train and val. Interrupted runs resume."""
     from ampnet_opt.core.files import require_new_file, reserved, sha256
     from ampnet_opt.core.labels import PRESETS, label_indices, parse_classes
     from ampnet_opt.faces.face import read_faces, spread

@@ -119,7 +119,7 @@ def _five(row: Any, name: str, file: Path) -> np.ndarray:
     except (TypeError, ValueError):
         points = np.empty(0)
     if points.shape not in {(5, 2), (10,)} or not (np.abs(points) <= FARTHEST).all():  # false of NaN as well
-        raise MisuseError(f"landmarks file {file}: {name} has not five finite points (x, y)")
+        raise MisuseError(f"landmarks file {file}: {name} does not have five finite points (x, y)")
     return points.reshape(5, 2).astype(np.float32)
 
 

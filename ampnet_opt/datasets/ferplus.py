@@ -106,7 +106,7 @@ def _rows(table: Path) -> list[tuple[str, str, list[str]]]:
         if len(row) != 2 + len(VOTES):
             raise MisuseError(f"{where}: a file, a box and {len(VOTES)} votes are needed, found {len(row)} values")
         if Path(row[0].strip()).name != row[0].strip():
-            raise MisuseError(f"{where}: {row[0][:80]!r} is no name of a picture beside the list")
+            raise MisuseError(f"{where}: {row[0][:80]!r} is not the name of a picture beside the list")
     return [(where, row[0].strip(), row[2:]) for where, row in found]
 
 

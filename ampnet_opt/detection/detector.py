@@ -127,17 +127,17 @@ def load_detector(
     try:
         graph = with_free_size(content)
     except ValueError as error:
-        raise MisuseError(f"face detector {path} is no YuNet graph and no CenterFace graph: {error}") from error
+        raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: {error}") from error
     try:
         network = runner.open_network(graph, threads)
         kind = _kind(network)
     except AmpnetError as error:
         raise MisuseError(
-            f"face detector {path} is no YuNet graph and no CenterFace graph that runs: {one_line(error, 150)}"
+            f"face detector {path} is neither a YuNet nor a CenterFace graph that runs: {one_line(error, 150)}"
         ) from error
     if kind is None:
         network.close()
-        raise MisuseError(f"face detector {path} is no YuNet graph and no CenterFace graph: its outputs are others")
+        raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: its outputs are others")
     digest = hashlib.sha256(content).hexdigest()
     summary = f"{kind.NAME}{'' if file is not None else ' in INT8' if in_int8 else ' in FP32'}"
     identity = f"{kind.NAME}{' in INT8' if in_int8 else ''}, {runner.module} {version}, SHA-256 {digest}"
@@ -153,7 +153,7 @@ def _in_int8(file: Optional[PathLike], backend: Optional[str], precision: Option
     if precision not in PRECISIONS:
         raise MisuseError(f"face detectors run in {listed(PRECISIONS)}, not in {precision}")
     if file is not None:
-        raise MisuseError(f"{precision} is for the default face detector: an ONNX file that is given runs as it is")
+        raise MisuseError(f"{precision} is for the default face detector: an ONNX file runs in its own precision")
     if precision == "int8" and backend not in {None, INT8_BACKEND}:
         raise MisuseError(f"the face detector runs in int8 on the backend {INT8_BACKEND}, not on {backend}")
     return precision == "int8"
@@ -197,7 +197,7 @@ def installed_file() -> Path:
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise MisuseError(f"face detector {path} is no YuNet graph and no CenterFace graph: it is far too large")
+            raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: it is far too large")
         return path.read_bytes()
     except OSError as error:
         raise AmpnetError(f"face detector {path} cannot be read: {error.strerror or error}") from error

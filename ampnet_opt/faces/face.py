@@ -88,7 +88,7 @@ def read_rows(path: PathLike, labelled: bool) -> List[Face]:
 def _read(path: PathLike, labelled: bool, columns: Sequence[str]) -> Tuple[str, List[Face]]:
     file = find_table(path, "data file")
     if not file.is_file():
-        raise MisuseError(f"data file {one_line(file)} is no file; it is read more than once, so a pipe will not do")
+        raise MisuseError(f"data file {one_line(file)} is not a file; it is read more than once, so a pipe cannot be used")
     table = read_table(file, ["file", *(["label"] if labelled else []), *columns, *COLUMNS], "data file")
     folder = picture_folders(table.folder)[0]
     faces = [_face(table, folder, line, row, labelled) for line, row in table.rows]

@@ -179,8 +179,7 @@ def candidates(result: Result) -> Html:
 
 
 def passed_over(result: Result) -> Optional[Html]:
-    """Without what to do about it, which `doctor` says and which names this machine's folders."""
-    lines = [element("li", element("b", name), f": {why.split(';')[0]}") for name, why in result.passed_over.items()]
+    lines = [element("li", element("b", name), f": {why}") for name, why in result.passed_over.items()]
     return element("ul", *lines, class_="notes") if lines else None
 
 

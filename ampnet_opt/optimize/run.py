@@ -97,7 +97,8 @@ def optimize(
             reference=outcome.reference,
             environment=outcome.environment,
             seconds=round(time.monotonic() - began, 1),
-            passed_over=inputs.passed_over or {},
+            # Without what to do about it, which `doctor` says and which names this machine's folders.
+            passed_over={name: why.partition(";")[0] for name, why in (inputs.passed_over or {}).items()},
         )
         if outcome.best is not None:
             with step(f"checking {outcome.best.name}", 0):

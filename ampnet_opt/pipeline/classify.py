@@ -142,7 +142,7 @@ def pictures_in(folder: Path) -> List[Path]:
     inside = sorted(file for file in folder.iterdir() if is_picture(file))
     unread = [] if inside else [Path(file.name) for file in left_out([folder])]
     if unread:
-        raise MisuseError(f"folder {folder} holds no pictures that are read here, but {name_unread(unread)}")
+        raise MisuseError(f"folder {folder} holds no pictures in a format that is read, only {name_unread(unread)}")
     if not inside:
         raise MisuseError(f"folder {folder} holds no pictures ({', '.join(sorted(PICTURES))})")
     return inside

@@ -139,4 +139,6 @@ def _require_name(drawn: Path, source: Source) -> None:
     elif source.count != 1 and drawn.suffix:
         raise MisuseError(f"{printable(drawn)} is one file, and there are {source.count} pictures: name a folder with -o")
     elif drawn.suffix and drawn.suffix.lower() not in PICTURES:
-        raise MisuseError(f"{printable(drawn)} names no picture that is written; a name ends in {listed(PICTURES, 9)}")
+        raise MisuseError(
+            f"{printable(drawn)} is not a picture that can be written; its name must end in {listed(PICTURES, 9)}"
+        )

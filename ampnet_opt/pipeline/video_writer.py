@@ -36,7 +36,7 @@ def require_video_name(path: PathLike) -> str:
     """The suffix of a video that can be written. Raises MisuseError for any other."""
     suffix = Path(path).suffix.lower()
     if suffix not in CODECS:
-        raise MisuseError(f"{printable(path)} names no video that can be written; a name ends in {listed(CODECS, 9)}")
+        raise MisuseError(f"{printable(path)} is not a video that can be written; its name must end in {listed(CODECS, 9)}")
     return suffix
 
 

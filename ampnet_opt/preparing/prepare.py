@@ -93,7 +93,7 @@ def prepare(
     except KeyboardInterrupt:
         done = len(journal.outcomes)
         raise KeyboardInterrupt(
-            f"stopped after {done} of {len(pictures)} pictures; the same command goes on from there"
+            f"stopped after {done} of {len(pictures)} pictures; the same command resumes there"
         ) from None
     finally:
         journal.close()

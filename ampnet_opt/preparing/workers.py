@@ -88,7 +88,7 @@ def outcomes(tasks: Sequence[Task], settings: Settings, workers: int) -> Generat
             yield waiting.popleft().result()
     except Died as error:
         raise AmpnetError(
-            "a process that looked for faces died (is there too little memory?); the same command goes on from there, "
+            "a process that looked for faces died (is there too little memory?); the same command resumes, "
             "and fewer workers need less"
         ) from error
     finally:

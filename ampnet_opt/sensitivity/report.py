@@ -17,7 +17,7 @@ from ampnet_opt.sensitivity.effect import Effect
 def render_sensitivity(found: Sensitivity, most: int) -> Group:
     """The `most` worst units, between the figures of the float network and of INT8 everywhere."""
     what = "INT8 in one unit alone" if found.mode == "only" else "INT8 everywhere but in one unit"
-    title = f"{what}, the costliest first; {count(found.faces, 'face')}, {found.method} calibration"
+    title = f"{what}, the most sensitive first; {count(found.faces, 'face')}, {found.method} calibration"
     table = new_table(title, ["unit"], ["KL, nats", "same top-1 %", "top-1 %", "SQNR dB"])
     table.add_row("(float)", "0", "100.0", f"{100 * found.reference_top1:.1f}", "")
     table.add_row("(all in INT8)", *_figures(found.int8), end_section=True)
@@ -36,7 +36,7 @@ SMALLEST = 1e-12  # nats: rounding of the measurement itself; a logarithmic axis
 
 
 def draw_ranking(path: Path, found: Sensitivity) -> None:
-    """Divergence and SQNR of the costliest units, the worst on top, as PNG."""
+    """Divergence and SQNR of the most sensitive units, the worst on top, as PNG."""
     rows = found.rows[:SHOWN]
     figure = load_figure("the picture is drawn")(figsize=(8, 1.6 + 0.22 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -53,5 +53,5 @@ def draw_ranking(path: Path, found: Sensitivity) -> None:
     right.set(xlabel="SQNR of the logits, dB")
     right.grid(alpha=0.3)
     what = "INT8 in one unit alone" if found.mode == "only" else "INT8 everywhere but in one unit"
-    figure.suptitle(f"{what}: the costliest {len(rows)} of {len(found.rows)}", fontsize=10)
+    figure.suptitle(f"{what}: the most sensitive {len(rows)} of {len(found.rows)}", fontsize=10)
     figure.savefig(path, dpi=120, format="png")

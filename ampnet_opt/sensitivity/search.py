@@ -46,7 +46,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and not math.isfinite(value):
-                raise MisuseError(f"--{name.replace('_', '-')} is {value}, which nothing can be compared with")
+                raise MisuseError(f"--{name.replace('_', '-')} is {value}, which is not a number")
 
     def holds(self, found: Effect, reference_top1: float) -> bool:
         return all(held for held, _ in self._compared(found, reference_top1))

@@ -1,4 +1,4 @@
-"""A run that was killed goes on where it stood: everything that an epoch starts from, in one safetensors file."""
+"""Interrupted runs resume: everything that an epoch starts from, in one safetensors file."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class LogFile:
             if path.is_file() and path.stat().st_size > 0:
                 with open(path, "rb") as old:
                     if old.read(len(START)) != START.encode():
-                        raise MisuseError(f"{path} is no log of a build; name another file for the log")
+                        raise MisuseError(f"{path} is not a log of a build; name another file for the log")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:

@@ -131,7 +131,7 @@ def test_other_threads_are_not_compared_where_they_matter() -> None:
 @pytest.mark.parametrize("damage", ["[]", "{}", '{"format": "other/1"}', "no JSON", '{"format": "ampnet-opt-benchmark/1"}'])
 def test_what_is_no_benchmark_is_refused(damage: str, tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text(damage)
-    with pytest.raises(MisuseError, match="is no file of ampnet-opt benchmark --json"):
+    with pytest.raises(MisuseError, match="is not a file of ampnet-opt benchmark --json"):
         read_benchmark(tmp_path / "old.json")
 
 
@@ -291,7 +291,7 @@ def test_accuracy_comes_by_name_from_a_comparison_of_the_same_checkpoint(engines
     with pytest.raises(MisuseError, match=r"none of these engines; it has three"):
         read_accuracy(comparison(tmp_path / "c.json", "a" * 64, three=0.8), engines)
     (tmp_path / "d.json").write_text('{"results": []}')
-    with pytest.raises(MisuseError, match="no file of ampnet-opt compare --json"):
+    with pytest.raises(MisuseError, match="not a file of ampnet-opt compare --json"):
         read_accuracy(tmp_path / "d.json", engines)
 
 

@@ -21,8 +21,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from rich.console import Console
 
-from ampnet_opt.benchmarks.compare import Report, compare
-from ampnet_opt.benchmarks.report import render_comparison
+from ampnet_opt.benchmarks.compare import Report, compare, engine_subjects
+from ampnet_opt.benchmarks.report import DRAWN, heading, render_comparison
 from ampnet_opt.benchmarks.workers import Subject, Worker
 from ampnet_opt.convert.export import export
 from ampnet_opt.core.errors import AmpnetError, MisuseError
@@ -248,3 +248,26 @@ def test_worker_ends_with_a_parent_that_is_killed(folder: Path) -> None:
         time.sleep(0.05)
     os.kill(process, signal.SIGKILL)
     pytest.fail("the worker outlived its parent")
+
+
+def test_the_headline_says_that_faces_are_drawn(report: Report) -> None:
+    drawn = heading(replace(report, drawn=True))
+    assert f"{report.faces} drawn faces" in drawn[0] and drawn[1] == DRAWN
+    assert not any("drawn" in line for line in heading(report))
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/home/me/a/int8", "/home/me/b/int8"], ["a/int8", "b/int8"]),
+        (["/home/me/a/int8", "/home/me/a/fp32"], ["int8", "fp32"]),
+        (["/home/a/x/int8", "/home/b/x/int8", "/home/b/x/fp32"], ["a/x/int8", "b/x/int8", "fp32"]),
+        (["/home/me/PyTorch"], ["me/PyTorch"]),
+    ],
+)
+def test_engines_are_named_by_no_more_of_their_path_than_it_takes(paths: list[str], names: list[str]) -> None:
+    assert [subject.name for subject in engine_subjects([Path(path) for path in paths], 1)] == names
+
+
+def test_a_comparison_holds_no_path_of_the_machine(report: Report, folder: Path) -> None:
+    assert str(folder.parent) not in report.to_json()

@@ -607,7 +607,7 @@ def ampnet(*arguments: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--data", "faces.csv"], "calibrated and exported already: --data is for ampnet-opt bundle"),
+        (["--data", "faces.csv"], "already calibrated and exported: --data is for ampnet-opt bundle"),
         (["--calibration", "entropy"], "--calibration"),
         (["--faces", "256"], "--faces"),  # even with the default's value
         (["--max-drop", "1"], "--max-drop"),

@@ -60,7 +60,7 @@ def test_what_calibrates_does_not_prove(tmp_path: Path, capsys: pytest.CaptureFi
     calibrating, proving = apart(whole, whole)
     assert {face.file for face in calibrating}.isdisjoint(face.file for face in proving)
     assert sorted(face.label for face in calibrating) == sorted(face.label for face in proving) == sorted(LABELS * 2)
-    assert "6 of the faces calibrate, the 6 others prove it" in capsys.readouterr().err
+    assert "6 faces calibrate, 6 others prove the result" in capsys.readouterr().err
     path = table(tmp_path, ["train"] * 6 + ["val"] * 6)
     train, val = read_faces(path, "train"), read_faces(path, "val")
     assert apart(train, val) == (train, val)

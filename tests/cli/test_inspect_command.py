@@ -116,7 +116,7 @@ def test_a_downgrade_is_named(tmp_path: Path) -> None:
     result = inspect(plan(tmp_path, precision="int8", layers=record), "--layers")
     assert result.returncode == 0, result.stderr
     assert "warning: 1 layer in FP16, not in INT8: /a/Conv" in result.stdout
-    assert "warning: of 1 layer nothing tells whether they are in INT8: /b/Conv" in result.stdout
+    assert "warning: the precision of 1 layer that should be in INT8 is unlisted: /b/Conv" in result.stdout
     assert "[bold]/a/Conv" in result.stdout
 
 
@@ -163,7 +163,7 @@ def test_a_changed_file_is_shown_and_fails(tmp_path: Path, as_json: bool) -> Non
     (tmp_path / "engine.plan").write_bytes(b"another")
     result = inspect(tmp_path, *(["--json", "-"] if as_json else []))
     assert result.returncode == 1
-    assert result.stderr.strip() == f"error: engine {tmp_path} is not as it was built: engine.plan"
+    assert result.stderr.strip() == f"error: engine {tmp_path} was changed after it was built: engine.plan"
     assert "changed" in result.stdout
     if as_json:
         assert json.loads(result.stdout)["files"]["engine.plan"]["state"] == "changed"

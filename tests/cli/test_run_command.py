@@ -214,7 +214,7 @@ def test_faces_are_drawn_and_tabulated_beside_the_lines_of_a_photo(world: World,
         assert drawn.size == whole.size and drawn.tobytes() != whole.convert("RGB").tobytes()
     fails(2, "exists already; pass --force", *given)
     succeeds(*given, "--force", "--blur")
-    fails(2, "names no picture", "run", world.fp32, photo, "-o", tmp_path / "drawn.mp4")
+    fails(2, "is not a picture", "run", world.fp32, photo, "-o", tmp_path / "drawn.mp4")
 
 
 def test_a_video_gives_a_line_a_frame_and_one_track(world: World, photo: Path, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_video_gives_a_line_a_frame_and_one_track(world: World, photo: Path, t
     every = succeeds(*given, "--json", "-", "--every", 3, "--smooth", 0, "--frames", 5)
     assert [face["track"] for face in faces_of(every.stdout)] == [1] * 5
     assert all(face["smoothed"] == face["probabilities"] for face in faces_of(every.stdout))
-    fails(2, "names no video", *given, "-o", tmp_path / "out.jpg")
+    fails(2, "is not a video", *given, "-o", tmp_path / "out.jpg")
     fails(2, "fp32, int8, not in int4", *given, "--detector-precision", "int4")
 
 
@@ -246,7 +246,7 @@ def test_pictures_without_faces_and_broken_ones_are_named(world: World, photo: P
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "photo.svg").touch()
     result = ampnet("run", world.fp32, tmp_path)
-    assert "1 picture left out, of formats not read here" in result.stderr and "photo.svg" in result.stderr
+    assert "1 picture left out, in formats that are not read" in result.stderr and "photo.svg" in result.stderr
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "empty.png: 0 faces found" in result.stderr
     assert "text.png" in result.stderr and "1 of 2 pictures could not be read" in result.stderr

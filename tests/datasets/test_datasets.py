@@ -382,7 +382,7 @@ def test_ferplus_in_folders(inside: str, tmp_path: Path) -> None:
         ('gone.png,"(0, 0, 48, 48)",0,8,0,0,0,0,0,0,2,0', "names 1 picture, but 1 of them cannot be found, first gone.png"),
         ("fer0035801.png,0,8,0,0,0,0,0,0,2,0", "line 1: a file, a box and 10 votes are needed, found 11 values"),
         ('fer0035801.png,"(0, 0, 48, 48)",x,8,0,0,0,0,0,0,2,0', "line 1: votes for neutral is 'x'"),
-        ('../fer0035801.png,"(0, 0, 48, 48)",0,8,0,0,0,0,0,0,2,0', "is no name of a picture beside the list"),
+        ('../fer0035801.png,"(0, 0, 48, 48)",0,8,0,0,0,0,0,0,2,0', "is not the name of a picture beside the list"),
     ],
 )
 def test_a_bad_line_of_ferplus_in_folders(line: str, message: str, tmp_path: Path) -> None:
@@ -554,9 +554,9 @@ BAD = [
     ("authors", emptied, "names 3 pictures, but 3 of them"),
     ("authors", save(LANDMARKS, np.zeros((2, 5, 2))), r"shape \[2, 5, 2\]; data_label.txt has 3 lines"),
     ("authors", save(LANDMARKS, np.zeros((3, 68, 2))), r"shape \[3, 68, 2\]"),
-    ("authors", save(LANDMARKS, np.full((3, 10), np.nan)), "train_00001.jpg has not five finite points"),
-    ("authors", save(LANDMARKS, {"train_00001.jpg": [1, 2]}), "train_00001.jpg has not five finite points"),
-    ("authors", save(LANDMARKS, {"train_00001.jpg": "points"}), "train_00001.jpg has not five finite points"),
+    ("authors", save(LANDMARKS, np.full((3, 10), np.nan)), "train_00001.jpg does not have five finite points"),
+    ("authors", save(LANDMARKS, {"train_00001.jpg": [1, 2]}), "train_00001.jpg does not have five finite points"),
+    ("authors", save(LANDMARKS, {"train_00001.jpg": "points"}), "train_00001.jpg does not have five finite points"),
     ("authors", save(LANDMARKS, {1: POINTS}), "cannot be read as a .npy file: one of its keys is no text"),
     ("fer2013", remove("fer2013.csv"), "holds no FER-2013: there is no fer2013.csv"),
     ("fer2013", replace_line("fer2013.csv", "pixels", "pixel"), "fer2013.csv has no column pixels"),

@@ -99,7 +99,7 @@ def _read_engine(path: Path) -> None:
             try:
                 inspect(engine, layers, json_file)
             except AmpnetError as error:
-                assert "is not as it was built" in str(error) or "is damaged" in str(error), error
+                assert "was changed after it was built" in str(error) or "is damaged" in str(error), error
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))
     rebuild_command(read_sidecar(engine, trusted=True))
 

@@ -73,7 +73,7 @@ def test_a_folder_without_a_picture_that_is_read_says_what_each_needs(tmp_path: 
     with pytest.raises(MisuseError) as refused:
         find_faces([tmp_path / "photos"], tmp_path / "landmarks.csv")
     assert str(refused.value).endswith(
-        f"photos holds no pictures that are read here, but {heif}x.SVG (convert it to JPEG or PNG)"
+        f"photos holds no pictures in a format that is read, only {heif}x.SVG (convert it to JPEG or PNG)"
     )
     with pytest.raises(MisuseError, match=r"has no pictures that could be used \(.*\); .*convert it to JPEG"):
         read_dataset(tmp_path / "photos")

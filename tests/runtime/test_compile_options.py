@@ -295,7 +295,7 @@ def test_file_that_is_no_log_is_left_alone(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = tmp_path / "thesis.txt"
     path.write_text("years of work", encoding="utf-8")
-    with pytest.raises(MisuseError, match=r"thesis\.txt is no log of a build"):
+    with pytest.raises(MisuseError, match=r"thesis\.txt is not a log of a build"):
         require_options("tensorrt-rtx", BuilderOptions(log=path), ["fp32"], ONE)
     assert path.read_text(encoding="utf-8") == "years of work"
     with pytest.raises(AmpnetError, match=r"cannot write the log .*: Is a directory"):

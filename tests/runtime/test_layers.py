@@ -197,7 +197,7 @@ def test_the_list_of_tensorrt_8() -> None:
     assert downgraded(layers, "int8", expected) == {"Conv_12": "fp16", "Conv_14": "fp16"}
     assert untold(layers, expected) == ["/fc/Gemm"]
     assert sentence(summarise(layers, "int8", expected)) == (
-        "1 convolution in INT8, 2 downgraded, 1 of which the engine's list does not tell, 1 reformat"
+        "1 convolution in INT8, 2 downgraded, 1 of unlisted precision, 1 reformat"
     )
 
 
@@ -260,7 +260,7 @@ def test_weights_only_stored_in_int8_are_a_downgrade() -> None:
 def test_a_list_of_names_tells_nothing_of_precision() -> None:
     layers = trt_layers(json.dumps({"Layers": ["weight + Conv_9 + Relu_10", "MaxPool_12"], "Bindings": []}))
     assert untold(layers, {"Conv_9": ()}) == ["Conv_9"]
-    assert "1 of which the engine's list does not tell" in sentence(summarise(layers, "int8", {"Conv_9": ()}))
+    assert "1 of unlisted precision" in sentence(summarise(layers, "int8", {"Conv_9": ()}))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"Layers": 3}', '{"Layers": [3]}', '{"Layers": [{"Name": "a"}]}'])

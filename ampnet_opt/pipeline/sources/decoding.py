@@ -21,7 +21,7 @@ def video_stream(container: Any, name: str) -> Any:
     if not streams:
         raise MisuseError(f"{name} has no pictures, only sound or other data")
     if streams[0].codec_context is None:
-        raise AmpnetError(f"{name} has pictures of a codec that this FFmpeg lacks; convert it to H.264, say")
+        raise AmpnetError(f"{name} has pictures of a codec that this FFmpeg lacks; convert it, for example to H.264")
     streams[0].codec_context.options = {"max_pixels": str(LARGEST)}  # a larger frame fails before memory is taken for it
     return streams[0]
 

@@ -132,5 +132,5 @@ def _inside(folder: Path) -> List[Path]:
     videos = [file for file in found if video.is_video_name(file)]
     if videos and not any(is_picture(file, PICTURES | OTHER_PICTURES) for file in found):
         first = printable(videos[0].name)
-        raise MisuseError(f"folder {printable(folder)} holds videos, which are given one by one: {first}, say")
+        raise MisuseError(f"folder {printable(folder)} holds videos, which are given one by one, such as {first}")
     return pictures_in(folder)

@@ -66,7 +66,7 @@ class Video(Source):
             place, form = self._pipe or os.path.abspath(path), self._format(path)
             self._container = self._av.open(place, "r", format=form, options=options, metadata_errors="replace")
         except (self._av.FFmpegError, OSError, ValueError, LookupError) as error:
-            raise MisuseError(f"{self.name} is no video that can be read: {reason(error, self._av)}") from error
+            raise MisuseError(f"{self.name} is not a video that can be read: {reason(error, self._av)}") from error
         try:
             self._stream = video_stream(self._container, self.name)
             require_size(self.name, self._stream.codec_context.width, self._stream.codec_context.height)
