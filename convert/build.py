@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.placement import expected_layers, place
 from ampnet_opt.convert.quantize import require_representable
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, float_ranges, proof_of, source_of
-from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
@@ -25,9 +26,11 @@ from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.backend import RTX, TYPED, TYPED_FORMS, UNSIGNED, WEAK, Backend, find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
-from ampnet_opt.runtime.golden import Proof
+from ampnet_opt.runtime.golden import Proof, WrongAnswers
 
 __all__ = ["LayerChoice", "MixedPrecision", "Options", "Recipe", "build", "prepared", "recipe_of", "require_consistent"]
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 RANGING_FACES = 8
@@ -183,6 +186,10 @@ def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[s
 
             model = rtx_graph(model)
         model, kept = to_half(model, ranges)
+    elif form in TYPED_FORMS and precision == "bf16":
+        from ampnet_opt.convert.float16 import to_bfloat16
+
+        model, kept = to_bfloat16(model)
     if precision != "int8":
         return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
     require_representable(model)
@@ -232,8 +239,29 @@ def _build(
     for precision, target in targets.items():
         with step(f"building {target.name}", 1) as progress:
             request = request_of(recipe, precision, backend, options.compiling, shared_seconds)
-            built[target] = build_engine(request, target, progress, force)
+            try:
+                built[target] = build_engine(request, target, progress, force)
+            except WrongAnswers as error:
+                raise _explained(error, request, recipe, step) from error
     return built
+
+
+def _explained(error: WrongAnswers, request: EngineRequest, recipe: Recipe, step: Steps) -> AmpnetError:
+    """Where the engine leaves its graph; what it was refused for is a warning before that."""
+    from ampnet_opt.convert.first_difference import first_difference
+
+    log.warning("%s; looking for the layer where it begins", error)
+    precision = request.prepared.precision
+    # ONNX Runtime has no kernels for BF16.
+    reference = recipe.source.graph if precision == "bf16" else onnx.load_from_string(request.prepared.graph)
+    try:
+        with step("looking for the first difference", 1) as progress:
+            found = first_difference(request, reference, error.size, progress)
+    except AmpnetError as failure:
+        return AmpnetError(f"{error}; where it begins cannot be told: {failure}")
+    if found is None:
+        return AmpnetError(f"{error}; cut behind its last layer, the graph is computed rightly")
+    return AmpnetError(f"{request.backend.name} computes this graph wrongly: {found}")
 
 
 def request_of(

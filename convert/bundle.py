@@ -13,7 +13,7 @@ import numpy as np
 from ampnet_opt.bundling.carried_faces import NAME as FACES
 from ampnet_opt.bundling.carried_faces import shrunk, write_carried
 from ampnet_opt.bundling.pack import new_bundle
-from ampnet_opt.bundling.targets import Target
+from ampnet_opt.bundling.targets import Target, require_precisions
 from ampnet_opt.convert.build import Options, Recipe, prepared, recipe_of, require_consistent
 from ampnet_opt.convert.source import Source
 from ampnet_opt.core.files import PathLike, require_new, reserved
@@ -75,6 +75,7 @@ def bundle_checkpoint(
     """
     path = require_new(output, force)
     require_consistent(options)
+    require_precisions(target, options.precisions)
     with reserved(path):
         recipe = recipe_of(checkpoint, options, target.forms, step)
         return bundle_recipe(recipe, options.precisions, target, path, step, carried=carried)

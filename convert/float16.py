@@ -1,4 +1,4 @@
-"""FP16 where it is safe: the graph's types say which part computes in which precision, for strongly typed builders."""
+"""FP16 or BF16 where it is safe: the graph's types say what computes in which precision, for strongly typed builders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from ampnet_opt.convert.graph import GraphIndex, replace_nodes
+from ampnet_opt.convert.graph import GraphIndex, constants_to_initializers, replace_nodes
 from ampnet_opt.convert.quantize import is_half_scale
 from ampnet_opt.core.graph_interface import INPUTS
 
@@ -19,6 +19,9 @@ LARGEST = float(np.finfo(np.float16).max) / 4
 CONSTANT_ERROR = 1e-3
 # The first opset whose Q/DQ scales may be float16.
 QUANTIZED_OPSET = 19
+# The first opset whose convolutions and pools may be bfloat16.
+BFLOAT16_OPSET = 22
+SUFFIX: dict[int, str] = {TensorProto.FLOAT: "single", TensorProto.FLOAT16: "half", TensorProto.BFLOAT16: "bfloat16"}
 
 
 def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.ModelProto, list[str]]:
@@ -36,31 +39,54 @@ def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.M
         converted.CopyFrom(model)
     converted = onnx.shape_inference.infer_shapes(converted)
     graph = converted.graph
-    floats = {v.name for v in [*graph.value_info, *graph.input, *graph.output] if _is_float(v.type.tensor_type.elem_type)}
-    floats |= {tensor.name for tensor in graph.initializer if _is_float(tensor.data_type)}
+    floats = _floats(graph)
     single = _float32_nodes(graph, floats, ranges)
-    _rewrite(graph, floats, single)
+    _rewrite(graph, floats, single, TensorProto.FLOAT16)
     onnx.checker.check_model(converted, full_check=True)
     return converted, [node for node in single if not node.endswith(("_Q", "_DQ"))]
 
 
-def _is_float(element: int) -> bool:
-    return element == TensorProto.FLOAT
+def to_bfloat16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy of a float graph that computes in bfloat16, and the names of the nodes that stay in float32.
+
+    Those are what computes on landmarks alone: a box would move. bfloat16 has float32's range, so that nothing overflows.
+    Inputs and outputs keep their types. The opset is raised to 22.
+    """
+    converted = version_converter.convert_version(model, BFLOAT16_OPSET)
+    constants_to_initializers(converted.graph)
+    converted = onnx.shape_inference.infer_shapes(converted)
+    graph = converted.graph
+    floats = _floats(graph)
+    single = _on_landmarks(graph)
+    _rewrite(graph, floats, single, TensorProto.BFLOAT16)
+    onnx.checker.check_model(converted, full_check=True)
+    return converted, single
+
+
+def _floats(graph: onnx.GraphProto) -> set[str]:
+    """Names of the float32 tensors, constants included."""
+    values = [*graph.value_info, *graph.input, *graph.output]
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return floats | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+
+
+def _on_landmarks(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that compute on landmarks alone, in the order of the graph."""
+    from_image, from_landmarks = (_reachable(graph, name) for name in INPUTS)
+    return [node.name for node in graph.node if node.output[0] in from_landmarks - from_image]
 
 
 def _float32_nodes(graph: onnx.GraphProto, floats: set[str], ranges: Mapping[str, float]) -> list[str]:
     """Names of the nodes that are to stay in float32, in the order of the graph."""
     index = GraphIndex(graph)
     kept: list[str] = []
-    from_image = _reachable(graph, INPUTS[0])
-    from_landmarks = _reachable(graph, INPUTS[1])
+    on_landmarks = {*_on_landmarks(graph)}
     for node in graph.node:
         touched = [name for name in [*node.input, *node.output] if name in floats]
-        on_landmarks = node.output[0] in from_landmarks and node.output[0] not in from_image
         too_large = any(ranges.get(name, 0.0) > LARGEST for name in touched)
         fits = is_half_scale if node.op_type in {"QuantizeLinear", "DequantizeLinear"} else _fits
         unfit = any(name in index.constants and not fits(index.array(name)) for name in touched)
-        if on_landmarks or too_large or unfit:
+        if node.name in on_landmarks or too_large or unfit:
             kept.append(node.name)
     # A weight is dequantised in the precision of the layer that reads it, and the layer in that of its weight's scale.
     for node in graph.node:
@@ -85,30 +111,33 @@ def _fits(values: np.ndarray) -> bool:
     return bool(np.isfinite(half).all() and np.linalg.norm(half - values) <= CONSTANT_ERROR * np.linalg.norm(values))
 
 
-def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str]) -> None:
-    """Give every node its precision, casting what it reads where that was made in the other."""
+def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str], small: int) -> None:
+    """Give every node its precision, casting what it reads where that was made in the other.
+
+    small: the type, of TensorProto, of all nodes but those named in `single`.
+    """
     kept = set(single)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {output.name for output in graph.output}
-    halves: set[str] = set()  # activations that are now float16
+    halves: set[str] = set()  # activations that are now of the small type
     available: dict[tuple[str, bool], str] = {}
     nodes: list[onnx.NodeProto] = []
     dequantized = {node.output[0]: list(node.input) for node in graph.node if node.op_type == "DequantizeLinear"}
 
     def version(name: str, half: bool) -> str:
         """The tensor that holds `name` in the wanted precision, made on first use."""
+        kind = small if half else TensorProto.FLOAT
         if name in constants:
             if not half:
                 return name
             if (name, True) not in available:
-                copy = numpy_helper.from_array(numpy_helper.to_array(constants[name]).astype(np.float16), f"{name}_half")
-                graph.initializer.append(copy)
-                available[name, True] = copy.name
+                available[name, True] = f"{name}_{SUFFIX[small]}"
+                graph.initializer.append(_rounded(constants[name], available[name, True], small))
         elif (name in halves) == half:
             return name
         elif (name, half) not in available and name in dequantized:
             # A cast behind a DQ would keep builders from fusing it with its reader: it is dequantised twice instead.
-            again = f"{name}_{'half' if half else 'single'}"
+            again = f"{name}_{SUFFIX[kind]}"
             stored, scale, *zero_point = dequantized[name]
             node = helper.make_node(
                 "DequantizeLinear", [stored, version(scale, half), *zero_point], [again], name=f"{again}_DQ"
@@ -116,8 +145,7 @@ def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str]) -> Non
             nodes.append(node)
             available[name, half] = again
         elif (name, half) not in available:
-            cast = f"{name}_to_{'half' if half else 'single'}"
-            kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+            cast = f"{name}_to_{SUFFIX[kind]}"
             nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=kind))
             available[name, half] = cast
         return available[name, half]
@@ -128,16 +156,25 @@ def _rewrite(graph: onnx.GraphProto, floats: set[str], single: list[str]) -> Non
             if name in floats:
                 node.input[i] = version(name, half)
         if half and node.op_type == "Cast" and node.output[0] in floats:
-            node.attribute[0].i = TensorProto.FLOAT16
+            node.attribute[0].i = small
         nodes.append(node)
         for i, name in enumerate(node.output):
             if half and name in floats:
                 if name in outputs:  # the graph's output stays float32, under its own name
-                    node.output[i] = f"{name}_half"
-                    nodes.append(
-                        helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
-                    )
+                    node.output[i] = f"{name}_{SUFFIX[small]}"
+                    cast = helper.make_node("Cast", [node.output[i]], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
+                    nodes.append(cast)
                 else:
                     halves.add(name)
     replace_nodes(graph, nodes)
     del graph.value_info[:]  # names the types from before
+
+
+def _rounded(tensor: TensorProto, name: str, kind: int) -> TensorProto:
+    """A float32 tensor under another name, as float16 or bfloat16, rounded to the nearest, to even where there are two."""
+    values = numpy_helper.to_array(tensor)
+    if kind == TensorProto.FLOAT16:
+        return numpy_helper.from_array(values.astype(np.float16), name)
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
+    upper = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+    return TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=upper.tobytes())

@@ -57,6 +57,7 @@ class LoadOptions:
     threads: Optional[int] = None
     contexts: int = 1
     cuda_graph: bool = True
+    blocking_wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,11 @@ class Backend(ABC):
 
         faces: images and landmarks as the graph takes them. threads: for a CPU; by default one per core.
         """
+
+    def require_twin(self, sidecar: Sidecar) -> None:
+        """AmpnetError when an engine that was built on another machine does not belong on this one; for those that are not
+        `portable`."""
+        self.check(sidecar)
 
     def why_not_run(self, sidecar: Sidecar) -> str:
         """Why this machine cannot run an engine, or ""."""

@@ -99,7 +99,7 @@ def complete_engine(request: EngineRequest, directory: Path, sidecar: Sidecar, l
     prepared, proof, trained = request.prepared, request.proof, request.origin.trained
     assert proof is not None
     if sidecar.layers is None:
-        by_design = (prepared.float32_layers or []) if prepared.precision == "fp16" else []
+        by_design = (prepared.float32_layers or []) if prepared.precision in ("fp16", "bf16") else []
         expected = {node: names for node, names in prepared.expected.items() if node not in by_design}
         told = (
             list_layers(directory, sidecar, expected) if layers is None else summarise(layers, sidecar.precision, expected)

@@ -47,6 +47,7 @@ class Engine:
         *,
         contexts: int = 1,
         cuda_graph: bool = True,
+        blocking_wait: bool = False,
         trusted: bool = False,
     ) -> Engine:
         """Check an engine against its sidecar and this machine, then load it.
@@ -58,6 +59,8 @@ class Engine:
                 inference takes all cores.) Each context takes its own memory for activations and batches, and with TensorRT
                 8.5 for the weights too.
             cuda_graph: on a GPU, launch a batch as one CUDA graph, for batches of a size that come one after the other.
+            blocking_wait: on a GPU, sleep while it computes, which leaves the processor to others, and costs a call some
+                microseconds; by default the thread keeps asking.
             trusted: load files that were changed after they were built, too: they are a program that is not the one that
                 the sidecar names.
 
@@ -69,7 +72,7 @@ class Engine:
         backend = find_backend(sidecar.backend)
         if contexts < 1:
             raise MisuseError(f"contexts must be at least 1, got {contexts}")
-        options = LoadOptions(threads, contexts, cuda_graph)
+        options = LoadOptions(threads, contexts, cuda_graph, blocking_wait)
 
         def load() -> Engine:
             backend.check(sidecar)

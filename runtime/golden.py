@@ -155,6 +155,19 @@ class Proof:
         return replace(self, golden=golden, calibration=0)
 
 
+def tolerated_error(graph_error: float) -> float:
+    """The largest `relative_error` of an engine whose graph has `graph_error` itself."""
+    return FACTOR * graph_error + HALF_ERROR
+
+
+class WrongAnswers(AmpnetError):
+    """An engine computes something else than its graph. size: of the batch that showed it."""
+
+    def __init__(self, size: int, message: str) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 def relative_error(logits: np.ndarray, reference: np.ndarray) -> float:
     """Root of the mean square of the difference, over that of the reference."""
     return float(np.sqrt(np.mean((logits - reference) ** 2) / np.mean(reference**2)))
@@ -168,20 +181,21 @@ def require_right(directory: Path, golden: Golden, graph_error: float) -> np.nda
     images, landmarks, count = golden.images, golden.landmarks, len(golden.images)
     with Engine.load(directory) as engine:
         ways = {
-            f"{size} at a time": np.concatenate(
+            (size, f"{size} at a time"): np.concatenate(
                 [engine.infer(images[rows], landmarks[rows]) for rows in _batches(count, size)]
             )
             for size in sorted({1, engine.sidecar.batch.opt, count})
         }
-        ways["as many faces"] = np.stack(list(engine.infer_each(zip(images, landmarks))))
-        for how, logits in ways.items():
+        ways[count, "as many faces"] = np.stack(list(engine.infer_each(zip(images, landmarks))))
+        for (size, how), logits in ways.items():
             error = golden.error(logits[:count])
-            if not error <= FACTOR * graph_error + HALF_ERROR:
-                raise AmpnetError(
+            if not error <= tolerated_error(graph_error):
+                raise WrongAnswers(
+                    size,
                     f"{engine.sidecar.backend} {engine.sidecar.backend_version} computes this graph wrongly: run {how}, its "
-                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; {_advice(engine.sidecar)}"
+                    f"logits are off by {error:.0%}, the graph's own by {graph_error:.0%}; {_advice(engine.sidecar)}",
                 )
-    return ways["1 at a time"]
+    return ways[1, "1 at a time"]
 
 
 def _advice(sidecar: Sidecar) -> str:

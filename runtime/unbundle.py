@@ -31,8 +31,9 @@ def build_bundle(
 
     precisions: by default all that the bundle holds. backend: MisuseError when it is not the bundle's. An engine that this
     machine can run is compared with the golden faces before it is handed out. An engine that came in the bundle is put in
-    its place as it is. Raises MisuseError when one stands there already and `force` is not given, or the bundle lacks what
-    is asked for; AmpnetError when it is damaged or a step fails. An engine appears whole or not at all.
+    its place as it is; one of tensorrt only where GPU, board and version are those it was built with. Raises MisuseError
+    when an engine stands there already and `force` is not given, or the bundle lacks what is asked for; AmpnetError when it
+    is damaged or a step fails. An engine appears whole or not at all.
     """
     with open_bundle(path) as bundle:
         contents = bundle.contents
@@ -83,4 +84,7 @@ def _unpack(bundle: Bundle, target: Path, step: Steps, force: bool) -> str:
             raise AmpnetError(
                 f"bundle {bundle.path} is damaged (its engine is {name}, not {target.name}); copy it again, or make another"
             )
-        return find_backend(sidecar.backend).why_not_run(sidecar)
+        backend = find_backend(sidecar.backend)
+        if not backend.portable:
+            backend.require_twin(sidecar)
+        return backend.why_not_run(sidecar)

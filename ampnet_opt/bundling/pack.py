@@ -40,6 +40,7 @@ class Pack:
         self.engine_files: Optional[List[str]] = None
         self.drawn_faces: Optional[bool] = None  # of those that it carries to choose by
         self.built_with = ""  # version of the library that built the engine
+        self.built_on = ""  # GPU and board of an engine that runs on no other
 
 
 @contextmanager
@@ -55,7 +56,8 @@ def new_bundle(path: PathLike, target: Target) -> Iterator[Pack]:
         wheel = write_wheel(pack.folder)
         held = [part.precision for part in pack.parts] if pack.parts is not None else [str(pack.engine_precision)]
         engines = [engine_name(target.backend, precision) for precision in held]
-        text = readme(target, file.name, wheel.name, engines, built_with=pack.built_with, drawn_faces=pack.drawn_faces)
+        built = {"built_with": pack.built_with, "built_on": pack.built_on}
+        text = readme(target, file.name, wheel.name, engines, drawn_faces=pack.drawn_faces, **built)
         (pack.folder / README).write_text(text, encoding="utf-8")
         _add_example(pack.folder)
         members = {member.name: sha256(member) for member in sorted(pack.folder.iterdir())}
@@ -99,25 +101,27 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def bundle_engine(engine: PathLike, target: Target, output: PathLike, force: bool = False) -> Path:
-    """Write a bundle that holds a finished engine: cpu and tensorrt-rtx engines run on other machines as well.
+    """Write a bundle that holds a finished engine.
 
-    An engine does not hold its graph: nothing can be built from it. Raises MisuseError when the engine is not one of
-    `target`, or a tensorrt engine, which is for the GPU and the version that built it.
+    Engines of cpu and tensorrt-rtx run on other machines, those of tensorrt on identical ones. An engine does not hold its
+    graph: nothing can be built from it. Raises MisuseError when the engine is not one of `target`.
     """
     path, folder = require_new(output, force), Path(engine)
     sidecar = read_sidecar(folder)
-    if not find_backend(sidecar.backend).portable:
+    board = sidecar.target.get("board")
+    alike = [other.name for other in TARGETS.values() if other.backend == sidecar.backend]
+    if sidecar.backend == "tensorrt":
+        alike = [name for name in alike if TARGETS[name].is_jetson == bool(board)]
+    if target.name not in alike:
+        where = f", built on {board or 'no Jetson'}" if sidecar.backend == target.backend else ""
         raise MisuseError(
-            f"engine {folder} runs only on the GPU, and with the TensorRT, that it was built with, and holds no graph: "
-            f"bundle its checkpoint instead: ampnet-opt bundle CKPT --{sidecar.precision} --target {target.name}"
-        )
-    if sidecar.backend != target.backend:
-        fitting = next(name for name, other in TARGETS.items() if other.backend == sidecar.backend)
-        raise MisuseError(
-            f"engine {folder} is for the backend {sidecar.backend}: take --target {fitting}, or bundle its checkpoint"
+            f"engine {folder} is for the backend {sidecar.backend}{where}: take --target {' or '.join(alike)}, or bundle "
+            "its checkpoint"
         )
     with new_bundle(path, target) as pack:
         pack.engine_precision, pack.built_with = sidecar.precision, sidecar.backend_version
+        if not find_backend(sidecar.backend).portable:
+            pack.built_on = " on ".join(filter(None, (sidecar.target.get("gpu"), board)))
         pack.engine_files = [SIDECAR, *sidecar.files]
         for name in pack.engine_files:
             copyfile(folder / name, pack.folder / name)

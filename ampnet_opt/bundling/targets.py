@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
+from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.text import command
-from ampnet_opt.runtime.backend import PLAIN, RTX, TYPED, UNSIGNED, WEAK
+from ampnet_opt.runtime.backend import PLAIN, RTX, TYPED, UNSIGNED, WEAK, find_backend
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ _ALL = (
         ("JetPack 7.0, 7.1: TensorRT 10.13, CUDA 13.0, Python 3.12", JETPACK_7, NEWEST),
         (HIGHEST,),
     ),
+    Target("gpu", "tensorrt", (WEAK, TYPED), "tensorrt", ("TensorRT 8.5 to 11; Python 3.9 and later",)),
     Target("rtx", "tensorrt-rtx", (RTX,), "rtx", ("TensorRT-RTX 1.1 and later; Python 3.9 and later",)),
     Target("cpu", "cpu", (UNSIGNED,), "cpu", ("OpenVINO 2024.4 and later; Python 3.8 and later",)),
     Target(
@@ -75,6 +77,13 @@ _ALL = (
 TARGETS = {target.name: target for target in _ALL}
 
 
+def require_precisions(target: Target, precisions: Sequence[str]) -> None:
+    """MisuseError for a precision that no version of the target's backend computes in."""
+    find_backend(target.backend).require_precisions(precisions)
+    if "bf16" in precisions and target.backend == "tensorrt" and TYPED not in target.forms:
+        raise MisuseError(f"--bf16 is not for {target.name}: its TensorRT does not compute in BF16; take --fp16")
+
+
 def readme(
     target: Target,
     bundle: str,
@@ -82,14 +91,18 @@ def readme(
     engines: List[str],
     *,
     built_with: str = "",
+    built_on: str = "",
     drawn_faces: Optional[bool] = None,
 ) -> str:
     """README.txt of a bundle. bundle, wheel: file names. engines: names of the directories that it becomes.
 
     built_with: version of the library that made a finished engine, which then needs this one, or a newer one of its kind.
+    built_on: GPU and board of a finished engine that runs on no other.
     drawn_faces: whether the faces that it carries to choose by are drawn; None, it carries none.
     """
     finished = f"{target.backend} {built_with}, with which its engine was built (run says whether another will do)"
+    if built_on:
+        finished = f"{built_on}, with {target.backend} {built_with}, and no other machine: build says so there"
     versions = (finished,) if built_with else target.versions
     site = " --system-site-packages" if target.is_jetson else ""
     install = [f"  .venv/bin/pip install './{wheel}[{target.extra}]'"]
@@ -135,9 +148,11 @@ def readme(
             "",
             "  sudo apt install nvidia-jetpack python3-venv",
             "",
-            "The last pip command brings what reaches the GPU. On JetPack 5 it compiles PyCUDA, with Python's headers:",
+            "The last pip command brings the CUDA binding. On JetPack 5 it compiles PyCUDA, with nvcc and Python's headers:",
             "",
             "  sudo apt install python3-dev",
+            "",
+            "If that fails, doctor and the backend cpu still work.",
             "",
         ]
     if target.speed:

@@ -62,7 +62,7 @@ def bundle(
         ...,
         "--target",
         metavar="MACHINE",
-        help="orin-nano, orin-nx, agx-orin, xavier, thor, rtx or cpu.",
+        help="orin-nano, orin-nx, agx-orin, xavier, thor, gpu (with TensorRT), rtx, cpu or arm.",
         rich_help_panel=WHAT,
         **one_of("--target", _targets),
     ),

@@ -94,7 +94,7 @@ def _backends() -> Iterable[str]:
 # What to build
 INT8 = typer.Option(False, "--int8", help="INT8 by Q/DQ, calibrated on --data.", rich_help_panel=WHAT)
 FP16 = typer.Option(False, "--fp16", help="FP16.", rich_help_panel=WHAT)
-BF16 = typer.Option(False, "--bf16", help="BF16 (cpu backend).", rich_help_panel=WHAT)
+BF16 = typer.Option(False, "--bf16", help="BF16: cpu, tensorrt from 10 on, tensorrt-rtx.", rich_help_panel=WHAT)
 FP32 = typer.Option(False, "--fp32", help="FP32.", rich_help_panel=WHAT)
 BACKEND = typer.Option(
     None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 import typer
 
@@ -91,6 +91,12 @@ def run(
         help="Compile and run the engine once before the source is opened, so that the first face does not wait.",
         rich_help_panel=INFERENCE_PANEL,
     ),
+    blocking_wait: bool = typer.Option(
+        False,
+        "--blocking-wait",
+        help="Sleep while the GPU computes: one processor core is free for other work, each batch takes a little longer.",
+        rich_help_panel=INFERENCE_PANEL,
+    ),
 ) -> None:
     """Find the faces in pictures, videos and cameras, and say which expression each has."""
     from ampnet_opt.core.files import require_new
@@ -109,7 +115,8 @@ def run(
         if drawn is not None:
             require_new(drawn, force)
         places = _Places(json_file, table, drawn)
-        return _run_given(engine, sources, landmarks, form, warm_up=warm_up, threads=threads, trusted=trusted, places=places)
+        loading = {"threads": threads, "trusted": trusted, "blocking_wait": blocking_wait}
+        return _run_given(engine, sources, landmarks, form, warm_up=warm_up, threads=threads, loading=loading, places=places)
     if blur and drawn is None and view is None:
         raise MisuseError("--blur changes what -o and --view show; give one of them")
     from ampnet_opt.detection.detector import load_detector
@@ -122,7 +129,7 @@ def run(
     if drawn is not None:
         require_new(drawn, force)
     with ExitStack() as stack:
-        loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
+        loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted, blocking_wait=blocking_wait))
         if warm_up:
             loaded.warm_up()
         source = stack.enter_context(open_source(*sources))
@@ -229,10 +236,10 @@ def _run_given(
     *,
     warm_up: bool,
     threads: Optional[int],
-    trusted: bool,
+    loading: Dict[str, Any],
     places: _Places,
 ) -> None:
-    """Classify pictures whose landmarks are given."""
+    """Classify pictures whose landmarks are given. loading: how the engine is loaded, as of `Engine.load`."""
     from ampnet_opt.pipeline.classify import as_frame, classify, find_faces
 
     json_file = places.json_file
@@ -243,7 +250,7 @@ def _run_given(
 
     failures = 0
     with ExitStack() as stack:
-        loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted))
+        loaded = stack.enter_context(Engine.load(engine, **loading))
         if warm_up:
             loaded.warm_up()
         write = None if json_file is None else stack.enter_context(json_lines(json_file))

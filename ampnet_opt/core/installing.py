@@ -1,4 +1,4 @@
-"""The command that installs more of this package, as it was installed here. Standard library only."""
+"""The commands that install what is missing, as this package was installed here. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 from ampnet_opt.core.text import command
 
@@ -20,6 +20,18 @@ def install_command(*extras: str) -> str:
     by its name alone.
     """
     return f"{_pip()} install {_subject(','.join(extras))}"
+
+
+def cuda_binding_command(cuda: Tuple[int, int]) -> str:
+    """A line for the shell that installs what reaches a GPU, for the CUDA of its driver, (12, 6) say.
+
+    A binding may not be of a newer CUDA than the driver's, but for its minor version. cuda-bindings has wheels for x86-64
+    and 64-bit Arm from Python 3.9 on; on 3.8, of JetPack 5, PyCUDA is compiled, with nvcc and Python's headers.
+    """
+    if sys.version_info < (3, 9):
+        return f"sudo apt install python3-dev && PATH=$PATH:/usr/local/cuda/bin {_pip()} install pycuda"
+    version = "11.8.*" if cuda < (12, 0) else f"{cuda[0]}.*"
+    return f"{_pip()} install 'cuda-bindings=={version}'"
 
 
 def _pip() -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, ContextManager, List, Tuple, Type
+from typing import Any, Callable, ContextManager, List, Optional, Tuple, Type
 
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.installing import cuda_binding_command
 from ampnet_opt.core.text import one_line
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Queue:
 
     handle: int
     binding: str  # the Python package
+    blocking: bool  # whether `synchronize` sleeps until the GPU is done; else it asks it again and again, which is quicker
     can_record = False  # whether `record` is there: PyCUDA has no binding of CUDA graphs
 
     def current(self) -> ContextManager[None]:
@@ -146,10 +149,25 @@ def binding() -> Binding:
             return found
     if problems:
         raise AmpnetError(problems[0])
-    raise AmpnetError(
-        f"reaching the GPU needs cuda-python or PyCUDA ({missing[0]}); install the one of your driver's CUDA with: "
-        "pip install 'cuda-bindings==12.*' (JetPack 6 and CUDA 12; 'cuda-bindings==13.*' for JetPack 7 and CUDA 13)"
-    )
+    raise AmpnetError(f"reaching the GPU needs cuda-python or PyCUDA ({missing[0]}); {binding_advice()}")
+
+
+def binding_advice() -> str:
+    """Which binding this machine's driver takes, as a part of a sentence."""
+    cuda = driver_cuda()
+    if cuda is None:
+        return "there is no NVIDIA driver here"
+    return f"the driver's CUDA is {cuda[0]}.{cuda[1]}, for which: {cuda_binding_command(cuda)}"
+
+
+def driver_cuda() -> Optional[Tuple[int, int]]:
+    """The newest CUDA that the installed driver knows, (12, 6) say, asked without a binding; None without a driver."""
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else (version.value // 1000, version.value % 1000 // 10)
 
 
 def _cuda_python() -> Type[Queue]:
@@ -177,6 +195,8 @@ def gpu() -> Gpu:
     return found[DEVICE]
 
 
-def open_queue() -> Queue:
+def open_queue(blocking: bool = False) -> Queue:
     """A new stream on the GPU; see `Queue`."""
-    return binding().queue()
+    queue = binding().queue()
+    queue.blocking = blocking
+    return queue

@@ -10,7 +10,7 @@ import numpy as np
 from cuda.bindings import driver, runtime
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.runtime.cuda import DEVICE, RECORDING, Buffer, Gpu, Queue
+from ampnet_opt.runtime.cuda import DEVICE, RECORDING, Buffer, Gpu, Queue, binding_advice, driver_cuda
 
 
 class CudaPythonQueue(Queue):
@@ -113,7 +113,15 @@ class CudaPythonQueue(Queue):
                 checked(runtime.cudaEventDestroy(event))
 
     def synchronize(self) -> None:
-        checked(runtime.cudaStreamSynchronize(self._stream))
+        if not self.blocking:
+            checked(runtime.cudaStreamSynchronize(self._stream))
+            return
+        event = checked(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync | runtime.cudaEventDisableTiming))
+        try:
+            checked(runtime.cudaEventRecord(event, self._stream))
+            checked(runtime.cudaEventSynchronize(event))
+        finally:
+            checked(runtime.cudaEventDestroy(event))
 
     def close(self) -> None:
         while self._memory:
@@ -148,10 +156,8 @@ def checked(result: Tuple[Any, ...]) -> Any:
     """The value of a call, (status, value) or (status,); AmpnetError when the status is not success."""
     status = result[0]
     if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
-        raise AmpnetError(
-            "CUDA failed: there is no NVIDIA driver, or it is older than the installed cuda-bindings; with a driver, "
-            "install the cuda-bindings of the CUDA version that nvidia-smi shows: pip install 'cuda-bindings==12.*', say"
-        )
+        reason = "" if driver_cuda() is None else "cuda-bindings is newer than the driver: "
+        raise AmpnetError(f"CUDA failed: {reason}{binding_advice()}")
     if status != runtime.cudaError_t.cudaSuccess:
         reason = runtime.cudaGetErrorString(status)[1].decode()
         raise AmpnetError(f"CUDA failed: {reason} ({status.name})")

@@ -73,7 +73,11 @@ class PyCudaQueue(Queue):
         return float(start.time_till(end)) / 1000
 
     def synchronize(self) -> None:
-        self._stream.synchronize()
+        if not self.blocking:
+            self._stream.synchronize()
+            return
+        flags = self._driver.event_flags
+        self._driver.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING).record(self._stream).synchronize()
 
     def close(self) -> None:
         while self._memory:

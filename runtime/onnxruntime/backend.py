@@ -79,6 +79,8 @@ class OnnxRuntime(Backend):
 
         if options.contexts > 1:
             raise MisuseError(f"contexts are for TensorRT engines; the {self.name} backend takes any number of threads")
+        if options.blocking_wait:
+            raise MisuseError(f"blocking_wait is for TensorRT engines; the {self.name} backend has no choice of it")
         if options.threads is not None and self.device == "gpu":
             raise MisuseError(f"threads are for CPUs; an engine for {self.name} runs on the GPU")
         return Session(directory, sidecar, options.threads)

@@ -81,6 +81,8 @@ class OpenVino(Backend):
 
         if options.contexts > 1:
             raise MisuseError("contexts are for engines on a GPU; the cpu backend runs one inference at a time")
+        if options.blocking_wait:
+            raise MisuseError("blocking_wait is for engines on a GPU; the cpu backend computes itself")
         return open_executor(directory, sidecar, options.threads)
 
     def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Of TensorRT-RTX: one plan is for all GPUs that it names, and by the builder's own list (1.7) it has no INT8 then.
 WITHOUT_INT8 = {"7.5"}
+# Its builder compiles nothing at all of a BF16 graph when one of the GPUs lacks BF16.
+WITHOUT_BF16 = {"7.5"}
 
 
 class Nvidia(Backend):
@@ -36,7 +38,7 @@ class Nvidia(Backend):
 
     device = "gpu"
     files = ("engine.plan",)
-    precisions = ("fp32", "fp16", "int8")
+    precisions = ("fp32", "fp16", "bf16", "int8")
 
     def __init__(self, name: str) -> None:
         self.name, self.module, self.portable = name, FAMILIES[name].module, FAMILIES[name].ahead
@@ -47,6 +49,7 @@ class Nvidia(Backend):
 
     def availability(self) -> Availability:
         from ampnet_opt.runtime import cuda
+        from ampnet_opt.runtime.tensorrt.options import without_bfloat16
 
         ahead = FAMILIES[self.name].ahead
         try:
@@ -54,10 +57,12 @@ class Nvidia(Backend):
         except AmpnetError as error:
             return Availability(False, False, problem=str(error))
         try:
-            problem = unknown_gpu(library, cuda.gpu()) if ahead else ""
+            gpu = cuda.gpu()
         except AmpnetError as error:
             return Availability(ahead, False, library.__version__, problem=str(error))
-        return Availability(True, not problem, library.__version__, problem=problem)
+        problem = unknown_gpu(library, gpu) if ahead else ""
+        able = tuple(name for name in self.precisions if name != "bf16" or not without_bfloat16(library, gpu))
+        return Availability(True, not problem, library.__version__, able, problem)
 
     def require_options(self, options: CompileOptions, precisions: Sequence[str]) -> None:
         from ampnet_opt.runtime.tensorrt.options import require_options
@@ -70,13 +75,22 @@ class Nvidia(Backend):
                 "--compute-capability 7.5 is not for --int8: TensorRT-RTX then computes nothing in INT8, on any of the "
                 "GPUs; leave out 7.5, or build it apart with --fp16"
             )
+        elif "bf16" in precisions and WITHOUT_BF16 & {*options.compute_capabilities}:
+            raise MisuseError("--compute-capability 7.5 is not for --bf16: such GPUs have no BF16; build them with --fp16")
         require_options(self.name, options.builder, precisions, options.batch)
 
     def require_possible(self, options: CompileOptions, precisions: Sequence[str]) -> None:
+        from ampnet_opt.runtime import cuda
         from ampnet_opt.runtime.tensorrt.compile import require_library
+        from ampnet_opt.runtime.tensorrt.options import without_bfloat16
 
         require_library(self.name)
         self.require_options(options, precisions)
+        if "bf16" in precisions:
+            library = load_library(self.name)
+            problem = without_bfloat16(library, None if FAMILIES[self.name].ahead else cuda.gpu())
+            if problem:
+                raise AmpnetError(f"{problem}; take --fp16")
 
     def graph_form(self, builder: Optional[BuilderOptions] = None) -> str:
         from ampnet_opt.runtime.compile_options import DEFAULTS
@@ -110,12 +124,17 @@ class Nvidia(Backend):
 
         check(sidecar)
 
+    def require_twin(self, sidecar: Sidecar) -> None:
+        from ampnet_opt.runtime.tensorrt.plan import require_twin
+
+        require_twin(sidecar)
+
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         from ampnet_opt.runtime.tensorrt.plan import open_pool
 
         if options.threads is not None:
             raise MisuseError(f"threads are for the cpu backend; an engine for {self.name} runs on the GPU")
-        return open_pool(directory, sidecar, options.contexts, options.cuda_graph)
+        return open_pool(directory, sidecar, options.contexts, options.cuda_graph, options.blocking_wait)
 
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
         from ampnet_opt.runtime.tensorrt.layers import list_layers

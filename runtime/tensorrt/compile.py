@@ -142,8 +142,9 @@ def build_plan(
         if not _strongly_typed(trt, options):
             _allow(trt, builder, config, precision)
             _keep_landmarks_in_float32(trt, network)
-        if config.add_optimization_profile(_profile(builder, network, batch)) < 0:
-            raise AmpnetError(f"{backend} refuses batches of {batch.min} to {batch.max} for this graph: {logger.reason()}")
+        for part in profiles(backend, batch):
+            if config.add_optimization_profile(_profile(builder, network, part)) < 0:
+                raise AmpnetError(f"{backend} refuses batches of {part.min} to {part.max} for this graph: {logger.reason()}")
 
         logger.errors.clear()
         data = watched_build(trt, builder, network, config, progress, name=thread)
@@ -248,6 +249,17 @@ def _set_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> List[str]
     for i, name in enumerate(chosen):
         config.set_compute_capability(known[name], i)
     return chosen
+
+
+def profiles(backend: str, batch: BatchRange) -> List[BatchRange]:
+    """The optimisation profiles of a plan: one up to the batch that it is tuned for, one for all larger batches.
+
+    Kernels are chosen for one batch of each: `batch.opt`, and `batch.max`. TensorRT-RTX compiles kernels for each batch that
+    comes, and needs one profile.
+    """
+    if FAMILIES[backend].ahead or batch.opt == batch.max:
+        return [batch]
+    return [BatchRange(batch.min, batch.opt, batch.opt), BatchRange(batch.opt + 1, batch.max, batch.max)]
 
 
 def _profile(builder: Any, network: Any, batch: BatchRange) -> Any:

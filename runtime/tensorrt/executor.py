@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
 import numpy as np
 
@@ -53,15 +53,18 @@ class ContextExecutor:
     """Used by one thread at a time; the buffers are for the profile's largest batch.
 
     cuda_graph: launch the network as one CUDA graph: recorded by TensorRT-RTX itself, else here, where the CUDA binding can.
+    blocking_wait: sleep until the GPU is done.
     """
 
-    def __init__(self, plan: LoadedPlan, cuda_graph: bool) -> None:
+    def __init__(self, plan: LoadedPlan, cuda_graph: bool, blocking_wait: bool = False) -> None:
         self._plan = plan
         self._context: Any = None
         self._buffers: Dict[str, cuda.Buffer] = {}
         self._bound: Optional[Key] = None
         self._graph: Any = None  # of what is bound
-        self._queue = cuda.open_queue()
+        self._sizes: Set[int] = set()  # rows that were run
+        self._profiles: List[Tuple[int, int]] = []  # smallest and largest batch of each optimisation profile
+        self._queue = cuda.open_queue(blocking_wait)
         by_library = FAMILIES[plan.sidecar.backend].ahead
         self._records = cuda_graph and not by_library and self._queue.can_record
         self._without_graph = "none"
@@ -87,7 +90,9 @@ class ContextExecutor:
                 raise AmpnetError(f"the plan's {name} is not {dtype}, as its sidecar says; build it again")
             shape = (sidecar.batch.max, *tuple(engine.get_tensor_shape(name))[1:])
             self._buffers[name] = self._queue.buffer(shape, dtype)
-        self._context.set_tensor_address(OUTPUT, self._buffers[OUTPUT].address)
+        for i in range(engine.num_optimization_profiles):
+            low, _, high = engine.get_tensor_profile_shape(INPUTS[0], i)
+            self._profiles.append((low[0], high[0]))
 
     def run(self, images: Tensor, landmarks: Tensor) -> np.ndarray:
         """Logits float32 [n, classes]; images and landmarks as the plan takes them, n within its profile."""
@@ -98,6 +103,9 @@ class ContextExecutor:
                 self._queue.download(self._buffers[OUTPUT], len(images))
             finally:  # also by Ctrl-C: inputs on the GPU are read in place, and their owner may free them
                 self._queue.synchronize()
+            if len(images) not in self._sizes:
+                self._sizes.add(len(images))
+                self._plan.keep_kernels()
             logits: np.ndarray = self._buffers[OUTPUT].host[: len(images)].copy()
             return logits
 
@@ -158,6 +166,8 @@ class ContextExecutor:
     def _bind(self, key: Key) -> None:
         self._forget_graph()
         self._bound = None
+        self._choose_profile(key.rows)
+        self._context.set_tensor_address(OUTPUT, self._buffers[OUTPUT].address)
         for name, address in zip(INPUTS, (key.images, key.landmarks)):
             shape = (key.rows, *self._buffers[name].host.shape[1:])
             if not self._context.set_input_shape(name, shape):
@@ -165,6 +175,15 @@ class ContextExecutor:
                 raise AmpnetError(f"the engine does not take {name} of {list(shape)}: {reason}")
             self._context.set_tensor_address(name, address)
         self._bound = key
+
+    def _choose_profile(self, rows: int) -> None:
+        """Take the profile whose kernels were chosen for batches like this one; a plan for one size has one profile."""
+        fitting = [i for i, (low, high) in enumerate(self._profiles) if low <= rows <= high]
+        if not fitting or fitting[0] == self._context.active_optimization_profile:
+            return  # of none, the shape will be refused
+        with cuda.RECORDING:  # it may take GPU memory
+            if not self._context.set_optimization_profile_async(fitting[0], self._queue.handle):
+                raise AmpnetError(f"the engine does not take batches of {rows}: {self._plan.logger.reason()}")
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._queue.handle):

@@ -18,6 +18,8 @@ from ampnet_opt.runtime.sidecar import Sidecar
 from ampnet_opt.runtime.tensorrt.plan import PLAN, LoadedPlan
 
 NOT_LAYERS = {"signal", "wait"}  # marks between streams
+# Ends the names of the layers of all profiles but the first: the same layers once more, for larger batches.
+OTHER_PROFILE = re.compile(r" \[profile [1-9]\d*\]$")
 ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
@@ -44,19 +46,26 @@ def _inspected(plan: LoadedPlan, sidecar: Sidecar) -> str:
 def layers_of(text: str) -> List[Layer]:
     """The layers of an engine inspector's JSON, that of a whole engine, in its order.
 
-    An engine that was built without ProfilingVerbosity.DETAILED lists names only; types of tensors are unknown where the
-    batch is dynamic and no context was set. Raises AmpnetError when `text` is of no form that is known.
+    Of several optimisation profiles, the layers of the first are listed. An engine that was built without
+    ProfilingVerbosity.DETAILED lists names only; types of tensors are unknown where the batch is dynamic and no context was
+    set. Raises AmpnetError when `text` is of no form that is known.
     """
     try:
         # Until 10 the separators within Metadata stand there as they are, which strict JSON does not allow.
         entries = json.loads(text, strict=False)["Layers"]
-        return [_layer(entry) for entry in entries if _kind(entry) not in NOT_LAYERS]
+        return [
+            _layer(entry) for entry in entries if _kind(entry) not in NOT_LAYERS and not OTHER_PROFILE.search(_name(entry))
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AmpnetError(f"the engine inspector's list is of no form that is known ({error!r})") from error
 
 
 def _kind(entry: Any) -> str:
     return "" if isinstance(entry, str) else entry["LayerType"]
+
+
+def _name(entry: Any) -> str:
+    return entry if isinstance(entry, str) else entry["Name"]
 
 
 def _layer(entry: Any) -> Layer:

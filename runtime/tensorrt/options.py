@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.core.text import count
+from ampnet_opt.core.text import count, release
 from ampnet_opt.runtime.compile_options import FLAGS, HARDWARE, BuilderOptions
+from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import LogFile
 from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger
@@ -87,6 +88,21 @@ def _require_dla(trt: Any, core: int, precisions: Sequence[str], batch: BatchRan
     if core >= cores:
         found = f"has {count(cores, 'DLA core')}, counted from 0" if cores else "has no DLA"
         raise AmpnetError(f"this machine {found}, as TensorRT {trt.__version__} sees it; there is DLA on {HAVE_DLA}")
+
+
+def without_bfloat16(trt: Any, gpu: Optional[Gpu]) -> str:
+    """Why TensorRT does not compute in BF16 on a GPU, or ""; with None, on any.
+
+    BF16 is a type of strongly typed networks, which came with TensorRT 10, and of GPUs from Ampere on.
+    """
+    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16")
+    if not typed or not hasattr(trt.DataType, "BF16"):
+        return f"TensorRT {trt.__version__} does not compute in BF16, which came with TensorRT 10"
+    if gpu is not None and release(gpu.compute_capability) < (8, 0):
+        return (
+            f"{gpu.name}, of compute capability {gpu.compute_capability}, does not compute in BF16, which 8.0 and later do"
+        )
+    return ""
 
 
 def new_builder(trt: Any, logger: Any) -> Any:

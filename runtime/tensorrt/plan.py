@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import release
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged, rebuild_command
 from ampnet_opt.runtime.tensorrt.executor import ContextExecutor
+from ampnet_opt.runtime.tensorrt.kernel_cache import KernelCache, cache_path
 from ampnet_opt.runtime.tensorrt.library import (
     FAMILIES,
     diagnostics,
@@ -60,7 +61,7 @@ def _compatible(sidecar: Sidecar, version: str) -> bool:
 
 
 def built_elsewhere(target: Dict[str, Any], gpu: str, board: str) -> str:
-    """A warning for an engine of another GPU or board than this one, of equal compute capability; "" for this machine's.
+    """Where an engine was built and what this is, for one of another GPU or board than this one; "" for this machine's.
 
     target: of the sidecar. A plan that was built for several GPUs names none.
     """
@@ -68,17 +69,25 @@ def built_elsewhere(target: Dict[str, Any], gpu: str, board: str) -> str:
     if target.get("hardware_compatible", "none") != "none" or built[0] is None or built in (here, (gpu, None)):
         return ""
     names = [" on ".join(filter(None, machine)) for machine in (built, here)]
-    return (
-        f"the engine was built for {names[0]}, and this is {names[1]}, of equal compute capability: it runs, but its "
-        "kernels were timed elsewhere; build it here for the fastest ones"
-    )
+    return f"the engine was built for {names[0]}, and this is {names[1]}"
 
 
-def open_pool(directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: bool = True) -> Pool:
+def require_twin(sidecar: Sidecar) -> None:
+    """AmpnetError unless this machine has the GPU, board and library that a finished engine was built with."""
+    check(sidecar)
+    elsewhere = built_elsewhere(sidecar.target, cuda.gpu().name, this_board())
+    if elsewhere:
+        raise AmpnetError(f"{elsewhere}: take a bundle of the checkpoint, from which build makes the engine here")
+
+
+def open_pool(
+    directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: bool = True, blocking_wait: bool = False
+) -> Pool:
     """The plan, loaded once where its contexts may share it, and `contexts` executors on it; see `Engine.load`."""
     elsewhere = built_elsewhere(sidecar.target, cuda.gpu().name, this_board())
     if elsewhere:
-        log.warning("%s", elsewhere)
+        slower = "it runs, but its kernels were timed elsewhere; build it here for the fastest ones"
+        log.warning("%s, of equal compute capability: %s", elsewhere, slower)
     queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
     with queue.current():
         try:
@@ -88,7 +97,7 @@ def open_pool(directory: Path, sidecar: Sidecar, contexts: int = 1, cuda_graph: 
     executors: List[ContextExecutor] = []
     try:
         for i in range(contexts):
-            executors.append(ContextExecutor(plans[i % len(plans)], cuda_graph))
+            executors.append(ContextExecutor(plans[i % len(plans)], cuda_graph, blocking_wait))
     except BaseException:
         Pool(executors).close()
         raise
@@ -111,6 +120,7 @@ class LoadedPlan:
         if sidecar.target.get("version_compatible"):  # such a plan brings host code: its lean runtime
             self._runtime.engine_host_code_allowed = True
         self._config: Any = None  # of the contexts, which do not keep it alive; named before the engine, so freed before it
+        self._kernels: Optional[KernelCache] = None
         plan = read_unchanged(path, sidecar.files)
         if hasattr(self._runtime, "get_engine_validity"):
             validity, why = self._runtime.get_engine_validity(plan)
@@ -124,16 +134,31 @@ class LoadedPlan:
 
     def create_context(self, cuda_graph: bool) -> Any:
         """An execution context. TensorRT-RTX records CUDA graphs itself, once the kernels for a shape are compiled."""
-        trt, engine = self.library, self.engine
-        if cuda_graph and hasattr(trt, "CudaGraphStrategy"):
-            if self._config is None:
-                self._config = config = engine.create_runtime_config()
-                config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            with cuda.RECORDING:
+        engine = self.engine
+        with cuda.RECORDING:
+            if FAMILIES[self.sidecar.backend].ahead:
+                if self._config is None:
+                    self._configure(cuda_graph)
                 context = engine.create_execution_context(runtime_config=self._config)
-        else:
-            with cuda.RECORDING:
+            else:
                 context = engine.create_execution_context()
         if context is None:
             raise AmpnetError(f"engine {self.path} cannot be run: {self.logger.reason()}")
         return context
+
+    def _configure(self, cuda_graph: bool) -> None:
+        """How TensorRT-RTX runs the plan. Kernels for a batch size are compiled before it first runs, not beside its first
+        runs with general kernels: all runs of a size then take the same kernels, and give the same answers.
+        """
+        trt = self.library
+        self._config = config = self.engine.create_runtime_config()
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        if cuda_graph and hasattr(trt, "CudaGraphStrategy"):
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        path = cache_path(cuda.gpu(), trt.__version__, (self.sidecar.files or {}).get(PLAN, ""))
+        self._kernels = KernelCache(config, path)
+
+    def keep_kernels(self) -> None:
+        """Keep what TensorRT-RTX has compiled, for the next process. Call it with the GPU's context current."""
+        if self._kernels is not None:
+            self._kernels.save()

@@ -30,7 +30,7 @@ from small import CLASSES, faces
 from typer.testing import CliRunner
 
 from ampnet_opt.bundling.pack import README, bundle_engine
-from ampnet_opt.bundling.targets import EXAMPLE, EXAMPLE_TABLE, TARGETS, readme
+from ampnet_opt.bundling.targets import EXAMPLE, EXAMPLE_TABLE, TARGETS, readme, require_precisions
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.cli.main import application
 from ampnet_opt.convert.build import MixedPrecision, build
@@ -167,12 +167,20 @@ def test_each_machine_gets_the_graphs_that_its_versions_take(target: str, forms:
     assert set(TARGETS[target].forms) == forms
 
 
+def test_a_precision_that_no_version_of_a_target_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="--bf16 is not for xavier"):
+        bundle_checkpoint(checkpoint(), options("tensorrt", ["bf16"]), TARGETS["xavier"], tmp_path / "b.tar", quiet)
+    with pytest.raises(MisuseError, match="bf16 is not for the backend onnxruntime"):
+        require_precisions(TARGETS["arm"], ["fp32", "bf16"])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", list(TARGETS))
 def test_the_readme_has_the_commands_of_its_machine(name: str) -> None:
     target = TARGETS[name]
     text = readme(target, "b.tar", "w.whl", [f"{target.backend}-int8"])
     assert f"pip install './w.whl[{target.extra}]'" in text and "ampnet-opt build b.tar" in text
-    jetson = target.backend == "tensorrt"
+    jetson = target.backend == "tensorrt" and name != "gpu"
     assert ("--system-site-packages" in text) == ("nvpmodel -m" in text) == ("jetson_clocks" in text) == jetson
     assert max(map(len, text.splitlines())) <= 125
 
@@ -563,7 +571,7 @@ def test_an_engine_goes_only_to_its_own_kind_of_machine(built: Path, tmp_path: P
     sidecar.update(backend="tensorrt", precision="fp16", batch=BatchRange())
     sidecar.update(files={"engine.plan": hashlib.sha256(b"plan").hexdigest()})
     Sidecar(**sidecar).write(folder)
-    with pytest.raises(MisuseError, match=r"bundle its checkpoint instead: ampnet-opt bundle CKPT --fp16 --target orin-nx"):
+    with pytest.raises(MisuseError, match=r"built on no Jetson: take --target gpu, or bundle its checkpoint"):
         bundle_engine(folder, TARGETS["orin-nx"], tmp_path / "engine.tar")
     assert not (tmp_path / "engine.tar").exists()
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import pytest
+from bfloat16 import in_float32
 from onnx import TensorProto, helper
 from small import Faces, faces, float_graph, quantized, run
 
 from ampnet_opt.convert.export import random_faces
-from ampnet_opt.convert.float16 import LARGEST, to_half
+from ampnet_opt.convert.float16 import LARGEST, to_bfloat16, to_half
 from ampnet_opt.convert.graph import GraphIndex, add_constant
 
 GRAPHS = {"float": float_graph, "quantized": quantized}
@@ -203,3 +204,35 @@ def test_the_given_graph_is_not_changed() -> None:
     before = quantized().SerializeToString(deterministic=True)
     to_half(quantized(), {})
     assert quantized().SerializeToString(deterministic=True) == before
+
+
+def test_bfloat16_moves_no_box_and_answers_alike() -> None:
+    small, kept = to_bfloat16(float_graph())
+    assert kept == to_half(float_graph(), {})[1]  # what computes on landmarks alone, and nothing else
+    inputs, names, alike = near_half_cells(), selectors(float_graph()), in_float32(small)
+    for expected, got in zip(run(float_graph(), inputs, False, names), run(alike, inputs, False, names), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    (expected,), (got,) = run(float_graph(), inputs, False), run(alike, inputs, False)
+    assert got.dtype == np.float32
+    assert 0 < abs(got - expected).max() < 0.02 * abs(expected).max()
+
+
+def test_every_other_node_computes_in_bfloat16() -> None:
+    small, kept = to_bfloat16(float_graph())
+    assert signature(small) == signature(float_graph())
+    types = element_types(small)
+    mine = {node.name for node in float_graph().graph.node} - {*kept}
+    others = [node for node in small.graph.node if node.name in mine and node.op_type != "Cast"]
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    assert len(others) > 400
+    for node in others:
+        used = {types[name] for name in [*node.input, *node.output] if name}
+        assert used & floats <= {TensorProto.BFLOAT16}, node.name
+
+
+def test_constants_are_rounded_to_the_nearest_bfloat16() -> None:
+    """1 + 1/256 lies between 1 and 1 + 1/128: to even, down; a little more, up."""
+    small, _ = to_bfloat16(chain({"even": 1 + 2**-8, "up": 1 + 2**-8 + 2**-20, "odd": 1 + 3 * 2**-8, "low": -3.0}))
+    values = {t.name: np.frombuffer(t.raw_data, "<u2").astype(np.uint32) << 16 for t in small.graph.initializer}
+    found = [float(bits.view(np.float32)[0]) for name, bits in values.items() if name.endswith("_bfloat16")]
+    assert found == [1.0, 1 + 2**-7, 1 + 2**-6, -3.0]

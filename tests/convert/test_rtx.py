@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from small import faces, float_graph, quantized, run, sqnr
 
-from ampnet_opt.convert.float16 import LARGEST, to_half
+from ampnet_opt.convert.float16 import LARGEST, to_bfloat16, to_half
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.placement import expected_layers
 from ampnet_opt.convert.quantize import quantize_weight
@@ -62,6 +62,18 @@ def test_int8_convolutions_write_float16() -> None:
     for fused, wanted in ((True, {"fp16"}), (False, {"fp32"})):
         layers = [x for x in kernels(fused) if x.role == CONVOLUTION and x.precision == "int8"]
         assert {precision for layer in layers for precision, _ in layer.written} == wanted
+
+
+def test_every_layer_of_a_bf16_plan_is_bf16() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    graph, kept = to_bfloat16(float_graph())
+    options = CompileOptions(BatchRange(1, 1, 2), ("8.0",))
+    layers = build_plan("tensorrt-rtx", graph.SerializeToString(), "bf16", options).layers
+    assert layers is not None
+    wanted = {node: names for node, names in expected_layers(float_graph(), "bf16").items() if node not in kept}
+    record = summarise(layers, "bf16", wanted)
+    assert record["downgraded"] == {} and record["untold"] == [] and sum(record["as_asked"].values()) == len(wanted) > 200
+    assert record["written"]["bf16"] > record["written"].get("fp32", 0)
 
 
 def test_a_second_pair_changes_no_logit() -> None:

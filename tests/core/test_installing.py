@@ -11,7 +11,7 @@ from places import ROOT
 
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core import installing
-from ampnet_opt.core.installing import install_command
+from ampnet_opt.core.installing import cuda_binding_command, install_command
 
 
 def test_a_checkout_is_installed_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +30,7 @@ def test_a_wheel_is_named_by_its_file(tmp_path: Path, kept: bool) -> None:
     if not kept:
         wheel.unlink()
     program = f"import sys; sys.path[:0] = [{str(site)!r}]\n"
-    program += "from ampnet_opt.core.installing import install_command; print(install_command('cpu'))"
+    program += "from ampnet_opt.core.installing import cuda_binding_command, install_command; print(install_command('cpu'))"
     printed = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True).stdout
     assert f"install '{wheel if kept else './' + wheel.name}[cpu]'" in printed
 
@@ -46,3 +46,17 @@ def test_an_environment_that_is_not_activated_is_named(monkeypatch: pytest.Monke
     assert install_command("cpu").startswith("/somewhere/venv/bin/pip install ")
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere/venv")
     assert install_command("cpu").startswith("pip install ")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version"), [((11, 4), "11.8.*"), ((12, 2), "12.*"), ((12, 6), "12.*"), ((13, 0), "13.*"), ((13, 2), "13.*")]
+)
+def test_the_cuda_binding_is_of_the_drivers_cuda(cuda: tuple[int, int], version: str) -> None:
+    assert cuda_binding_command(cuda).endswith(f"pip install 'cuda-bindings=={version}'")
+
+
+def test_on_python_3_8_pycuda_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 8, 10))
+    command = cuda_binding_command((11, 4))
+    assert command.startswith("sudo apt install python3-dev && ") and command.endswith("pip install pycuda")
+    assert "/usr/local/cuda/bin" in command

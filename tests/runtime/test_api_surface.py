@@ -44,6 +44,7 @@ OBJECTS = {
         "error": "ParserError",
     },
     "executor.py": {"engine": "ICudaEngine", "_context": "IExecutionContext"},
+    "kernel_cache.py": {"config": "IRuntimeConfig", "_native": "IRuntimeCache", "native": "IRuntimeCache"},
     "layers.py": {"engine": "ICudaEngine", "context": "IExecutionContext", "inspector": "EngineInspector"},
     "library.py": {},
     "options.py": {"builder": "Builder", "config": "IBuilderConfig"},
@@ -61,6 +62,12 @@ OBJECTS = {
 GUARDS = {
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": "BuilderFlag.FP16",  # weakly typed libraries
     "BuilderFlag.VERSION_COMPATIBLE": "BuilderFlag.VERSION_COMPATIBLE",
+    "DynamicShapesKernelSpecializationStrategy.EAGER": "IRuntimeCache",
+    "IRuntimeConfig.create_runtime_cache": "IRuntimeCache",
+    "IRuntimeConfig.set_runtime_cache": "IRuntimeCache",
+    "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy": "IRuntimeCache",
+    "IRuntimeCache.deserialize": "IRuntimeCache",
+    "IRuntimeCache.serialize": "IRuntimeCache",
     "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE": "CudaGraphStrategy",
     "EngineInvalidityDiagnostics": "Runtime.get_engine_validity",
     "EngineValidity.INVALID": "Runtime.get_engine_validity",

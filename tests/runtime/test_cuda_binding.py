@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rehearsal import driver
 
 # What cuda-bindings 12.8.0 does without a driver: it imports, and each call raises.
 BROKEN = """
@@ -51,7 +53,7 @@ except AmpnetError as error:
 """
 
 
-def said(folder: Path, bindings: str, pycuda: str, script: str = REPORT) -> str:
+def said(folder: Path, bindings: str, pycuda: str, script: str = REPORT, libraries: Path | None = None) -> str:
     files = {"cuda/bindings/runtime.py": bindings, "cuda/bindings/driver.py": bindings, "pycuda/driver.py": pycuda}
     for name, text in files.items():
         path = folder / name
@@ -60,7 +62,10 @@ def said(folder: Path, bindings: str, pycuda: str, script: str = REPORT) -> str:
             (package / "__init__.py").touch()
         path.write_text(text)
     code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{script}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    variables = {} if libraries is None else {"LD_LIBRARY_PATH": str(libraries)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **variables}
+    )
     return done.stdout
 
 
@@ -84,6 +89,32 @@ def test_pycuda_alone_needs_no_warning(tmp_path: Path) -> None:
 def test_where_none_works_the_reason_is_one_sentence(tmp_path: Path, bindings: str, message: str) -> None:
     (line,) = said(tmp_path, bindings, UNINSTALLED).splitlines()
     assert line.startswith("no CUDA GPU can be used here: ") and message in line
+
+
+# What newer bindings give on every call with too old a driver.
+OUTDATED = """
+class cudaError_t:
+    cudaSuccess, cudaErrorInsufficientDriver = 0, 35
+class cudaDeviceAttr:
+    cudaDevAttrIntegrated = 18
+def cudaGetDeviceCount():
+    return 35, None
+"""
+
+
+def test_a_binding_that_is_newer_than_the_driver_names_the_one_that_fits(tmp_path: Path) -> None:
+    (line,) = said(tmp_path, OUTDATED, UNINSTALLED, libraries=driver()).splitlines()
+    assert "CUDA failed: cuda-bindings is newer than the driver: the driver's CUDA is 12.8, for which: " in line
+    assert line.endswith("pip install 'cuda-bindings==12.*'")
+
+
+def test_where_no_binding_is_installed_the_one_of_the_driver_is_named(tmp_path: Path) -> None:
+    (line,) = said(tmp_path, UNINSTALLED, UNINSTALLED, libraries=driver()).splitlines()
+    assert "(No module named that); the driver's CUDA is 12.8, for which: " in line
+
+
+def test_without_a_driver_the_reason_is_that(tmp_path: Path) -> None:
+    assert said(tmp_path, OUTDATED, UNINSTALLED).endswith(": CUDA failed: there is no NVIDIA driver here\n")
 
 
 def test_doctor_reports_a_binding_that_raises(tmp_path: Path) -> None:

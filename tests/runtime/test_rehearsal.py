@@ -6,6 +6,7 @@ docs/results/gpu.md says what this proves, and what it does not.
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from world import POINTS
 
 from ampnet_opt.network.checkpoint import init_checkpoint
 
+RTX = "tensorrt_rtx-1.7.1.116"
 VERSIONS = ("tensorrt-8.5.3.1", "tensorrt-10.3.0", "tensorrt-11.4.0.106")
 Built = Callable[[str], Path]
 
@@ -37,8 +39,9 @@ def built(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
         if version not in folders:
             folder = tmp_path_factory.mktemp(version)
             machine = rehearse(folder, version)
-            options = ("--max-batch", 4, "--opt-batch", 4, "--backend", "tensorrt")
-            told = succeeds("build", bundle, "-o", folder / "engines", *options, variables=machine.variables)
+            graphs = make_bundle(folder / "rtx.tar", "rtx", ["fp32", "int8"]) if version == RTX else bundle
+            options = ("--max-batch", 4, "--backend", "tensorrt-rtx" if version == RTX else "tensorrt")
+            told = succeeds("build", graphs, "-o", folder / "engines", *options, variables=machine.variables)
             assert machine.faults() == []
             assert "0 downgraded" in told.stdout
             folders[version] = folder / "engines"
@@ -58,16 +61,57 @@ def test_engines_are_built_compared_with_their_graph_and_listed(built: Built, ve
 
 
 @pytest.mark.parametrize("binding", ["cuda-python", "PyCUDA"])
-@pytest.mark.parametrize(("version", "integrated"), [(VERSIONS[0], "1"), (VERSIONS[1], "0"), (VERSIONS[2], "0")])
+@pytest.mark.parametrize(("version", "integrated"), [(VERSIONS[0], "1"), (VERSIONS[1], "0"), (VERSIONS[2], "0"), (RTX, "0")])
 def test_answers_are_right_in_every_way_to_run(
     built: Built, tmp_path: Path, version: str, binding: str, integrated: str
 ) -> None:
     """Batches of all sizes, CUDA graphs, arrays on the GPU that are yet to be computed, eight threads, times."""
     machine = rehearse(tmp_path, version, binding, INTEGRATED=integrated)
-    launched = json.loads(machine.run(STAND_IN / "run_engines.py", built(version) / "tensorrt-fp32"))
+    name = "tensorrt-rtx-fp32" if version == RTX else "tensorrt-fp32"
+    launched = json.loads(machine.run(STAND_IN / "run_engines.py", built(version) / name))
     assert machine.faults() == []
     graph = "recorded here" if binding == "cuda-python" else "none: PyCUDA has no CUDA graphs"
-    assert launched == {"tensorrt-fp32": graph}
+    assert launched == {name: "left to the library" if version == RTX else graph}
+
+
+def test_an_rtx_plan_is_for_its_gpus_and_is_compared_here(built: Built) -> None:
+    for precision in ("fp32", "int8"):
+        sidecar = json.loads((built(RTX) / f"tensorrt-rtx-{precision}" / "engine.json").read_text())
+        assert {*sidecar["target"]["compute_capabilities"]} == {"8.0", "8.6", "8.9", "12.0", "12.1"}
+        assert not sidecar["layers"]["downgraded"]
+    assert all(measured["engine"] for measured in sidecar["accuracy"])
+
+
+COMPILED = """
+import sys
+import run_engines, stand_in_tensorrt
+with run_engines.Engine.load(sys.argv[1]) as engine:
+    for count in (1, 3, 1, 4):
+        engine.infer(*run_engines.faces(count, 0))
+print(sorted(stand_in_tensorrt.compiled))
+"""
+
+
+def test_kernels_of_an_rtx_plan_are_compiled_once_for_each_gpu_and_driver(built: Built, tmp_path: Path) -> None:
+    engine = built(RTX) / "tensorrt-rtx-fp32"
+
+    def compiled(capability: str = "8.6") -> str:
+        machine = rehearse(tmp_path, RTX, CAPABILITY=capability)
+        machine.variables["AMPNET_OPT_CACHE"] = str(tmp_path / "cache")
+        told = machine.run("-c", COMPILED, engine)
+        assert machine.faults() == []
+        return told.strip()
+
+    assert (compiled(), compiled(), compiled("8.9")) == ("[1, 3, 4]", "[]", "[1, 3, 4]")
+    first, second = sorted((tmp_path / "cache" / "kernels").iterdir())
+    assert first.name.startswith("stand-in-gpu-8.6-1.7.1.116-") and second.name.startswith("stand-in-gpu-8.9-")
+    assert first.stat().st_mode & 0o077 == 0
+    first.write_bytes(first.read_bytes().replace(b"kernels", b"kernelz"))  # damaged
+    assert compiled() == "[1, 3, 4]"
+    first.write_bytes(second.read_bytes())  # whole, but what the library does not take here
+    assert compiled() == "[1, 3, 4]"
+    first.chmod(0o666)  # what others may have written is not run
+    assert compiled() == "[1, 3, 4]"
 
 
 LEFT_OPEN = """
@@ -165,6 +209,20 @@ with run_engines.Engine.load(sys.argv[1]) as engine:
 """
 
 
+def test_bf16_is_built_where_library_and_gpu_compute_in_it(tmp_path: Path) -> None:
+    graphs = make_bundle(tmp_path / "bundle.tar", "agx-orin", ["bf16"])
+    options = ("--backend", "tensorrt", "--max-batch", 4)
+    machine = rehearse(tmp_path, VERSIONS[1])
+    told = succeeds("build", graphs, "-o", tmp_path / "engines", *options, variables=machine.variables).stdout
+    assert " in BF16, 0 downgraded" in told
+    assert machine.faults() == []
+    old, turing = rehearse(tmp_path, VERSIONS[0]), rehearse(tmp_path, VERSIONS[1], CAPABILITY="7.5")
+    refusals = {"TensorRT 8.5.3.1 does not compute in BF16": old, "capability 7.5, does not compute in BF16": turing}
+    for reason, other in refusals.items():
+        fails(1, reason, "build", graphs, "-o", tmp_path / "others", *options, variables=other.variables)
+        assert not (tmp_path / "others").exists() and other.faults() == []
+
+
 def test_where_recording_fails_the_engine_runs_without_a_graph_and_says_so(built: Built, tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[1])
     machine.variables["STAND_IN_TENSORRT_ALLOCATES"] = "1"
@@ -202,6 +260,27 @@ def test_plans_of_another_version_or_gpu_are_refused(built: Built, tmp_path: Pat
     fails(1, "for GPUs of compute capability 8.6", "benchmark", engine, variables=gpu.variables)
 
 
+def test_a_fleet_of_identical_machines_builds_once(built: Built, tmp_path: Path) -> None:
+    engine, tar = built(VERSIONS[1]) / "tensorrt-int8", tmp_path / "engine.tar"
+    machine = rehearse(tmp_path, VERSIONS[1])
+    succeeds("bundle", engine, "--target", "gpu", "-o", tar)
+    with tarfile.open(tar) as opened:
+        told = opened.extractfile("README.txt").read().decode()  # type: ignore[union-attr]
+    assert "Stand-in GPU, with tensorrt 10.3.0, and no other machine" in told
+    succeeds("build", tar, "-o", tmp_path / "twin", variables=machine.variables)
+    assert (tmp_path / "twin/tensorrt-int8/engine.plan").read_bytes() == (engine / "engine.plan").read_bytes()
+    others = {
+        "built for Stand-in GPU, and this is Another GPU: take a bundle of": rehearse(
+            tmp_path, VERSIONS[1], NAME="Another GPU"
+        ),
+        "for GPUs of compute capability 8.6": rehearse(tmp_path, VERSIONS[1], CAPABILITY="8.9"),
+        "built with tensorrt 10.3.0, but 11.4.0.106 is installed": rehearse(tmp_path, VERSIONS[2]),
+    }
+    for reason, other in others.items():
+        fails(1, reason, "build", tar, "-o", tmp_path / "other", variables=other.variables)
+        assert not (tmp_path / "other").exists() and other.faults() == []
+
+
 UNCHECKED = """
 import sys
 from dataclasses import replace
@@ -229,6 +308,29 @@ def test_doctor_and_inspect_know_the_gpu_and_the_layers(built: Built, tmp_path: 
     engine = built(VERSIONS[1]) / "tensorrt-int8"
     told = succeeds("inspect", engine, variables=machine.variables).stdout
     assert "93 convolutions and 2 matrix products in INT8" in told and "CaskConvolution" in told
+    assert machine.faults() == []
+
+
+@pytest.mark.slow
+def test_a_build_whose_plan_computes_wrongly_names_the_layer(tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    machine.variables["STAND_IN_TENSORRT_WRONG"] = wrong = "/model/stages.1/layers.0/conv_norm/conv/Conv"
+    init_checkpoint(tmp_path / "small.safetensors", seed=5, width=0.125, classes=CLASSES)
+    options = ("--fp32", "--backend", "tensorrt", "-o", tmp_path / "engines")
+    said = f"tensorrt computes this graph wrongly: Conv {wrong} is the first layer that differs from the CPU's, at -"
+    told = fails(1, said, "build", tmp_path / "small.safetensors", *options, variables=machine.variables)
+    assert "computes this graph wrongly: run 1 at a time" in told.stderr and "(--static-batch 1)" in told.stderr
+    assert not (tmp_path / "engines").exists()
+    assert machine.faults() == []
+
+
+def test_run_classifies_while_its_thread_sleeps(built: Built, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[2])
+    faces = write_csv(tmp_path / "faces.csv", [["face.png", "a", "test", *POINTS]])
+    Image.new("RGB", (224, 224), "grey").save(tmp_path / "face.png")
+    engine, options = built(VERSIONS[2]) / "tensorrt-fp32", ("--landmarks", faces, "--blocking-wait", "--warm-up")
+    told = succeeds("run", engine, tmp_path / "face.png", *options, variables=machine.variables).stdout
+    assert "face.png" in told and "%" in told
     assert machine.faults() == []
 
 

@@ -62,13 +62,15 @@ def test_plans_of_rtx_are_for_the_release_that_built_them(no_gpu: None) -> None:
             trt.check(replace(sidecar, backend_version=other))
 
 
-def test_int8_is_not_for_turing() -> None:
-    """Its plans would have no INT8 kernel, for any of their GPUs."""
+def test_int8_and_bf16_are_not_for_turing() -> None:
+    """Its plans would have no INT8 kernel, for any of their GPUs, and no plan at all would be built of BF16."""
     rtx, both = find_backend("tensorrt-rtx"), CompileOptions(compute_capabilities=("7.5", "8.6"))
     with pytest.raises(MisuseError, match=r"7\.5 is not for --int8"):
         rtx.require_options(both, ["fp16", "int8"])
+    with pytest.raises(MisuseError, match=r"7\.5 is not for --bf16"):
+        rtx.require_options(both, ["bf16"])
     rtx.require_options(both, ["fp16"])
-    rtx.require_options(CompileOptions(compute_capabilities=("8.6",)), ["int8"])
+    rtx.require_options(CompileOptions(compute_capabilities=("8.6",)), ["int8", "bf16"])
 
 
 def test_engine_of_another_platform_is_refused() -> None:
@@ -109,8 +111,6 @@ def test_cuda_statuses_become_sentences() -> None:
     assert checked((status.cudaSuccess,)) is None
     with pytest.raises(AmpnetError, match=r"^CUDA failed: out of memory \(cudaErrorMemoryAllocation\)$"):
         checked((status.cudaErrorMemoryAllocation, None))
-    with pytest.raises(AmpnetError, match=r"no NVIDIA driver, or it is older .* pip install 'cuda-bindings==12\.\*'"):
-        checked((status.cudaErrorInsufficientDriver, None))
 
 
 def test_contexts_are_for_gpus_and_at_least_one(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def options(backend: str, precisions: Sequence[str]) -> Options:
 
 @cache
 def recipe() -> Recipe:
-    return recipe_of(checkpoint(), options("tensorrt", ["fp16", "fp32", "int8"]), [TYPED, WEAK, UNSIGNED], quiet)
+    return recipe_of(checkpoint(), options("tensorrt", ["fp16", "bf16", "fp32", "int8"]), [TYPED, WEAK, UNSIGNED], quiet)
 
 
 def make_bundle(path: Path, target: str, precisions: Sequence[str]) -> Path:

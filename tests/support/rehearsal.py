@@ -1,4 +1,4 @@
-"""What a process needs to run engines of `tensorrt` without a GPU: tests/support/stand_in, and the real CUDA bindings.
+"""What a process needs to run engines on a stand-in GPU: tests/support/stand_in, and the real CUDA bindings.
 
 The bindings are those in .rehearsal/ of the clone (docs/results/gpu.md says how they get there), because later versions of
 cuda-bindings call undocumented interfaces of the driver, and PyCUDA has to be compiled.
@@ -76,7 +76,7 @@ def rehearse(folder: Path, version: str, binding: str = "cuda-python", **setting
     module = folder / version / f"{version.partition('-')[0]}.py"
     module.parent.mkdir(parents=True, exist_ok=True)
     module.write_text(MODULE.format(version=version))
-    path = [module.parent, STAND_IN, installed, *([STAND_IN / "lazy"] if binding == "PyCUDA" else [])]
+    path = [module.parent, STAND_IN, SUPPORT, installed, *([STAND_IN / "lazy"] if binding == "PyCUDA" else [])]
     variables = {f"STAND_IN_CUDA_{name}": value for name, value in settings.items()}
     variables["STAND_IN_CUDA_FAULTS"] = str(folder / "faults")
     variables.update(LD_LIBRARY_PATH=str(driver()), PYTHONPATH=os.pathsep.join(map(str, path)))

@@ -3,8 +3,8 @@
    The public driver API alone, as far as cuda-bindings 12.8 and PyCUDA need it for what runtime/cuda does. It is stricter
    than a GPU: queued work runs as late as the rules allow (at a wait), handles and addresses are never given again, and what
    a GPU may or may not forgive is a fault: a line in the file that STAND_IN_CUDA_FAULTS names, else on stderr.
-   STAND_IN_CUDA_CAPABILITY (8.6), STAND_IN_CUDA_INTEGRATED (0) and STAND_IN_CUDA_MEMORY (8589934592 bytes, of both kinds) say
-   which GPU it is.
+   STAND_IN_CUDA_NAME, STAND_IN_CUDA_CAPABILITY (8.6), STAND_IN_CUDA_INTEGRATED (0), STAND_IN_CUDA_MEMORY (8589934592 bytes,
+   of both kinds) and STAND_IN_CUDA_VERSION (12080) say which GPU and driver it is.
 
    Work of a library on the stream, such as a network, is queued by `standInCall`, with the memory that it reads and writes;
    `standInView` says where that memory is for the host, to which device memory is closed otherwise. */
@@ -25,13 +25,19 @@ enum {
     CONTEXT_IS_DESTROYED = 709, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
     CAPTURE_ISOLATION = 905, CAPTURE_IMPLICIT = 906, CAPTURED_EVENT = 907, CAPTURE_WRONG_THREAD = 908
 };
-enum { REGIONS = 8, NON_BLOCKING = 1, RELAXED = 2, LEGACY = 1, PER_THREAD = 2 };
+enum { REGIONS = 8, NON_BLOCKING = 1, BLOCKING_SYNC = 1, RELAXED = 2, LEGACY = 1, PER_THREAD = 2 };
 
 typedef struct { const char *kind; int alive; void *next; } Object; /* begins each of the following */
 typedef struct { Object object; int retained, error; struct Stream *legacy; } Context;
 typedef struct { uintptr_t address; size_t size; char *view; int host, freed; Context *context; } Memory;
 typedef struct { uintptr_t address; size_t size; int writes, watched; uint64_t seen; } Region;
-typedef struct Event { Object object; struct Stream *stream; long ticket; int captured; double milliseconds; } Event;
+typedef struct Event {
+    Object object;
+    struct Stream *stream;
+    long ticket;
+    int captured, blocking;
+    double milliseconds;
+} Event;
 typedef struct Operation {
     enum { COPY, CALL, RECORD, WAIT } kind;
     Region regions[REGIONS]; /* of COPY: target and source */
@@ -59,7 +65,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static Object *objects;
 static Memory memories[1 << 16];
-static int memory_count, initialized;
+static int memory_count, initialized, waits[2]; /* that ask again and again, and that sleep */
 static long orders;
 static size_t allocated;
 static Context primary = {{"primary context", 0, NULL}, 0, 0, NULL};
@@ -350,10 +356,14 @@ static int require_no_capture(const char *call, int everywhere) {
 /* ---- the driver API ---- */
 
 int cuInit(unsigned flags) { (void)flags; initialized = 1; return SUCCESS; }
-int cuDriverGetVersion(int *version) { *version = 12080; return SUCCESS; }
+int cuDriverGetVersion(int *version) { *version = atoi(setting("STAND_IN_CUDA_VERSION", "12080")); return SUCCESS; }
 int cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
 int cuDeviceGet(int *device, int number) { *device = 0; return number ? INVALID_DEVICE : SUCCESS; }
-int cuDeviceGetName(char *name, int size, int device) { (void)device; snprintf(name, size, "Stand-in GPU"); return SUCCESS; }
+int cuDeviceGetName(char *name, int size, int device) {
+    (void)device;
+    snprintf(name, size, "%s", setting("STAND_IN_CUDA_NAME", "Stand-in GPU"));
+    return SUCCESS;
+}
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (size_t)8 << 30; return SUCCESS; }
 int cuDeviceGetUuid_v2(void *uuid, int device) { (void)device; memset(uuid, 7, 16); return SUCCESS; }
 
@@ -528,6 +538,7 @@ int cuStreamSynchronize(Stream *handle) {
         stream->capture = INVALIDATED;
         TRY(fault(CAPTURE_UNSUPPORTED, "cuStreamSynchronize of a stream that is recorded"));
     }
+    waits[0]++;
     advance(stream, stream->queued);
     result = current()->error;
     LEAVE;
@@ -576,9 +587,9 @@ int cuStreamEndCapture(Stream *stream, Graph **graph) {
 }
 
 int cuEventCreate(Event **event, unsigned flags) {
-    (void)flags;
     ENTER("cuEventCreate");
     *event = make("event", sizeof **event);
+    (*event)->blocking = flags & BLOCKING_SYNC;
     LEAVE;
 }
 int cuEventRecord(Event *event, Stream *handle) {
@@ -596,6 +607,7 @@ int cuEventSynchronize(Event *event) {
     ENTER("cuEventSynchronize");
     TRY(bad_handle(event, "event"));
     if (event->captured) TRY(fault(CAPTURED_EVENT, "an event that was recorded into a graph is waited for"));
+    waits[event->blocking]++;
     if (event->stream) advance(event->stream, event->ticket);
     result = current()->error;
     LEAVE;
@@ -663,6 +675,7 @@ int standInCall(Stream *handle, int (*call)(void *), void *argument, const Stand
     LEAVE;
 }
 void *standInView(uintptr_t address, size_t size) { return view_of(address, size); }
+int standInWaits(int sleeping) { return waits[sleeping]; }
 /* Add a fault that only the other library can know of. */
 void standInFault(const char *text) { fault(INVALID_VALUE, "%s", text); }
 

@@ -85,6 +85,12 @@ class OnGpu:
         return object()
 
 
+def waits() -> tuple[int, int]:
+    """How often threads have waited for a stream and asked again and again, and how often they have slept."""
+    driver = stand_in_tensorrt._driver
+    return driver.standInWaits(0), driver.standInWaits(1)
+
+
 def in_host_memory(engine: Engine, expected: Expected) -> None:
     engine.warm_up()
     for count in (1, 3, 4, 4, 4, 4, 1, 1, 1, 9, 0):  # the second of a size is recorded; nine are more than a batch
@@ -153,13 +159,18 @@ def main(engines: list[str]) -> None:
             in_host_memory(engine, expected)
             on_the_gpu(engine, expected)
             by_eight_threads(engine, expected)
+        with Engine.load(path, blocking_wait=True) as engine:
+            before = waits()
+            in_host_memory(engine, expected)
+            spinning, sleeping = (now - then for now, then in zip(waits(), before, strict=True))
+            assert (spinning, sleeping > 10) == (0, True), (spinning, sleeping)
         sidecar = read_sidecar(path)
         pool = open_pool(path, sidecar)
         with pool.borrow() as executor:
             assert all(0 < seconds < 10 for seconds in executor.gpu_seconds(*faces(2, 0), runs=4))
             launched[path.name] = executor.graph
         pool.close()
-        times = find_backend("tensorrt").layer_times(path, sidecar, faces(2, 0), 2, None)
+        times = find_backend(sidecar.backend).layer_times(path, sidecar, faces(2, 0), 2, None)
         assert len(times) > 100 and all(seconds > 0 for _, _, seconds in times)
     print(json.dumps(launched))
 

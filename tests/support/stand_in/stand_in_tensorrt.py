@@ -1,11 +1,12 @@
-"""Stands in for NVIDIA's module tensorrt, in processes whose driver is stand_in/cuda_driver.c: plans are ONNX graphs.
+"""Stands in for NVIDIA's modules tensorrt and tensorrt_rtx, on the driver of stand_in/cuda_driver.c: plans are ONNX graphs.
 
 `install` makes a module of one version, with the names that tests/support/api records of it and no others. A plan holds the
 graph, the profile, and which library and GPU it is for; ONNX Runtime computes it when the stream gets there. Only what
 runtime/tensorrt calls is here. What the real library leaves undefined is a fault of the driver: `_fault`.
 
 With STAND_IN_TENSORRT_ALLOCATES in the environment every run allocates, so that none can be recorded as a CUDA graph;
-with STAND_IN_TENSORRT_FAILS the network fails on the GPU, once the stream gets there.
+with STAND_IN_TENSORRT_FAILS the network fails on the GPU, once the stream gets there; STAND_IN_TENSORRT_WRONG names a node
+that it computes wrongly.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import json
 import os
 import sys
 import threading
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from bfloat16 import has_bfloat16, in_float32
 
 API = Path(__file__).parents[1] / "api"
 MAGIC = b"stand-in plan\n"
 FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-TYPES = {"FLOAT": "FLOAT", "FLOAT16": "HALF", "UINT8": "UINT8", "INT8": "INT8", "INT32": "INT32", "BOOL": "BOOL"}
+TYPES = {"FLOAT": "FLOAT", "FLOAT16": "HALF", "BFLOAT16": "BF16"}
+TYPES.update((name, name) for name in ("UINT8", "INT8", "INT32", "BOOL"))
 
 
 class Region(ctypes.Structure):
@@ -99,6 +103,11 @@ def _capability() -> str:
     return f"{major.value}.{minor.value}"
 
 
+def _named(names: Any) -> list[str]:
+    """ "SM86" -> "8.6"."""
+    return [f"{name[2:-1]}.{name[-1]}" for name in names]
+
+
 # ---- one version of the module ----
 
 
@@ -107,7 +116,10 @@ def install(name: str, version: str) -> None:
     recorded = set((API / f"{version}.txt").read_text(encoding="utf-8").splitlines()[1:])
     module = sys.modules[name]
     module.__version__ = version.rpartition("-")[2]  # type: ignore[attr-defined]
-    for made in _classes(module, recorded, tuple(int(part) for part in version.rpartition("-")[2].split("."))):
+    numbers = tuple(int(part) for part in version.rpartition("-")[2].split("."))
+    if name == "tensorrt_rtx":
+        numbers = (10, 13)  # the TensorRT that it comes from
+    for made in _classes(module, recorded, numbers):
         if made.__name__ in recorded:
             setattr(module, made.__name__, _restricted(made, recorded))
 
@@ -144,6 +156,7 @@ ENUMERATIONS = (
     "CudaGraphStrategy",
     "DataType",
     "DeviceType",
+    "DynamicShapesKernelSpecializationStrategy",
     "EngineInvalidityDiagnostics",
     "EngineValidity",
     "HardwareCompatibilityLevel",
@@ -159,7 +172,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
     enumerations = [_enumeration(name, recorded) for name in ENUMERATIONS]
     of = {made.__name__: made for made in enumerations}
     data_type, flags, creation = of["DataType"], of["BuilderFlag"], of["NetworkDefinitionCreationFlag"]
-    weakly_typed = hasattr(flags, "FP16")
+    weakly_typed, ahead = hasattr(flags, "FP16"), bool(len(of["ComputeCapability"]))
 
     def type_of(elem: int) -> Any:
         name = onnx.TensorProto.DataType.Name(elem) if elem else "FLOAT"
@@ -326,6 +339,11 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
         progress_monitor: Any = None
         default_device_type = of["DeviceType"].GPU
         DLA_core = -1
+        num_compute_capabilities = 1
+
+        def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
+            self._capabilities = {**getattr(self, "_capabilities", {}), index: compute_capability.name}
+            return index < self.num_compute_capabilities
 
         def set_flag(self, flag: Any) -> None:
             self._flags.add(flags(flag))
@@ -399,27 +417,29 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             monitor = config.progress_monitor if hasattr(config, "progress_monitor") else None
             if monitor is not None:
                 monitor.phase_start("Building Engine", None, len(network._layers))
-            scratch = _DeviceMemory(1 << 10)  # kernels are timed on the GPU
+            scratch = None if ahead else _DeviceMemory(1 << 10)  # kernels are timed on the GPU
             try:
                 for i, layer in enumerate(network._layers):
-                    config._cache._times[layer.name] = 1e-3
+                    if not ahead:
+                        config._cache._times[layer.name] = 1e-3
                     if monitor is not None and not monitor.step_complete("Building Engine", i):
                         return None
             finally:
-                scratch.free()
+                if scratch is not None:
+                    scratch.free()
                 if monitor is not None:
                     monitor.phase_finish("Building Engine")
             about = {
                 "version": trt.__version__,
-                "capability": _capability(),
+                "capabilities": _named(config._capabilities.values()) if ahead else [_capability()],
                 "compatible": "VERSION_COMPATIBLE" in chosen,
                 "ampere": getattr(config.__dict__.get("hardware_compatibility_level"), "name", "") == "AMPERE_PLUS",
                 "shared": version >= (10,) or config._shares_profile,
-                "profile": config._profiles[0]._shapes,
+                "profiles": [profile._shapes for profile in config._profiles],
                 "detailed": config.profiling_verbosity.name == "DETAILED",
                 "half": "FP16" in chosen,
             }
-            graph = network._graph.SerializeToString()
+            graph = _wrong(network._graph).SerializeToString()
             return IHostMemory(MAGIC + json.dumps(about).encode() + b"\n" + graph)
 
     class EngineInspector:
@@ -433,23 +453,45 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             nodes = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
             if not about["detailed"]:
                 return json.dumps({"Layers": [node.name for node in nodes]})
-            return json.dumps({"Layers": [_listed(node, graph, about, version >= (8, 6)) for node in nodes]})
+            layers = [_listed(node, graph, about, version >= (8, 6)) for node in nodes]
+            for i in range(1, len(about["profiles"])):
+                layers += [{**layer, "Name": f"{layer['Name']} [profile {i}]"} for layer in layers[: len(nodes)]]
+            return json.dumps({"Layers": layers})
 
     class IExecutionContext:
         """Keeps its engine alive, as in the bindings."""
 
-        def __init__(self, engine: Any, profiled: bool) -> None:
-            self._engine, self._profiled, self.profiler = engine, profiled, None
+        def __init__(self, engine: Any, profile: int, config: Any) -> None:
+            self._engine, self._profile, self._config, self.profiler = engine, profile, config, None
             self._shapes: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
             self._planned = False  # whether the shapes have been run with once, which allocates
             self._memory = _DeviceMemory(1 << 12)
 
+        @property
+        def active_optimization_profile(self) -> int:
+            return self._profile
+
+        def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+            engine = self._engine
+            if not engine._about["shared"] and profile_index in engine._in_use:
+                engine._log("IExecutionContext::setOptimizationProfileAsync: another context uses the profile")
+                return False
+            engine._in_use.discard(self._profile)
+            engine._in_use.add(profile_index)
+            self._profile, self._planned = profile_index, False
+            self._shapes.clear()  # all are to be set again
+            self._addresses.clear()
+            return True
+
         def set_input_shape(self, name: str, shape: Any) -> bool:
-            low, _, high = self._engine._about["profile"][name]
+            if self._profile < 0:
+                self._engine._log("IExecutionContext::setInputShape: no profile has been selected")
+                return False
+            low, _, high = self._engine._about["profiles"][self._profile][name]
             inside = len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
-            if not self._profiled or not inside:
-                why = f"{list(shape)} is outside of {low} to {high}" if self._profiled else "no profile has been selected"
+            if not inside:
+                why = f"{list(shape)} is outside of {low} to {high}"
                 self._engine._log(f"IExecutionContext::setInputShape: {name}: {why}")
                 return False
             self._planned = self._planned and self._shapes.get(name) == tuple(shape)
@@ -486,6 +528,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             engine, addresses = self._engine, dict(self._addresses)
             output, rows = engine._names[-1], next(iter(self._shapes.values()))[0]
             shapes = {**self._shapes, output: (rows, *engine._shapes[output][1:])}
+            self._compile(rows)
             session, dtypes = engine._session, engine._dtypes  # the work, which is kept, must not keep the engine alive
 
             def compute() -> None:
@@ -501,17 +544,50 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 regions.append((addresses[name], size, name == output))
             _enqueue(stream, compute, regions)
 
+        def _compile(self, rows: int) -> None:
+            """What TensorRT for RTX does with a batch size that is new to the context's runtime cache."""
+            cache = None if self._config is None else self._config._cache
+            kernel = f"{sha256(self._engine._graph.SerializeToString()).hexdigest()[:16]} {rows}"
+            if cache is not None and kernel not in cache._kernels:
+                eager = self._config.dynamic_shapes_kernel_specialization_strategy
+                assert eager is of["DynamicShapesKernelSpecializationStrategy"].EAGER
+                compiled.append(rows)
+                cache._kernels.append(kernel)
+
         def __del__(self) -> None:
             if hasattr(self, "_memory"):
-                self._engine._contexts -= self._profiled
+                self._engine._in_use.discard(self._profile)
                 self._memory.free()
+
+    class IRuntimeCache:
+        def __init__(self) -> None:
+            self._kernels: list[str] = []
+
+        def serialize(self) -> Any:
+            return IHostMemory(b"kernels " + json.dumps([trt.__version__, _capability(), self._kernels]).encode())
+
+        def deserialize(self, blob: Any) -> bool:
+            found_version, capability, kernels = json.loads(bytes(blob).removeprefix(b"kernels "))
+            fits = (found_version, capability) == (trt.__version__, _capability())
+            self._kernels = kernels if fits else self._kernels
+            return fits
 
     class IRuntimeConfig:
         cuda_graph_strategy: Any = None
+        dynamic_shapes_kernel_specialization_strategy: Any = None
+        _cache: Any = None
+
+        def create_runtime_cache(self) -> Any:
+            return IRuntimeCache()
+
+        def set_runtime_cache(self, cache: Any = None) -> bool:
+            self._cache = cache
+            return True
 
     class ICudaEngine:
         def __init__(self, logger: Any, about: dict[str, Any], graph: bytes) -> None:
-            self._about, self._logger, self._contexts = about, logger, 0
+            self._about, self._logger = about, logger
+            self._in_use: set[int] = set()  # profiles
             self._session, self._graph = _session(graph), onnx.load_from_string(graph).graph
             values = [*self._session.get_inputs(), *self._session.get_outputs()]
             self._names = [value.name for value in values]
@@ -522,6 +598,13 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
         @property
         def num_io_tensors(self) -> int:
             return len(self._names)
+
+        @property
+        def num_optimization_profiles(self) -> int:
+            return len(self._about["profiles"])
+
+        def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+            return [tuple(shape) for shape in self._about["profiles"][profile_index][name]]
 
         def get_tensor_name(self, i: int) -> str:
             return self._names[i]
@@ -536,13 +619,13 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             return IRuntimeConfig()
 
         def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
-            profiled = self._about["shared"] or self._contexts == 0  # else the one profile is in use
+            profile = 0 if self._about["shared"] or not self._in_use else -1  # none, where the first is in use
             try:
-                context = IExecutionContext(self, profiled)
+                context = IExecutionContext(self, profile, runtime_config)
             except RuntimeError as error:
                 self._log(f"ICudaEngine::createExecutionContext: {error}")
                 return None
-            self._contexts += profiled
+            self._in_use |= {profile} - {-1}
             return context
 
         def create_engine_inspector(self) -> Any:
@@ -588,23 +671,40 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             if about["version"] != trt.__version__ and not about["compatible"]:
                 return f"version tag does not match: {about['version']} is not {trt.__version__}"
             here = _capability()
-            if about["capability"] != here and not (about["ampere"] and float(here) >= 8):
-                return f"the plan is for compute capability {about['capability']}, this GPU has {here}"
+            if here not in about["capabilities"] and not (about["ampere"] and float(here) >= 8):
+                return f"the plan is for compute capability {', '.join(about['capabilities'])}, this GPU has {here}"
             return ""
 
     made = [ILogger, IProfiler, IProgressMonitor, IHostMemory, ITensor, ILayer, INetworkDefinition, ParserError, OnnxParser]
     made += [IOptimizationProfile, ITimingCache, IBuilderConfig, Builder, EngineInspector, IExecutionContext]
-    return [*enumerations, *made, IRuntimeConfig, ICudaEngine, Runtime]
+    return [*enumerations, *made, IRuntimeCache, IRuntimeConfig, ICudaEngine, Runtime]
 
 
+compiled: list[int] = []  # batch sizes that TensorRT for RTX compiled kernels for
 _sessions = threading.Lock()
 
 
 def _session(graph: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    model = onnx.load_from_string(graph)
+    if has_bfloat16(model):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # a cast there and back stays
+        graph = in_float32(model).SerializeToString()
     with _sessions:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _wrong(model: Any) -> Any:
+    """`model`, with the result of the node that STAND_IN_TENSORRT_WRONG names a thousand times too large."""
+    nodes = model.graph.node
+    for i, node in enumerate(nodes):
+        if node.name == os.environ.get("STAND_IN_TENSORRT_WRONG"):
+            right, node.output[0] = node.output[0], f"{node.output[0]}_wrong"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1000), "thousand"))
+            nodes.insert(i + 1, onnx.helper.make_node("Mul", [node.output[0], "thousand"], [right], name="wrong"))
+            break
+    return model
 
 
 def _listed(node: Any, graph: Any, about: dict[str, Any], metadata: bool) -> dict[str, Any]:
@@ -617,7 +717,8 @@ def _listed(node: Any, graph: Any, about: dict[str, Any], metadata: bool) -> dic
         source = producers.get(source.input[0])
     quantised = source is not None and source.op_type == "DequantizeLinear"
     half = about["half"] or types.get(node.input[1]) == onnx.TensorProto.FLOAT16
-    kind = "Int8" if quantised else "Half" if half else "Float"
+    brain = types.get(node.input[1]) == onnx.TensorProto.BFLOAT16
+    kind = "Int8" if quantised else "Half" if half else "BFloat16" if brain else "Float"
     weights = source.input[0] if quantised else node.input[1]
     entry = {
         "Name": node.name,
