@@ -116,7 +116,7 @@ def _choices(command: Any, parameter: Any) -> Any:
     return [member.value for member in enums[0]] if enums else None
 
 
-# In the order of the help; each is the function of its name in the module of its name.
+# In the order of the help; each is the function of its name in the module of its name, with _ for -.
 COMMANDS = (
     "init",
     "export",
@@ -128,6 +128,7 @@ COMMANDS = (
     "doctor",
     "inspect",
     "bundle",
+    "serve-files",
     "prepare",
     "train",
     "sensitivity",
@@ -147,8 +148,9 @@ def application(words: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_options)
     first = next((word for word in words if not word.startswith("-")), "")
-    for name in [first] if first in COMMANDS else COMMANDS:
-        app.command()(getattr(import_module(f"ampnet_opt.cli.{name}"), name))
+    for command in [first] if first in COMMANDS else COMMANDS:
+        name = command.replace("-", "_")
+        app.command(command)(getattr(import_module(f"ampnet_opt.cli.{name}"), name))
     return app
 
 

@@ -17,9 +17,12 @@ from ampnet_opt.cli.options import (
     INFERENCE_PANEL,
     LANDMARKS_FORMAT,
     MIN_FACE,
+    MOST_WORKERS,
     OUTPUT_PANEL,
     STDOUT,
     THREADS,
+    flags,
+    given,
     json_lines,
     json_option,
     output_option,
@@ -32,10 +35,14 @@ if TYPE_CHECKING:
     from ampnet_opt.pipeline.live_rate import Rate
     from ampnet_opt.runtime import Engine
 
+BATCH_PANEL = "Many pictures, on a Ray cluster"
 LONGEST_SMOOTH = 60  # seconds
+# Parameters that go with --ray; the others are for one process.
+WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "detector", "detector_precision", "trusted"}
 
 
 def run(
+    context: typer.Context,
     engine: Path = typer.Argument(..., metavar="ENGINE", help="An engine directory."),
     sources: List[str] = typer.Argument(
         ...,
@@ -85,6 +92,28 @@ def run(
         False, "--blur", help="Make faces unrecognisable in what is drawn and shown.", rich_help_panel=OUTPUT_PANEL
     ),
     frames: Optional[int] = FRAMES,
+    ray: Optional[str] = typer.Option(
+        None,
+        "--ray",
+        metavar="ADDRESS",
+        help="Do pictures on this Ray cluster: host:port, auto, or local for one on this machine; with --parquet.",
+        rich_help_panel=BATCH_PANEL,
+    ),
+    parquet: Optional[Path] = typer.Option(
+        None,
+        "--parquet",
+        metavar="FOLDER",
+        help="Where --ray writes its results, a file for 256 pictures; what is there already is not done again.",
+        rich_help_panel=BATCH_PANEL,
+    ),
+    workers: Optional[int] = typer.Option(
+        None,
+        "--workers",
+        min=1,
+        max=MOST_WORKERS,
+        help="With --ray: workers, of --threads each, by default 1 (default: as many as there are CPUs for).",
+        rich_help_panel=BATCH_PANEL,
+    ),
     warm_up: bool = typer.Option(
         False,
         "--warm-up",
@@ -101,15 +130,17 @@ def run(
     """Find the faces in pictures, videos and cameras, and say which expression each has."""
     from ampnet_opt.core.files import require_new
 
+    if ray is not None or parquet is not None or workers is not None:
+        return _run_ray(context, ray, parquet, workers)
     if landmarks is not None:
-        given = {
+        refused = {
             "--view": view,
             "--frames": frames,
             "--detector": detector,
             "--detector-precision": detector_precision,
             "--blur": blur or None,
         }
-        extra = [name for name, value in given.items() if value is not None]
+        extra = [name for name, value in refused.items() if value is not None]
         if extra:
             raise MisuseError(f"{extra[0]} goes without --landmarks: each picture is one face, and none is sought")
         if drawn is not None:
@@ -164,6 +195,38 @@ def run(
             page.end()
     if source.failures:
         raise AmpnetError(f"{len(source.failures)} of {source.count} pictures could not be read")
+
+
+def _run_ray(context: typer.Context, address: Optional[str], output: Optional[Path], workers: Optional[int]) -> None:
+    """Do pictures on a Ray cluster; all else is in the command's parameters."""
+    if address is None or output is None:
+        raise MisuseError("--ray ADDRESS and --parquet FOLDER go together, and --workers with them")
+    others = given(context) - WITH_RAY
+    if others:
+        raise MisuseError(f"{flags(context, others)}: not with --ray, which takes pictures and writes Parquet alone")
+    from ampnet_opt.core.progress import counter
+    from ampnet_opt.core.text import count
+    from ampnet_opt.pipeline.classify import picture_files
+    from ampnet_opt.serving.ray_batch import Work, run_batch
+
+    options = context.params
+    paths = [Path(text) for text in options["sources"]]
+    pictures = picture_files(paths)
+    _note_left_out(paths)
+    work = Work(
+        options["engine"],
+        output,
+        options["threads"] or 1,
+        options["detector"],
+        options["detector_precision"],
+        options["trusted"],
+    )
+    with counter("pictures", len(pictures)) as show:
+        totals = run_batch(pictures, work, address=address, workers=workers, progress=lambda done: show(done, "pictures"))
+    earlier = f"; {count(totals.resumed, 'file')} of an earlier run kept" if totals.resumed else ""
+    say(f"{output}: {count(totals.faces, 'face')} in {count(totals.pictures, 'picture')}{earlier}")
+    if totals.failures:
+        raise AmpnetError(f"{totals.failures} of {totals.pictures} pictures could not be read; the column error says why")
 
 
 def _report(failures: List[AmpnetError], reported: int) -> int:

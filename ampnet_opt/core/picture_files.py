@@ -96,19 +96,33 @@ _STARTS = (
 )
 
 
-class _Metered(io.BufferedReader):
-    """A file, read `OFTEN` times over at most. Its descriptor is hidden: libtiff maps it, and dies when it shrinks."""
+class _Limited:
+    """Of a stream: it is read `OFTEN` times over at most."""
 
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(io.FileIO(descriptor, "rb"))
-        self._left = OFTEN * os.fstat(descriptor).st_size + (1 << 20)
+    _left: int
 
     def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
+        data: bytes = super().read(size)  # type: ignore[misc]
         self._left -= len(data)
         if self._left < 0:
             raise OSError("its parts name the same bytes again and again")
         return data
+
+
+class InMemory(_Limited, io.BytesIO):
+    """The bytes of a file that came from elsewhere."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._left = OFTEN * len(content) + (1 << 20)
+
+
+class _Metered(_Limited, io.BufferedReader):
+    """A file. Its descriptor is hidden: libtiff maps it, and dies when it shrinks."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(io.FileIO(descriptor, "rb"))
+        self._left = OFTEN * os.fstat(descriptor).st_size + (1 << 20)
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("not for decoders")
@@ -155,7 +169,7 @@ def _require_regular(name: str, mode: int) -> None:
         raise MisuseError(f"image {name} is {kind}, not a file")
 
 
-def undecoded(stream: io.BufferedReader, format: Format) -> ImageFile.ImageFile:
+def undecoded(stream: io.BufferedReader | InMemory, format: Format) -> ImageFile.ImageFile:
     """The picture with its size and mode, before its pixels are decoded. Raises whatever its reader raises."""
     if format.name == "HEIF":
         reader = next(name for name in HEIF_READERS if find_spec(name) is not None)

@@ -19,6 +19,7 @@ from ampnet_opt.core.picture_files import (
     LARGEST,
     Budget,
     Format,
+    InMemory,
     readable,
     recognised,
     regular_file,
@@ -99,6 +100,22 @@ def opened_photo(path: PathLike) -> Iterator[Photo]:
     with regular_file(path) as stream, contextlib.ExitStack() as held:
         with _refused(path):
             photo = _decoded(printable(path), stream, held)
+        yield photo
+
+
+@contextlib.contextmanager
+def decoded_photo(content: bytes, name: str = "sent") -> Iterator[Photo]:
+    """`opened_photo` of an encoded picture in memory.
+
+    Args:
+        content: the bytes of its file.
+        name: of the picture, for messages.
+    """
+    if not content:
+        raise MisuseError(f"image {printable(name)} is empty")
+    with InMemory(content) as stream, contextlib.ExitStack() as held:
+        with _refused(name):
+            photo = _decoded(printable(name), stream, held)
         yield photo
 
 

@@ -42,6 +42,11 @@ def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List
 
     Raises MisuseError that names what is missing: a path, or a picture's row in the table.
     """
+    return read_landmarks(landmarks, picture_files(paths), form)
+
+
+def picture_files(paths: Sequence[Path]) -> List[Path]:
+    """The pictures in `paths`, files or folders of them. Raises MisuseError that names a path that is missing."""
     pictures: List[Path] = []
     for path in paths:
         if path.is_dir():
@@ -50,7 +55,7 @@ def find_faces(paths: Sequence[Path], landmarks: Path, form: str = AUTO) -> List
             pictures.append(path)
         else:
             raise MisuseError(f"image {path} does not exist")
-    return read_landmarks(landmarks, pictures, form)
+    return pictures
 
 
 def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) -> Iterator[Classified]:

@@ -104,6 +104,22 @@ class Pipeline:
             for one in classified:
                 yield self._result(one, smoother)
 
+    def picture(self, frame: Frame) -> FrameResult:
+        """The faces of one picture, as `frames` gives them for pictures, without threads of its own. For callers that have
+        their own threads or processes.
+
+        Args:
+            frame: with a name, which tells a picture from a frame of a video.
+
+        Raises:
+            MisuseError: the frame has no name, or as the detector and the engine do.
+            AmpnetError: as the detector and the engine do.
+        """
+        if not frame.name:
+            raise MisuseError("a picture has a name; frames of a video go through frames()")
+        (found,) = self._classify(self._detect(iter([(frame, 0.0)])))
+        return self._result(found, Smoother(0, len(self._engine.classes)))
+
     def _detect(self, frames: Iterator[Tuple[Frame, float]]) -> Iterator[_Found]:
         tracker, video = Tracker(), 0
         for frame, reading in frames:

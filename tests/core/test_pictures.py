@@ -29,8 +29,17 @@ from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.installing import install_command
-from ampnet_opt.core.picture_files import FORMATS, LARGEST, Budget, recognised
-from ampnet_opt.core.pictures import OTHER_PICTURES, PICTURES, WHOLE, image_header, is_picture, opened_photo, read_image
+from ampnet_opt.core.picture_files import FORMATS, LARGEST, Budget, InMemory, recognised
+from ampnet_opt.core.pictures import (
+    OTHER_PICTURES,
+    PICTURES,
+    WHOLE,
+    decoded_photo,
+    image_header,
+    is_picture,
+    opened_photo,
+    read_image,
+)
 from ampnet_opt.faces.face import Face, load_face
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pytest shows what the package's own filter hides
@@ -376,3 +385,21 @@ def test_damaged_files_of_every_format_are_read_or_refused(tmp_path: Path, suffi
             assert read_image(path).shape[2] == 3
         except AmpnetError as error:
             assert "\n" not in str(error)
+
+
+def test_a_picture_in_memory_is_that_of_its_file(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with decoded_photo((tmp_path / "a.png").read_bytes()) as photo:
+        assert np.array_equal(np.asarray(photo.image), read_image(tmp_path / "a.png")) and photo.size == (60, 40)
+    for content, words in ((b"", "image sent is empty"), (b"text", "image sent cannot be read: it is no picture")):
+        with pytest.raises(MisuseError, match=words), decoded_photo(content):
+            pass
+
+
+def test_a_picture_in_memory_is_not_read_again_and_again() -> None:
+    stream = InMemory(b"x" * 100)
+    with pytest.raises(OSError, match="the same bytes again and again"):
+        for _ in range(1 << 15):
+            stream.seek(0)
+            stream.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -14,14 +15,14 @@ from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 CLASSES = PRESETS["rafdb"]
 
 
-def save_engine(graph: onnx.ModelProto, checkpoint_sha256: str, directory: Path) -> Path:
+def save_engine(graph: onnx.ModelProto, checkpoint_sha256: str, directory: Path, classes: Sequence[str] = CLASSES) -> Path:
     directory.mkdir()
     openvino.save_model(openvino.Core().read_model(graph.SerializeToString()), directory / "engine.xml", False)
     Sidecar(
         backend="cpu",
         backend_version=openvino.__version__,
         precision="fp32",
-        classes=list(CLASSES),
+        classes=list(classes),
         image_input="uint8",
         patch_radius=5,
         trained=False,

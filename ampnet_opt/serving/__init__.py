@@ -1,0 +1,1 @@
+"""Engines for servers and clusters of others: Triton, OpenVINO Model Server, Ray."""
