@@ -1,4 +1,4 @@
-"""What a calibration measures, kept in the user's cache: a graph sees its data once, and goes on where it was stopped."""
+"""What a calibration measures, kept in the user's cache: a graph sees its data once, and an interrupted run resumes."""
 
 from __future__ import annotations
 

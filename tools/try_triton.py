@@ -64,9 +64,8 @@ def main() -> None:
         pipeline = Pipeline(engine, load_detector())
         faces = sum(compare(client, model.pictures, pipeline, engine.classes, picture) for picture in pictures)
         version = client.get_server_metadata()["version"]
-        print(
-            f"{model.pictures} in Triton {version}: {faces} faces in {len(pictures)} pictures, all arrays equal to the pipeline's"
-        )
+        found = f"{faces} faces in {len(pictures)} pictures"
+        print(f"{model.pictures} in Triton {version}: {found}, all arrays equal to the pipeline's")
         refuse(client, model.pictures)
         if given.measure:
             measure(client.url, model.pictures, pipeline, engine.classes, pictures)
