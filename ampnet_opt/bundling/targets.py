@@ -156,7 +156,11 @@ def readme(
             "",
         ]
     if target.speed:
-        lines += ["Full speed, until the next start:", "", *(f"  {line}" for line in target.speed), ""]
+        lines += ["Full speed:", "", *(f"  {line}" for line in target.speed), ""]
+        lines += [
+            "A power mode stays set, and nvpmodel may ask for a restart; jetson_clocks ends at the next start.",
+            "",
+        ]
         lines += ["The power modes of a board: grep 'POWER_MODEL ID' /etc/nvpmodel.conf; the one it is in: nvpmodel -q.", ""]
     lines += ["Works with:", "", *(f"  {line}" for line in versions), ""]
     lines += [".venv/bin/ampnet-opt doctor says what is missing and how to get it.", ""]

@@ -79,14 +79,15 @@ def _clock(folder: Path, prefix: str, per_mhz: float) -> Optional[Clock]:
 def mode_advice(mode: Optional[PowerMode], fastest: Optional[PowerMode]) -> List[str]:
     if mode is None or fastest is None or _allowance(mode) == _allowance(fastest):
         return []
-    return [f"power mode {mode.name}; the fastest is {fastest.name}: sudo nvpmodel -m {fastest.id}"]
+    command = f"sudo nvpmodel -m {fastest.id}"
+    return [f"power mode {mode.name}; the fastest is {fastest.name}: {command} (it stays set, and may ask for a restart)"]
 
 
 def clock_advice(gpu: Optional[Clock]) -> List[str]:
     if gpu is None or gpu.low == gpu.high:
         return []
     falls = f"the GPU's clock may fall to {gpu.low:.0f} of {gpu.high:.0f} MHz between images"
-    return [f"{falls}; for steady times: sudo jetson_clocks"]
+    return [f"{falls}; for steady times, until the next start: sudo jetson_clocks"]
 
 
 def read_text(path: Path) -> str:

@@ -69,7 +69,9 @@ class ContextExecutor:
         self._records = cuda_graph and not by_library and self._queue.can_record
         self._without_graph = "none"
         if cuda_graph and not self._records:
-            self._without_graph = "left to the library" if by_library else "none: PyCUDA has no CUDA graphs"
+            recorded = by_library and hasattr(plan.library, "CudaGraphStrategy")
+            without = "this TensorRT-RTX records no CUDA graphs" if by_library else "PyCUDA has no CUDA graphs"
+            self._without_graph = "left to the library" if recorded else f"none: {without}"
         try:
             with self._queue.current():
                 self._context = plan.create_context(cuda_graph)

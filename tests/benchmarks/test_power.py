@@ -277,7 +277,7 @@ def test_hottest_and_mean_clock_and_what_to_do_about_it(tmp_path: Path) -> None:
     assert found.temperatures["gpu"] == 71.5
     assert found.gpu_mhz is not None and 306 < found.gpu_mhz < 612
     assert found.gpu_mhz_max == 1020
-    assert found.warnings[0] == "power mode 15W; the fastest is MAXN_SUPER: sudo nvpmodel -m 2"
+    assert found.warnings[0].startswith("power mode 15W; the fastest is MAXN_SUPER: sudo nvpmodel -m 2 (it stays set")
     assert re.fullmatch(r"the GPU ran at \d+ of 1020 MHz \(mean\); to hold its clock: sudo jetson_clocks", found.warnings[1])
 
 

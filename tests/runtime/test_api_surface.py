@@ -202,7 +202,7 @@ def test_every_name_of_cuda_python_is_there(module: str, known: set[str]) -> Non
         attrgetter(chain)(binding)
 
 
-TYPED = ("build_progress.py", "compile.py", "executor.py", "library.py", "options.py", "plan.py")
+TYPED = ("build_progress.py", "compile.py", "executor.py", "kernel_cache.py", "library.py", "options.py", "plan.py")
 # What the signatures of the binding do not say: Dims are given and taken as tuples, counts arrive as int.
 IMPRECISE = re.compile(r'"Dims"|"SupportsInt"|"rest"')
 STUBGEN = "from mypy.stubgen import main; main()"

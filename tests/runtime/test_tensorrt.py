@@ -120,6 +120,8 @@ def test_contexts_are_for_gpus_and_at_least_one(tmp_path: Path) -> None:
     replace(SIDECAR, backend="cpu", files={name: sha256(tmp_path / name) for name in names}).write(tmp_path)
     with pytest.raises(MisuseError, match="contexts are for engines on a GPU"):
         Engine.load(tmp_path, contexts=2)
+    with pytest.raises(MisuseError, match="blocking_wait is for engines on a GPU"):
+        Engine.load(tmp_path, blocking_wait=True)
     with pytest.raises(MisuseError, match="at least 1, got 0"):
         Engine.load(tmp_path, contexts=0)
 
