@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 
 def main(url: str, model: str, *photos: str) -> None:
+    failed = 0
     with triton.InferenceServerClient(url) as client:
         for photo in photos:
             picture = triton.InferInput("picture", [1], "BYTES")
@@ -20,12 +21,14 @@ def main(url: str, model: str, *photos: str) -> None:
             try:
                 answer = client.infer(model, [picture])
             except InferenceServerException as error:
-                print(f"{photo}: {error.message()}", file=sys.stderr)
+                print(f"error: {photo}: {error.message()}", file=sys.stderr)
+                failed += 1
                 continue
             names = ("boxes", "labels", "probabilities")
             for box, label, probabilities in zip(*(answer.as_numpy(name) for name in names)):
                 x, y, width, height = (round(float(value)) for value in box)
                 print(f"{photo}  {x},{y} {width}x{height}  {label.decode()}  {probabilities.max():.1%}")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":
