@@ -1,4 +1,4 @@
-"""What a preparation has finished so far, on disk, so that a killed one goes on where it stopped.
+"""What a preparation has finished so far, on disk, so that an interrupted one resumes.
 
 Each picture is written to images/.partial/, recorded here with its SHA-256, and then moved to images/. So no picture of a
 preparation stands in images/ without a record, in the journal or in the finished table, and what has none is the user's.

@@ -67,7 +67,7 @@ def prepare(
     anew: tables of an earlier preparation go, and those of its images that are still as it wrote them; other files in
     images/ stay.
 
-    A run that was stopped goes on where it was when it is repeated with the same input and settings. Raises MisuseError
+    An interrupted run resumes when it is repeated with the same input and settings. Raises MisuseError
     for a finished or different preparation in `output` unless force, and for files of others in images/ under names that are
     needed; AmpnetError when no face is found, a package is missing, the disk is full or a process dies; KeyboardInterrupt
     with a message after Ctrl-C.

@@ -1,4 +1,4 @@
-"""Engines against each other: what noise lets one say, tables, pictures, regressions and the command. No time is tested."""
+"""Engines against each other: differences beyond noise, tables, pictures, regressions and the command. No time is tested."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ class Region(ctypes.Structure):
 
 _driver = ctypes.CDLL("libcuda.so.1")
 _driver.standInView.restype = ctypes.c_void_p
+_numbering = threading.Lock()
 _work: list[Any] = []  # what `_run` runs, by number; kept for CUDA graphs, which run it again
 
 
@@ -74,9 +75,11 @@ def _run(number: int | None) -> int:
 
 
 def _enqueue(stream: int, work: Any, regions: list[tuple[int, int, bool]]) -> None:
-    _work.append(work)
+    with _numbering:
+        number = len(_work)
+        _work.append(work)
     there = (Region * len(regions))(*(Region(*region) for region in regions))
-    _cuda("standInCall", ctypes.c_void_p(stream), _run, ctypes.c_void_p(len(_work) - 1), there, len(regions))
+    _cuda("standInCall", ctypes.c_void_p(stream), _run, ctypes.c_void_p(number), there, len(regions))
 
 
 def _array(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
