@@ -136,16 +136,17 @@ def _run_elsewhere(python: Path, what: str, script: str, *arguments: object) -> 
     """Run a script of ours by another environment's Python. Raises AmpnetError when it fails."""
     # Isolated: this folder's modules must not stand before the libraries of the other environment.
     try:
-        _finish([str(python), "-I", script, *map(str, arguments)], f"{what} failed in {python}", failed="")
+        _finish([str(python), "-I", script, *map(str, arguments)], f"{what} in {python}")
     except OSError as error:
         raise AmpnetError(f"{python} cannot be run: {error.strerror}") from error
 
 
-def _finish(command: Sequence[str], what: str, failed: str = " failed") -> None:
+def _finish(command: Sequence[str], what: str) -> None:
+    """Run a command. Raises AmpnetError with its last line when it fails, OSError when it cannot be run."""
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if run.returncode:
         reason = run.stdout.strip().rpartition("\n")[2] or f"exit code {run.returncode}"
-        raise AmpnetError(f"{what}{failed}: {reason}")
+        raise AmpnetError(f"{what} failed: {reason}")
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types

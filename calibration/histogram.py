@@ -1,7 +1,7 @@
 """Histograms of what the float graph holds on calibration faces, in fixed memory, kept in the user's cache; doubts about
 these faces.
 
-A graph sees its data once, and a calibration that was stopped resumes.
+A graph sees its data once, and an interrupted calibration resumes.
 """
 
 from __future__ import annotations
