@@ -77,7 +77,10 @@ def options(name: str) -> str:
             continue
         panel = parameter.rich_help_panel or ("Options" if parameter.opts[0].startswith("-") else "Arguments")
         panels.setdefault(panel, []).append(f"| {_names(parameter, hints[parameter.name])} | {_text(parameter)} |")
-    tables = [f"**{panel}**\n\n| | |\n|---|---|\n" + "\n".join(rows) for panel, rows in panels.items()]
+    tables = [
+        f"**{panel}**\n\n| {'argument' if panel == 'Arguments' else 'option'} | meaning |\n|---|---|\n" + "\n".join(rows)
+        for panel, rows in panels.items()
+    ]
     return "\n\n".join([_cell(command.help), *tables])
 
 
@@ -89,9 +92,7 @@ def _names(parameter: Any, hint: Any) -> str:
         hint = get_args(hint)[0]
     value = parameter.metavar or _value(hint)
     names = sorted([*parameter.opts, *parameter.secondary_opts], key=len, reverse=True)
-    return ", ".join(f"`{one} {value}`" if value and one.startswith("--") else f"`{one}`" for one in names).replace(
-        "|", "\\|"
-    )
+    return ", ".join(f"`{one} {value}`" if value and one.startswith("--") else f"`{one}`" for one in names)
 
 
 def _value(kind: Any) -> str:
