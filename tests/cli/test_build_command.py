@@ -86,7 +86,7 @@ def test_a_plan_for_rtx_is_built_without_its_gpu_and_refused_where_there_is_none
         (2, "--backend takes", ["CKPT", "--fp32", "--backend", "abacus"]),
         (2, "--calibration takes", ["CKPT", "--fp32", "--calibration", "guess"]),
         (2, "--input takes", ["CKPT", "--fp32", "--input", "float64"]),
-        (2, "bf16", ["CKPT", "--bf16", "--backend", "tensorrt-rtx"]),
+        (2, "bf16", ["CKPT", "--bf16", "--backend", "onnxruntime"]),
         (2, "leave out --classes", ["CKPT", "--fp32", "--classes", "a,b"]),
         (2, "min <= opt <= max", ["CKPT", "--fp32", "--min-batch", "8", "--opt-batch", "8", "--max-batch", "4"]),
         (2, "does not go with --static-batch", ["CKPT", "--fp32", "--static-batch", "4", "--max-batch", "8"]),

@@ -70,7 +70,7 @@ def test_times_that_stand_still_give_frames_that_follow_each_other(tmp_path: Pat
 
 
 def test_a_suffix_of_no_format_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MisuseError, match=r"ends in \.mp4"):
+    with pytest.raises(MisuseError, match=r"must end in \.mp4"):
         VideoWriter(tmp_path / "v.doc", (64, 48))
     assert not (tmp_path / "v.doc").exists()
 

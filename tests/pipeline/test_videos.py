@@ -153,7 +153,7 @@ def test_what_is_neither_picture_nor_video_says_so(tmp_path: Path) -> None:
 def test_a_playlist_opens_no_other_files(tmp_path: Path, content: str) -> None:
     write_video(tmp_path / "clip.mp4", STEADY)
     (tmp_path / "list.ts").write_text(content)
-    assert "no video" in refusal(tmp_path / "list.ts")
+    assert "not a video" in refusal(tmp_path / "list.ts")
 
 
 def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

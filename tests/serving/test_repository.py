@@ -160,7 +160,7 @@ def test_a_repository_is_whole_or_not_there(engine: Path, repository: Path, tmp_
     (damaged / "engine.bin").write_bytes(b"")
     with pytest.raises(AmpnetError, match="was changed after it was built"):
         write_repository([engine, damaged], repository, force=True)
-    with pytest.raises(MisuseError, match="no YuNet graph"):
+    with pytest.raises(MisuseError, match="neither a YuNet nor a CenterFace graph"):
         write_repository([engine], repository, detector=damaged / "engine.xml", force=True)
     assert left_in(repository) == before and left_in(repository.parent)[0] == "repository"
 
