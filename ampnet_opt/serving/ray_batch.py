@@ -25,6 +25,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
@@ -104,6 +105,8 @@ def run_batch(
         MisuseError: the folder holds results of another job, or the engine does not exist.
         AmpnetError: Ray is missing or not there, the engine or the detector does not run, or a result cannot be written.
     """
+    if find_spec("ray") is None:  # before anything is written; not imported yet, since it reads variables then
+        raise AmpnetError(f"--ray needs Ray Data; install it with: {install_command('ray')}")
     output = work.output.absolute()
     work = Work(**{**vars(work), "engine": work.engine.absolute(), "output": output})
     blocks = [pictures[start : start + block] for start in range(0, len(pictures), block)]
@@ -195,7 +198,7 @@ def _cluster(address: str, workers: Optional[int], threads: int) -> Iterator[Any
         try:
             import ray
             import ray.data
-        except ImportError as error:
+        except ImportError as error:  # of a part of it
             raise AmpnetError(f"--ray needs Ray Data ({error}); install it with: {install_command('ray')}") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         options: Dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -115,6 +116,15 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(engine: Path, picture
         *(f"part-{number:08d}.parquet" for number in range(PICTURES // BLOCK)),
     ]
     assert "RAY_AUTH_TOKEN" not in os.environ and descendants("ray::") == []
+
+
+def test_without_ray_nothing_is_written(
+    engine: Path, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    with pytest.raises(AmpnetError, match="needs Ray Data; install it with: pip install"):
+        run_batch(pictures, Work(engine, tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_folder_of_other_results_is_refused(engine: Path, pictures: list[Path], tmp_path: Path) -> None:
