@@ -209,10 +209,10 @@ def _make_engines(
         return made, versions
     (seen,) = source.batches(given.calibration, len(given.calibration))
     (held_out,) = source.batches(given.validation, len(given.validation))
+    validation = (*held_out, given.labels(given.validation))
     for name, max_drop in (("NNCF", None), (f"NNCF, accuracy control {MAX_DROP}", MAX_DROP)):
         directory = folder / name.replace(" ", "-")
         directory.mkdir()
-        validation = (*held_out, given.labels(given.validation))
         with step(name, 0), clock(name):
             result = directory / "engine.xml"
             versions = nncf(given.nncf, source.graph, seen, validation, max_drop=max_drop, result=result)

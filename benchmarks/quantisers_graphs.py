@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from ampnet_opt.benchmarks import quantisers_nncf, quantisers_worker
 from ampnet_opt.calibration.histogram import Progress
 from ampnet_opt.convert.source import Source, calibrate
 from ampnet_opt.core.cache import CACHE_VARIABLE
+from ampnet_opt.core.children import variables_set
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS, ImageInput
 from ampnet_opt.faces.face import Face
@@ -121,15 +121,8 @@ def ours_within(checkpoint: Path, data: Path, faces: int, max_drop: float, resul
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
     """Nothing that ampnet-opt has kept is found in the block, nor what it keeps there found later."""
-    before = os.environ.get(CACHE_VARIABLE)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[CACHE_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            del os.environ[CACHE_VARIABLE]
-            if before is not None:
-                os.environ[CACHE_VARIABLE] = before
+    with tempfile.TemporaryDirectory() as folder, variables_set({CACHE_VARIABLE: folder}):
+        yield
 
 
 def _run_elsewhere(python: Path, what: str, script: str, *arguments: object) -> None:

@@ -13,13 +13,28 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import IO, Any, BinaryIO, Callable, Iterator
+from typing import IO, Any, BinaryIO, Callable, Dict, Iterator
 
 from ampnet_opt.core.errors import AmpnetError
 
 # sys is the one module that no file can stand for: nothing else is imported while "" is on the path.
 START = "import sys; sys.path[:] = sys.argv[1:]; from {module} import serve; serve()"
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def variables_set(variables: Dict[str, str]) -> Iterator[None]:
+    """This process's environment variables, with these for the time of the block; what it starts there inherits them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Died(AmpnetError):

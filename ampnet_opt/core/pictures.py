@@ -70,6 +70,11 @@ class Photo(NamedTuple):
     image: Image.Image
     size: Tuple[int, int]
 
+    @property
+    def scale(self) -> float:
+        """Pixels in the file per pixel of `image`."""
+        return self.size[0] / self.image.width
+
 
 def is_picture(file: Path, suffixes: AbstractSet[str] = PICTURES) -> bool:
     """Whether the name is that of a picture, by suffix, and not hidden (".name")."""

@@ -32,6 +32,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from ampnet_opt.core.children import variables_set
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import flush, new_file, reserved, write_json
 from ampnet_opt.core.installing import install_command
@@ -194,7 +195,7 @@ def _cluster(address: str, workers: Optional[int], threads: int) -> Iterator[Any
     variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     if local and _password():
         variables.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_password())
-    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, _environment(variables):
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, variables_set(variables):
         try:
             import ray
             import ray.data
@@ -234,21 +235,6 @@ def _require_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), REACHED).close()
     except (OSError, ValueError, OverflowError) as error:
         raise AmpnetError(f"there is no Ray cluster at {printable(address)}: {one_line(error, 160)}") from error
-
-
-@contextmanager
-def _environment(variables: Dict[str, str]) -> Iterator[None]:
-    """This process's variables, with these for the time of the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _own(error: BaseException) -> AmpnetError:
@@ -302,9 +288,8 @@ class Worker:
         picture = {"picture": number, "file": printable(file), "face": None, "error": None}
         try:
             with opened_photo(file) as photo:
-                image = np.asarray(photo.image)
-                scale = photo.size[0] / image.shape[1]
-                found = self._pipeline.picture(Frame(image, number, name=str(file), scale=scale))
+                scale = photo.scale
+                found = self._pipeline.picture(Frame(np.asarray(photo.image), number, name=str(file), scale=scale))
         except AmpnetError as error:
             return [{**picture, "error": str(error)}]
         rows = [

@@ -66,8 +66,7 @@ def faces_of(pipeline: Pipeline, content: bytes, classes: List[str]) -> Dict[str
         MisuseError: the picture cannot be read.
     """
     with decoded_photo(content) as photo:
-        image = np.asarray(photo.image)
-        frame = Frame(image, name=PICTURE, scale=photo.size[0] / image.shape[1])
+        frame = Frame(np.asarray(photo.image), name=PICTURE, scale=photo.scale)
         return arrays(pipeline.picture(frame), classes)
 
 

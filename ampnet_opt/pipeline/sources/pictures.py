@@ -32,11 +32,11 @@ class Pictures(Source):
                 return
             try:
                 with opened_photo(file) as photo:
-                    image, size = np.asarray(photo.image), photo.size
+                    image, scale = np.asarray(photo.image), photo.scale
             except AmpnetError as error:
                 self.failures.append(error)
                 continue
-            yield Frame(image, index, name=str(file), captured=time.monotonic(), scale=size[0] / image.shape[1])
+            yield Frame(image, index, name=str(file), captured=time.monotonic(), scale=scale)
 
     def close(self) -> None:
         self._closed = True
