@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Dict, List, Optional
 
+from ampnet_opt.core.allocator import keep_freed_memory
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.pipeline.outputs import Outputs
@@ -78,6 +79,8 @@ class RunningPipeline:
         if self._detector is None:
             with open_source(request.source) as source:
                 video = not source.still
+            if video:
+                keep_freed_memory()  # as `ampnet-opt run` does
             self._detector = load_detector(
                 request.detector, threads=request.threads, precision=request.detector_precision, video=video
             )

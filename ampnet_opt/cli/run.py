@@ -27,6 +27,7 @@ from ampnet_opt.cli.options import (
     json_option,
     output_option,
 )
+from ampnet_opt.core.allocator import keep_freed_memory
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.messages import remark, say
 
@@ -164,6 +165,8 @@ def run(
         if warm_up:
             loaded.warm_up()
         source = stack.enter_context(open_source(*sources))
+        if not source.still:
+            keep_freed_memory()
         finder = load_detector(detector, threads=threads, precision=detector_precision, video=not source.still)
         stack.callback(finder.close)
         if not source.still:

@@ -49,7 +49,10 @@ class Upright:
     and keeps its picture in memory until Python collects garbage. Hundreds of them would wait for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, av: Any) -> None:
+        # One for all frames: each frame's own `to_ndarray(format=...)` would start FFmpeg's threads for scaling anew, which
+        # takes longer than the frame.
+        self._reformatter = av.video.reformatter.VideoReformatter()
         self._known: Optional[Tuple[Any, ...]] = None
         self._matrix: Optional[Tuple[int, ...]] = None
 
@@ -58,7 +61,7 @@ class Upright:
 
         The matrix maps a pixel (x, y) to (a x + c y, b x + d y), stored as a, b, u, c, d, v, ... (ISO/IEC 14496-12, 6.2.2).
         """
-        image: np.ndarray = frame.to_ndarray(format="rgb24")
+        image: np.ndarray = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         # PyAV 12 does not tell the rotation: there the frames that can be sought to are asked.
         known = frame.width, frame.height, getattr(frame, "rotation", frame.pts if frame.key_frame else None)
         if known != self._known and (known[2] is not None or self._known is None):

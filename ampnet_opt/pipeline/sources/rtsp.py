@@ -34,7 +34,8 @@ class RtspCamera(LiveSource[Any]):
         super().__init__(without_password(url))
         if not _host(url):
             raise MisuseError(f"{self.name} names no host; write rtsp://HOST/PATH")
-        self._url, self._av, self._upright = url, load_av(), Upright()
+        self._url, self._av = url, load_av()
+        self._upright = Upright(self._av)
         self._container: Any = self._connect()
         stream = video_stream(self._container, self.name)
         self.size = (stream.codec_context.width, stream.codec_context.height)

@@ -93,7 +93,7 @@ class Video(Source):
             if self._closed:
                 return
             self._begun = True
-        clock, upright, damaged, index = _Clock(self.rate or RATE), Upright(), 0, 0
+        clock, upright, damaged, index = _Clock(self.rate or RATE), Upright(self._av), 0, 0
         try:
             for frame in self._frames():
                 if self._closed:
