@@ -25,6 +25,7 @@ from ampnet_opt.benchmarks.compare import Environment, require_positive
 from ampnet_opt.benchmarks.noninferiority import count_answers
 from ampnet_opt.benchmarks.quantisers_graphs import (
     IMAGE_INPUT,
+    OutOfTime,
     empty_cache,
     model_optimizer,
     nncf,
@@ -84,6 +85,7 @@ class Inputs:
         calibration, validation, test: its faces of train, of val, which those that keep a budget judge themselves on, and of
             test, which are scored; labelled.
         modelopt, nncf: the Pythons that have Model Optimizer and NNCF, whose rows are left out without.
+        nncf_minutes: after which NNCF is stopped and its row left out; None, never.
     """
 
     checkpoint: Checkpoint
@@ -94,6 +96,7 @@ class Inputs:
     test: Sequence[Face]
     modelopt: Path | None = None
     nncf: Path | None = None
+    nncf_minutes: int | None = None
 
     def labels(self, faces: Sequence[Face]) -> np.ndarray:
         return np.array(label_indices(self.checkpoint.classes, [face.label for face in faces]))
@@ -124,7 +127,7 @@ def compare_quantisers(given: Inputs, *, runs: int, threads: int, step: Steps) -
         engines = {}
         for i, (name, model) in enumerate(models.items()):
             engines[name] = _engine(checkpoint, source, model, Path(folder) / str(i), checking)
-        made, others = _make_engines(source, given, Path(folder), clock, step)
+        made, others, stopped = _make_engines(source, given, Path(folder), clock, step)
         for name, directory in made.items():
             with step(f"judging {name}", 0), Engine.load(directory, threads=threads) as engine:
                 logits[name] = np.concatenate([engine.infer(*batch) for batch in scored])
@@ -157,7 +160,7 @@ def compare_quantisers(given: Inputs, *, runs: int, threads: int, step: Steps) -
         threads,
         _environment({**versions, **others}),
         results,
-        describe(results, checkpoint.trained, given.modelopt, given.nncf),
+        [*stopped, *describe(results, checkpoint.trained, given.modelopt, given.nncf)],
     )
 
 
@@ -197,30 +200,38 @@ def _quantise(source: Source, given: Inputs, clock: Clock, step: Steps) -> tuple
 
 def _make_engines(
     source: Source, given: Inputs, folder: Path, clock: Clock, step: Steps
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Engine directories of those that make engines themselves, by their names, and the versions of NNCF's libraries."""
+) -> tuple[dict[str, Path], dict[str, str], list[str]]:
+    """Engine directories of those that make engines themselves, by their names; the versions of NNCF's libraries; and which
+    of them was stopped."""
     made: dict[str, Path] = {}
     versions: dict[str, str] = {}
+    stopped: list[str] = []
     name = f"ours, --max-drop {MAX_DROP}"
     with step(name, 0), empty_cache(), clock(name):
         made[name] = folder / "within"
         ours_within(given.path, given.data, len(given.calibration), MAX_DROP, made[name])
     if given.nncf is None:
-        return made, versions
+        return made, versions, stopped
     (seen,) = source.batches(given.calibration, len(given.calibration))
     (held_out,) = source.batches(given.validation, len(given.validation))
     validation = (*held_out, given.labels(given.validation))
     for name, max_drop in (("NNCF", None), (f"NNCF, accuracy control {MAX_DROP}", MAX_DROP)):
         directory = folder / name.replace(" ", "-")
         directory.mkdir()
-        with step(name, 0), clock(name):
-            result = directory / "engine.xml"
-            versions = nncf(given.nncf, source.graph, seen, validation, max_drop=max_drop, result=result)
+        result, minutes = directory / "engine.xml", given.nncf_minutes
+        try:
+            with step(name, 0), clock(name):
+                versions = nncf(
+                    given.nncf, source.graph, seen, validation, max_drop=max_drop, result=result, minutes=minutes
+                )
+        except OutOfTime as error:
+            stopped.append(f"{name}: {error}.")
+            continue
         files, library = ["engine.xml", "engine.bin"], versions["openvino"]
         about = _sidecar(given.checkpoint, source, directory, files=files, library=library, precision="int8")
         about.write(directory)
         made[name] = directory
-    return made, {name if name == "nncf" else f"NNCF's {name}": text for name, text in versions.items()}
+    return made, {name if name == "nncf" else f"NNCF's {name}": text for name, text in versions.items()}, stopped
 
 
 def _plan_size(model: onnx.ModelProto, precision: str, ranges: Mapping[str, float]) -> int | str:
@@ -315,6 +326,7 @@ def main() -> int:
     parser.add_argument("--test-faces", type=int, default=1024, help="of split test, to score on, spread evenly")
     parser.add_argument("--modelopt-python", type=Path, help="the Python of an environment that has Model Optimizer")
     parser.add_argument("--nncf-python", type=Path, help="the Python of an environment that has NNCF")
+    parser.add_argument("--nncf-minutes", type=int, help="stop NNCF after this time, and leave out its row")
     parser.add_argument("--classes", help="as for `build`, of a checkpoint that carries none")
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--threads", type=int, default=available_cores())
@@ -323,6 +335,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         require_positive(faces=options.faces, test_faces=options.test_faces)
+        if options.nncf_minutes is not None:
+            require_positive(nncf_minutes=options.nncf_minutes)
         checkpoint = read_checkpoint(options.checkpoint, options.classes and parse_classes(options.classes))
         given = Inputs(
             checkpoint,
@@ -333,6 +347,7 @@ def main() -> int:
             spread(read_faces(options.data, "test"), options.test_faces),
             options.modelopt_python,
             options.nncf_python,
+            options.nncf_minutes,
         )
         with steps() as step:
             report = compare_quantisers(given, runs=options.runs, threads=options.threads, step=step)

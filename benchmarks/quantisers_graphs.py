@@ -89,12 +89,14 @@ def nncf(
     *,
     max_drop: float | None,
     result: Path,
+    minutes: int | None = None,
 ) -> dict[str, str]:
     """Write OpenVINO's INT8 model of `graph` by NNCF to `result` (.xml); returns the versions of its libraries.
 
     python: the interpreter of the environment it is installed in. calibration, validation: images and landmarks, and labels
     int [N]. max_drop: of top-1 over the validation faces, in points, for `quantize_with_accuracy_control`; None for
-    `quantize`. Raises AmpnetError when that process fails.
+    `quantize`. minutes: after which it is stopped; None, never. Raises AmpnetError when that process fails, OutOfTime when
+    it is stopped.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("float.onnx", "calibration.npz", "validation.npz", "versions.json")]
@@ -103,7 +105,8 @@ def nncf(
         np.savez(seen, image=calibration[0], landmarks=calibration[1])
         np.savez(held_out, image=validation[0], landmarks=validation[1], labels=validation[2])
         drop = "" if max_drop is None else str(max_drop / 100)
-        _run_elsewhere(python, "NNCF", quantisers_nncf.__file__, drop, source, seen, held_out, result, versions)
+        script = quantisers_nncf.__file__
+        _run_elsewhere(python, "NNCF", script, drop, source, seen, held_out, result, versions, minutes=minutes)
         found: dict[str, str] = json.loads(versions.read_text())
         return found
 
@@ -118,6 +121,10 @@ def ours_within(checkpoint: Path, data: Path, faces: int, max_drop: float, resul
     (result.parent / "cpu-int8").rename(result)
 
 
+class OutOfTime(AmpnetError):
+    """A quantiser was given a limit of time and reached it."""
+
+
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
     """Nothing that ampnet-opt has kept is found in the block, nor what it keeps there found later."""
@@ -125,18 +132,28 @@ def empty_cache() -> Iterator[None]:
         yield
 
 
-def _run_elsewhere(python: Path, what: str, script: str, *arguments: object) -> None:
-    """Run a script of ours by another environment's Python. Raises AmpnetError when it fails."""
+def _run_elsewhere(python: Path, what: str, script: str, *arguments: object, minutes: int | None = None) -> None:
+    """Run a script of ours by another environment's Python, for `minutes` at most. Raises AmpnetError when it fails."""
     # Isolated: this folder's modules must not stand before the libraries of the other environment.
     try:
-        _finish([str(python), "-I", script, *map(str, arguments)], f"{what} in {python}")
+        _finish([str(python), "-I", script, *map(str, arguments)], f"{what} in {python}", minutes)
     except OSError as error:
         raise AmpnetError(f"{python} cannot be run: {error.strerror}") from error
 
 
-def _finish(command: Sequence[str], what: str) -> None:
-    """Run a command. Raises AmpnetError with its last line when it fails, OSError when it cannot be run."""
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+def _finish(command: Sequence[str], what: str, minutes: int | None = None) -> None:
+    """Run a command.
+
+    Raises AmpnetError with its last line when it fails, OutOfTime when it has not ended after `minutes`, OSError when it
+    cannot be run.
+    """
+    seconds = None if minutes is None else 60 * minutes
+    try:
+        run = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OutOfTime(f"stopped after {minutes} minutes") from error
     if run.returncode:
         reason = run.stdout.strip().rpartition("\n")[2] or f"exit code {run.returncode}"
         raise AmpnetError(f"{what} failed: {reason}")

@@ -101,7 +101,8 @@ class CheckpointMaker:
     def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Candidate | None:
         source, int8 = self._float_recipe(step).source, self._int8(candidate.method, step)
         ranking = self._ranking(source, int8, engines / RANKING, step)
-        saved = self._saved_seconds(candidate, engines, source.placement.layers)
+        slow, layers = engines / engine_name(candidate.backend, "fp32"), source.placement.layers
+        saved = saved_seconds(slow, engines / candidate.name, layers, self._threads) if slow.is_dir() else {}
         backend = find_backend(candidate.backend)
         by_engine = backend.device == "cpu"  # on a GPU each choice would take minutes to build
         answers = engine_answers(backend, origin_of(self._checkpoint, source)) if by_engine else graph_logits
@@ -150,20 +151,19 @@ class CheckpointMaker:
         found.write(file)
         return found
 
-    def _saved_seconds(self, candidate: Candidate, engines: Path, layers: Sequence[str]) -> dict[str, float]:
-        """Layer -> what INT8 saves in it, by the backend's own profiler; {} where there is no float engine to compare."""
-        other = engines / engine_name(candidate.backend, "fp32")
-        if not other.is_dir():
-            return {}
-        slow, fast = (self._seconds(engine, layers) for engine in (other, engines / candidate.name))
-        return {layer: slow[layer] - fast[layer] for layer in layers if layer in slow and layer in fast}
 
-    def _seconds(self, engine: Path, layers: Sequence[str]) -> dict[str, float]:
-        """Seconds of each of the graph's nodes; a backend may name a part of a node by a longer name."""
-        found: dict[str, float] = {}
-        nodes = {layer: layer for layer in layers}
-        for timed in layer_times(engine, 1, self._threads):
-            node = node_of(timed.name, nodes)
-            if node is not None:
-                found[node] = found.get(node, 0.0) + timed.seconds
-        return found
+def saved_seconds(slow: Path, fast: Path, layers: Sequence[str], threads: int) -> dict[str, float]:
+    """Layer -> seconds that it takes less in one engine directory than in another, by the backend's own profiler."""
+    before, after = (_seconds(engine, layers, threads) for engine in (slow, fast))
+    return {layer: before[layer] - after[layer] for layer in layers if layer in before and layer in after}
+
+
+def _seconds(engine: Path, layers: Sequence[str], threads: int) -> dict[str, float]:
+    """Seconds of each of the graph's nodes; a backend may name a part of a node by a longer name."""
+    found: dict[str, float] = {}
+    nodes = {layer: layer for layer in layers}
+    for timed in layer_times(engine, 1, threads):
+        node = node_of(timed.name, nodes)
+        if node is not None:
+            found[node] = found.get(node, 0.0) + timed.seconds
+    return found
