@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
+    from ampnet_opt.runtime.network import Network
+    from ampnet_opt.runtime.onnx_interface import FlexibleGraph
     from ampnet_opt.runtime.sidecar import Sidecar
 
 
@@ -135,6 +137,11 @@ class Nvidia(Backend):
         if options.threads is not None:
             raise MisuseError(f"threads are for the cpu backend; an engine for {self.name} runs on the GPU")
         return open_pool(directory, sidecar, options.contexts, options.cuda_graph, options.blocking_wait)
+
+    def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:
+        from ampnet_opt.runtime.tensorrt import network
+
+        return network.Network(self.name, graph)
 
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
         from ampnet_opt.runtime.tensorrt.layers import list_layers
