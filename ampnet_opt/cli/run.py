@@ -10,6 +10,7 @@ import typer
 
 from ampnet_opt.cli.options import (
     DETECTOR,
+    DETECTOR_BACKEND,
     DETECTOR_PRECISION,
     EVERY,
     FACES_PANEL,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 BATCH_PANEL = "Many pictures, on a Ray cluster"
 LONGEST_SMOOTH = 60  # seconds
 # Parameters that go with --ray; the others are for one process.
-WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "detector", "detector_precision", "trusted"}
+WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "trusted"}
+WITH_RAY |= {"detector", "detector_backend", "detector_precision"}
 
 
 def run(
@@ -57,6 +59,7 @@ def run(
     ),
     form: str = LANDMARKS_FORMAT,
     detector: Optional[Path] = DETECTOR,
+    detector_backend: Optional[str] = DETECTOR_BACKEND,
     detector_precision: Optional[str] = DETECTOR_PRECISION,
     min_face: int = MIN_FACE,
     every: int = EVERY,
@@ -137,6 +140,7 @@ def run(
             "--view": view,
             "--frames": frames,
             "--detector": detector,
+            "--detector-backend": detector_backend,
             "--detector-precision": detector_precision,
             "--blur": blur or None,
         }
@@ -164,7 +168,13 @@ def run(
         if warm_up:
             loaded.warm_up()
         source = stack.enter_context(open_source(*sources))
-        finder = load_detector(detector, threads=threads, precision=detector_precision, video=not source.still)
+        finder = load_detector(
+            detector,
+            backend=detector_backend,
+            threads=threads,
+            precision=detector_precision,
+            video=not source.still,
+        )
         stack.callback(finder.close)
         if not source.still:
             remark(f"faces: {finder.summary}")
@@ -218,6 +228,7 @@ def _run_ray(context: typer.Context, address: Optional[str], output: Optional[Pa
         output,
         options["threads"] or 1,
         options["detector"],
+        options["detector_backend"],
         options["detector_precision"],
         options["trusted"],
     )

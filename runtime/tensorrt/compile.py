@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError
@@ -89,11 +89,7 @@ def build_plan(
         if not strongly_typed(trt, options):
             _allow(trt, builder, config, precision)
             _keep_landmarks_in_float32(trt, network)
-        inputs = [network.get_input(i) for i in range(network.num_inputs)]
-        return [
-            {tensor.name: _over_batches(part, tuple(tensor.shape)[1:]) for tensor in inputs}
-            for part in profiles(backend, batch)
-        ]
+        return shapes_over_batches(backend, batch, network)
 
     with messages_to(options.log, title) as file:
 
@@ -171,5 +167,11 @@ def profiles(backend: str, batch: BatchRange) -> List[BatchRange]:
     return [BatchRange(batch.min, batch.opt, batch.opt), BatchRange(batch.opt + 1, batch.max, batch.max)]
 
 
-def _over_batches(batch: BatchRange, rest: Tuple[int, ...]) -> Tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    return (batch.min, *rest), (batch.opt, *rest), (batch.max, *rest)
+def shapes_over_batches(backend: str, batch: BatchRange, network: Any) -> List[Profile]:
+    """`profiles`, as the shapes of the network's inputs."""
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    rows: Dict[str, Tuple[int, ...]] = {tensor.name: tuple(tensor.shape)[1:] for tensor in tensors}
+    return [
+        {name: ((part.min, *row), (part.opt, *row), (part.max, *row)) for name, row in rows.items()}
+        for part in profiles(backend, batch)
+    ]

@@ -149,7 +149,7 @@ class Context:
 
     def _execute(self) -> None:
         if not self._native.execute_async_v3(self.queue.handle):
-            raise AmpnetError(f"{self._plan.name} failed: {self._plan.logger.reason()}")
+            raise AmpnetError(f"{self._plan.name} failed to compute: {self._plan.logger.reason()}")
 
     def _forget_graph(self) -> None:
         if self._graph is not None:

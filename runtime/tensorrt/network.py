@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Dict, Optional
 
 import numpy as np
 
-from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.lifetime import CLOSED
 from ampnet_opt.runtime import cuda, network
 from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 from ampnet_opt.runtime.tensorrt.context import Context, Shape
@@ -34,7 +31,6 @@ class Network(network.Network):
         self._context: Optional[Context] = None
         self._buffers: Dict[str, cuda.Buffer] = {}  # of float32 in a row, for tensors of any shape
         self._outputs: Dict[Shape, Dict[str, Shape]] = {}  # shapes of the outputs, for the inputs that came
-        self._stopping = threading.Event()
 
     def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
         name, shape = self._graph.input, image.shape
@@ -83,9 +79,8 @@ class Network(network.Network):
         self._sizes = sizes
 
     def _require_open(self, done: float) -> None:
-        """Stops a build once the network is to be closed."""
-        if self._stopping.is_set():
-            raise AmpnetError(CLOSED)
+        """Stops a build once the network is to be closed, which waits for this call."""
+        self._calls.require_open()
 
     def _make_room(self, sizes: Dict[str, int]) -> None:
         """Buffers of these numbers of float32, at least."""
@@ -113,11 +108,3 @@ class Network(network.Network):
         elif self._plan is not None:
             with cuda.current():
                 self._plan = None
-
-    def close(self) -> None:
-        self._stopping.set()
-        super().close()
-
-    def end(self, deadline: float) -> None:
-        self._stopping.set()
-        super().end(deadline)

@@ -32,7 +32,7 @@ from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.tensorrt import plan as trt
 from ampnet_opt.runtime.tensorrt.compile import build_plan
-from ampnet_opt.runtime.tensorrt.executor import Key, Step, next_step
+from ampnet_opt.runtime.tensorrt.context import Key, Step, next_step
 
 SIDECAR = replace(sidecars.SIDECAR, batch=BatchRange(1, 1, 4))
 
@@ -126,10 +126,12 @@ def test_contexts_are_for_gpus_and_at_least_one(tmp_path: Path) -> None:
         Engine.load(tmp_path, contexts=0)
 
 
-A, B = Key(4, 0x1000, 0x2000), Key(2, 0x1000, 0x2000)
+A, B = (Key((("image", (rows, 3)), ("landmarks", (rows, 5))), (("image", 0x1000), ("landmarks", 0x2000))) for rows in (4, 2))
 
 
-@pytest.mark.parametrize("other", [B, A._replace(images=0x3000), A._replace(landmarks=0x3000)])
+@pytest.mark.parametrize(
+    "other", [B, A._replace(addresses=(("image", 0x3000), *A.addresses[1:])), A._replace(addresses=A.addresses[:1])]
+)
 def test_a_graph_is_recorded_the_second_time_in_a_row_and_ended_by_other_shapes_or_addresses(other: Key) -> None:
     steps, bound, recorded = [], None, False
     for key in (A, A, A, other, A, A, A):

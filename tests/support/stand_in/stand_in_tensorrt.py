@@ -516,7 +516,8 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             if key not in self._found:
                 feeds = {name: np.zeros(shape, engine._dtypes[name]) for name, shape in key}
                 self._found[key] = {
-                    name: values.shape for name, values in zip(engine._outputs, engine._session.run(None, feeds), strict=True)
+                    name: values.shape
+                    for name, values in zip(engine._outputs, engine._session.run(None, feeds), strict=True)
                 }
             return self._found[key][name]
 
