@@ -34,11 +34,7 @@ class Network(network.Network):
 
     def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
         name, shape = self._graph.input, image.shape
-        try:
-            context = self._opened_for(shape)
-        except BaseException:
-            self._free()
-            raise
+        context = self._opened_for(shape)
         queue, buffers, outputs = context.queue, self._buffers, self._outputs[shape]
         sizes = {output: int(np.prod(own)) for output, own in outputs.items()}
         with queue.current():
@@ -94,9 +90,13 @@ class Network(network.Network):
             context.close()
             self._context = Context(self._plan)
         queue = self._context.queue
-        with queue.current():
-            for tensor, size in sizes.items():
-                self._buffers[tensor] = queue.buffer((max(size, there.get(tensor, 0)),), "float32")
+        try:
+            with queue.current():
+                for tensor, size in sizes.items():
+                    self._buffers[tensor] = queue.buffer((max(size, there.get(tensor, 0)),), "float32")
+        except BaseException:
+            self._free()  # some of them are there
+            raise
 
     def _free(self) -> None:
         self._buffers.clear()

@@ -85,6 +85,8 @@ def build_network_plan(
     def prepare(trt: Any, builder: Any, config: Any, network: Any) -> Any:
         tensor = network.get_input(0)
         fixed = tuple(tensor.shape)
+        if len(fixed) != len(sizes.best):
+            raise AmpnetError(f"the network takes {tensor.name} of {len(fixed)} dimensions, not {len(sizes.best)}")
         shapes = [tuple(own if own >= 0 else size for own, size in zip(fixed, one)) for one in sizes]
         return [{tensor.name: tuple(shapes)}]
 
