@@ -151,7 +151,7 @@ def no_kernels(version: str, gpu: Gpu, folder: Optional[Path]) -> str:
 
     folder: of its libraries, None where that is unknown. From some release of 10 on, its kernels are in a file for each
     compute capability, libnvinfer_builder_resource_sm86.so.10.16.1, which also serves later GPUs of that generation (8.7:
-    there is no file for Orin), and in one that any GPU can compile, ..._ptx.so. Before, they are in one file, without a list.
+    Orin has no file of its own), and in one that any GPU can compile, ..._ptx.so. Before, all are in one file.
     """
     files = [] if folder is None else [RESOURCE.match(path.name) for path in folder.glob("libnvinfer_builder_resource*")]
     found = {file.group(1) for file in files if file}
