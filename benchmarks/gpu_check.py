@@ -1,8 +1,9 @@
 """Everything about engines that needs a GPU, tried on this machine's and written to one file: `tools/gpu_check`.
 
 Each member of the TensorRT family that loads builds FP32, FP16 and INT8 engines of two networks, which have to give the
-right answers, then are timed beside PyTorch and ONNX Runtime. A part that fails is one sentence in the file; the others
-go on. Exits 0 when no part failed, and 1 when one did or there is no GPU.
+right answers, then are timed beside PyTorch and ONNX Runtime; its face detector has to find the faces that ONNX Runtime's
+finds. A part that fails is one sentence in the file; the others go on. Exits 0 when no part failed, and 1 when one did or
+there is no GPU.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from ampnet_opt.benchmarks.gpu_check_detector import check_detector
 from ampnet_opt.benchmarks.gpu_check_networks import Network, network
 from ampnet_opt.benchmarks.gpu_check_others import (
     BATCHES,
@@ -75,6 +76,8 @@ def parts(subject: str, net: Network, folder: Path, runs: int = RUNS) -> Iterato
                 yield f"{precision}: four threads, two contexts", partial(_threads, engine, net)
                 yield f"{precision}: latency with CUDA graph", partial(_engine_latency, engine, net, True, runs)
                 yield f"{precision}: latency without CUDA graph", partial(_engine_latency, engine, net, False, runs)
+        if find_backend(subject).device == "gpu":
+            yield "face detector", partial(check_detector, subject, runs)
 
 
 def run(name: str, work: Callable[[], Figures]) -> CheckedPart:

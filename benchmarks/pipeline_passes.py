@@ -29,6 +29,7 @@ class PipelineRequest:
         source: a video, a picture or a folder of pictures.
         threads: of engine and detector on a CPU, each; None, one per core.
         detector: its ONNX file; None, the default one.
+        detector_backend: that runs it; None, the fastest on a CPU.
         detector_precision: of the default one; None, as `ampnet-opt run` chooses it.
         min_face: the smallest face to find in a video, in pixels.
         every: faces are detected in every such frame.
@@ -39,6 +40,7 @@ class PipelineRequest:
     source: str
     threads: Optional[int] = None
     detector: Optional[Path] = None
+    detector_backend: Optional[str] = None
     detector_precision: Optional[str] = None
     min_face: float = MIN_FACE
     every: int = 1
@@ -82,7 +84,11 @@ class RunningPipeline:
             if video:
                 keep_freed_memory()  # as `ampnet-opt run` does
             self._detector = load_detector(
-                request.detector, threads=request.threads, precision=request.detector_precision, video=video
+                request.detector,
+                backend=request.detector_backend,
+                threads=request.threads,
+                precision=request.detector_precision,
+                video=video,
             )
         detector, faces, before = self._detector, 0, self._detector.network_seconds
         stages: Dict[str, List[float]] = {}

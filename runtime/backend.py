@@ -180,13 +180,13 @@ class Backend(ABC):
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         """Load an engine that `check` let pass. Raises MisuseError for options that do not go with this backend."""
 
+    @abstractmethod
     def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:
         """Load a network that is no engine of AMP-Net, such as a face detector, as it is in its ONNX file.
 
         threads: on a CPU, how many to run on; by default one per core. Raises AmpnetError when the library is missing or
-        refuses the graph, or where this backend runs engines alone.
+        refuses the graph, or this machine has no GPU that the backend needs.
         """
-        raise AmpnetError(f"the backend {self.name} does not run face detectors; cpu and onnxruntime do")
 
     @abstractmethod
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:

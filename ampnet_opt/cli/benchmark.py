@@ -10,6 +10,7 @@ import typer
 
 from ampnet_opt.cli.options import (
     DETECTOR,
+    DETECTOR_BACKEND,
     DETECTOR_PRECISION,
     EVERY,
     FORCE,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 FEWEST_RUNS = 30  # with fewer nothing can be said about noise
 # Options of the engines alone, and of the pipeline round them.
 ALONE = {"batches", "runs", "many", "layers", "picture", "against", "accuracy"}
-WITH_PIPELINE = {"detector", "detector_precision", "min_face", "every", "frames", "undrawn"}
+WITH_PIPELINE = {"detector", "detector_backend", "detector_precision", "min_face", "every", "frames", "undrawn"}
 
 
 def benchmark(
@@ -76,6 +77,7 @@ def benchmark(
         rich_help_panel=PIPELINE_PANEL,
     ),
     detector: Optional[Path] = DETECTOR,
+    detector_backend: Optional[str] = DETECTOR_BACKEND,
     detector_precision: Optional[str] = DETECTOR_PRECISION,
     min_face: int = MIN_FACE,
     every: int = EVERY,
@@ -105,6 +107,7 @@ def benchmark(
             pipeline,
             threads,
             detector=detector,
+            detector_backend=detector_backend,
             detector_precision=detector_precision,
             min_face=min_face,
             every=every,

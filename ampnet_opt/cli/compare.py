@@ -16,6 +16,7 @@ from ampnet_opt.cli.options import (
     DATA,
     DETECTION_PANEL,
     DETECTOR,
+    DETECTOR_BACKEND,
     LANDMARKS_FORMAT,
     RADIUS,
     STDOUT,
@@ -45,6 +46,7 @@ class ComparisonRequest:
         runs: timed inferences of each.
         detected: score the faces that a detector finds, too.
         detector: its ONNX file; None, the default one.
+        detector_backend: that runs it; None, the fastest on a CPU.
         drawn: whether the faces are drawn.
     """
 
@@ -58,6 +60,7 @@ class ComparisonRequest:
     runs: int
     detected: bool = False
     detector: Optional[Path] = None
+    detector_backend: Optional[str] = None
     drawn: bool = False
 
 
@@ -71,7 +74,7 @@ def run_comparison(request: ComparisonRequest, progress: Callable[[str, int, int
         if request.detected:
             from ampnet_opt.detection.detector import load_detector
 
-            finder = load_detector(request.detector, threads=request.threads)
+            finder = load_detector(request.detector, backend=request.detector_backend, threads=request.threads)
             stack.callback(finder.close)
         return compare(
             request.checkpoint,
@@ -113,13 +116,15 @@ def compare(
         rich_help_panel=DETECTION_PANEL,
     ),
     detector: Optional[Path] = DETECTOR,
+    detector_backend: Optional[str] = DETECTOR_BACKEND,
     json_file: Optional[Path] = json_option("everything measured"),
 ) -> None:
     """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
     from ampnet_opt.core.console import console
 
-    if detector is not None and not pipeline:
-        raise MisuseError("--detector needs --pipeline")
+    for option, value in (("--detector", detector), ("--detector-backend", detector_backend)):
+        if value is not None and not pipeline:
+            raise MisuseError(f"{option} needs --pipeline")
     checkpoint, engines = subjects_of(subjects or [])
     request = ComparisonRequest(
         checkpoint=checkpoint,
@@ -132,6 +137,7 @@ def compare(
         runs=runs,
         detected=pipeline,
         detector=detector,
+        detector_backend=detector_backend,
         drawn=data is None,
     )
     require_extra()

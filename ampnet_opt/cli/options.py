@@ -292,6 +292,14 @@ DETECTOR = typer.Option(
     help="ONNX file of YuNet or CenterFace (default: CenterFace of [detect]).",
     rich_help_panel=DETECTION_PANEL,
 )
+DETECTOR_BACKEND = typer.Option(
+    None,
+    "--detector-backend",
+    metavar="BACKEND",
+    help="Backend that runs the detector (default: the fastest on a CPU).",
+    rich_help_panel=DETECTION_PANEL,
+    **one_of("--detector-backend", _backends),
+)
 DETECTOR_PRECISION = typer.Option(
     None,
     "--detector-precision",

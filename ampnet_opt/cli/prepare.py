@@ -10,6 +10,7 @@ import typer
 from ampnet_opt.cli.options import (
     DETECTION_PANEL,
     DETECTOR,
+    DETECTOR_BACKEND,
     FACES_PANEL,
     LANDMARKS_FORMAT,
     MOST_WORKERS,
@@ -45,6 +46,7 @@ def prepare(
     ),
     form: str = LANDMARKS_FORMAT,
     detector: Optional[Path] = DETECTOR,
+    detector_backend: Optional[str] = DETECTOR_BACKEND,
     crop: bool = typer.Option(
         True, help="Cut out the face; --no-crop keeps aligned pictures whole.", rich_help_panel=DETECTION_PANEL
     ),
@@ -81,6 +83,7 @@ def prepare(
             dataset.pictures,
             output,
             detector,
+            detector_backend=detector_backend,
             crop=crop,
             form=form,
             faces="all" if every else "largest",

@@ -10,6 +10,7 @@ import typer
 
 from ampnet_opt.cli.options import (
     DETECTOR,
+    DETECTOR_BACKEND,
     DETECTOR_PRECISION,
     EVERY,
     FACES_PANEL,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 BATCH_PANEL = "Many pictures, on a Ray cluster"
 LONGEST_SMOOTH = 60  # seconds
 # Parameters that go with --ray; the others are for one process.
-WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "detector", "detector_precision", "trusted"}
+WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "trusted"}
+WITH_RAY |= {"detector", "detector_backend", "detector_precision"}
 
 
 def run(
@@ -58,6 +60,7 @@ def run(
     ),
     form: str = LANDMARKS_FORMAT,
     detector: Optional[Path] = DETECTOR,
+    detector_backend: Optional[str] = DETECTOR_BACKEND,
     detector_precision: Optional[str] = DETECTOR_PRECISION,
     min_face: int = MIN_FACE,
     every: int = EVERY,
@@ -138,6 +141,7 @@ def run(
             "--view": view,
             "--frames": frames,
             "--detector": detector,
+            "--detector-backend": detector_backend,
             "--detector-precision": detector_precision,
             "--blur": blur or None,
         }
@@ -167,7 +171,13 @@ def run(
         source = stack.enter_context(open_source(*sources))
         if not source.still:
             keep_freed_memory()
-        finder = load_detector(detector, threads=threads, precision=detector_precision, video=not source.still)
+        finder = load_detector(
+            detector,
+            backend=detector_backend,
+            threads=threads,
+            precision=detector_precision,
+            video=not source.still,
+        )
         stack.callback(finder.close)
         if not source.still:
             remark(f"faces: {finder.summary}")
@@ -221,6 +231,7 @@ def _run_ray(context: typer.Context, address: Optional[str], output: Optional[Pa
         output,
         options["threads"] or 1,
         options["detector"],
+        options["detector_backend"],
         options["detector_precision"],
         options["trusted"],
     )

@@ -109,7 +109,8 @@ def load_detector(
 
     Args:
         file: of the detector.
-        backend: that runs it; by default the fastest on a CPU that is installed.
+        backend: that runs it; by default the fastest on a CPU that is installed. tensorrt and tensorrt-rtx build a plan for
+            this GPU where none is kept, which may take minutes.
         threads: on a CPU, how many to run on; by default one per core.
         precision: of CenterFace, "fp32" or "int8"; by default FP32, in which pictures are searched.
         video: for frames of a video: the default precision is then INT8 where OpenVINO runs it fast, on processors other
@@ -117,7 +118,7 @@ def load_detector(
 
     Raises:
         MisuseError: the file is missing or holds another network, or this precision is not for it.
-        AmpnetError: a package is not installed.
+        AmpnetError: a package is not installed, or the backend does not run here.
     """
     in_int8 = _in_int8(file, backend, precision, video)
     default = CENTERFACE_INT8 if in_int8 else None

@@ -48,6 +48,7 @@ def prepare(
     output: PathLike,
     detector: PathLike | None = None,
     *,
+    detector_backend: str | None = None,
     crop: bool = True,
     faces: Literal["largest", "all"] = "largest",
     workers: int | None = None,
@@ -58,14 +59,14 @@ def prepare(
 ) -> Prepared:
     """Write faces.csv (which `ampnet_opt.faces.face.read_faces` reads), images/ and skipped.csv into the folder `output`.
 
-    detector: YuNet's ONNX file, or the installed detector. crop: cut the face out; otherwise the whole picture is scaled
-    to fit, and landmarks that the data set gives are taken, without a detector, from the form that they are in (see
-    `landmark_formats`); those that cannot be a face's are skipped. When cropping, the detector's landmarks replace them, as
-    an engine in use will see the detector's. faces: "all" writes more than one of a picture, the others as name+2.jpg,
-    name+3.jpg. workers: processes, one per core unless given. progress: is called with how many pictures are done, those of
-    an earlier run included. skipped: pictures that the data set's reader left out, which skipped.csv lists too. force: begin
-    anew: tables of an earlier preparation go, and those of its images that are still as it wrote them; other files in
-    images/ stay.
+    detector: YuNet's ONNX file, or the installed detector. detector_backend: that runs it, as of `load_detector`. crop:
+    cut the face out; otherwise the whole picture is scaled to fit, and landmarks that the data set gives are taken,
+    without a detector, from the form that they are in (see `landmark_formats`); those that cannot be a face's are skipped.
+    When cropping, the detector's landmarks replace them, as an engine in use will see the detector's. faces: "all" writes
+    more than one of a picture, the others as name+2.jpg, name+3.jpg. workers: processes, one per core unless given.
+    progress: is called with how many pictures are done, those of an earlier run included. skipped: pictures that the data
+    set's reader left out, which skipped.csv lists too. force: begin anew: tables of an earlier preparation go, and those
+    of its images that are still as it wrote them; other files in images/ stay.
 
     An interrupted run resumes when it is repeated with the same input and settings. Raises MisuseError
     for a finished or different preparation in `output` unless force, and for files of others in images/ under names that are
@@ -77,8 +78,11 @@ def prepare(
     if not crop:
         pictures = _in_pixels(pictures, form)
     needs_detector = crop or any(picture.landmarks is None for picture in pictures)
-    identity = load_detector(detector).identity if needs_detector else ""  # fails here, before processes start
-    settings = Settings(folder / IMAGES / PARTIAL, needs_detector, detector, crop, faces)
+    identity = ""
+    if needs_detector:
+        with contextlib.closing(load_detector(detector, backend=detector_backend)) as found:  # fails before processes start
+            identity = found.identity
+    settings = Settings(folder / IMAGES / PARTIAL, needs_detector, detector, detector_backend, crop, faces)
     stems = name_files(pictures)
     journal = Journal(folder, _head(pictures, settings, identity), stems, force)
     try:

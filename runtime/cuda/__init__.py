@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import List, Type
+from typing import Iterator, List, Type
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import one_line
@@ -84,3 +85,14 @@ def open_queue(blocking: bool = False) -> Queue:
     queue = binding().queue()
     queue.blocking = blocking
     return queue
+
+
+@contextlib.contextmanager
+def current() -> Iterator[None]:
+    """Makes the GPU's primary context the calling thread's, for what loads onto the GPU and needs no stream."""
+    queue = open_queue()
+    with queue.current():
+        try:
+            yield
+        finally:
+            queue.close()

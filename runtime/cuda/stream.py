@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, List, Tuple
@@ -21,6 +22,11 @@ class Gpu:
     name: str
     compute_capability: str
     integrated: bool = False
+
+    @property
+    def slug(self) -> str:
+        """For names of files: "nvidia-geforce-rtx-4090-8.9", say."""
+        return f"{re.sub(r'[^a-z0-9]+', '-', self.name.lower()).strip('-')}-{self.compute_capability}"
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,15 @@ from ampnet_opt.runtime.backend import (
     LoadOptions,
     Progress,
 )
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, unknown_gpu
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, library_folder, load_library, no_kernels, unknown_gpu
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
     from ampnet_opt.runtime.layers import Layer
+    from ampnet_opt.runtime.network import Network
+    from ampnet_opt.runtime.onnx_interface import FlexibleGraph
     from ampnet_opt.runtime.sidecar import Sidecar
 
 
@@ -60,9 +62,13 @@ class Nvidia(Backend):
             gpu = cuda.gpu()
         except AmpnetError as error:
             return Availability(ahead, False, library.__version__, problem=str(error))
-        problem = unknown_gpu(library, gpu) if ahead else ""
+        if ahead:
+            problem, builds = unknown_gpu(library, gpu), True
+        else:
+            problem = no_kernels(library.__version__, gpu, library_folder())
+            builds = not problem
         able = tuple(name for name in self.precisions if name != "bf16" or not without_bfloat16(library, gpu))
-        return Availability(True, not problem, library.__version__, able, problem)
+        return Availability(builds, not (ahead and problem), library.__version__, able, problem)
 
     def require_options(self, options: CompileOptions, precisions: Sequence[str]) -> None:
         from ampnet_opt.runtime.tensorrt.options import require_options
@@ -135,6 +141,11 @@ class Nvidia(Backend):
         if options.threads is not None:
             raise MisuseError(f"threads are for the cpu backend; an engine for {self.name} runs on the GPU")
         return open_pool(directory, sidecar, options.contexts, options.cuda_graph, options.blocking_wait)
+
+    def open_network(self, graph: FlexibleGraph, threads: Optional[int] = None) -> Network:
+        from ampnet_opt.runtime.tensorrt import network
+
+        return network.Network(self.name, graph)
 
     def layers(self, directory: Path, sidecar: Sidecar) -> List[Layer]:
         from ampnet_opt.runtime.tensorrt.layers import list_layers

@@ -7,7 +7,6 @@ write to, and are checked by their hash. Whether they fit GPU and driver, the li
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from pathlib import Path
 from typing import Any, Optional
@@ -23,9 +22,8 @@ LARGEST_CACHE, NEWEST = 1 << 29, 8  # bytes of all files, and how many are kept 
 
 def cache_path(gpu: Gpu, version: str, plan_sha256: str) -> Optional[Path]:
     """None, with a warning, where there is no folder for caches, or others may write to it."""
-    name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
     try:
-        return cache_folder("kernels") / f"{name}-{gpu.compute_capability}-{version}-{plan_sha256[:16]}.cache"
+        return cache_folder("kernels") / f"{gpu.slug}-{version}-{plan_sha256[:16]}.cache"
     except AmpnetError as error:
         log.warning("compiled kernels are not kept: %s", error)
         return None

@@ -15,7 +15,7 @@ from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.layers import BYTES, CONVOLUTION, OTHER, PRECISIONS, PRODUCT, QUANTISATION, REFORMAT, Layer
 from ampnet_opt.runtime.sidecar import Sidecar
-from ampnet_opt.runtime.tensorrt.plan import PLAN, LoadedPlan
+from ampnet_opt.runtime.tensorrt.plan import LoadedPlan, engine_plan
 
 NOT_LAYERS = {"signal", "wait"}  # marks between streams
 # Ends the names of the layers of all profiles but the first: the same layers once more, for larger batches.
@@ -25,12 +25,8 @@ ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 def list_layers(directory: Path, sidecar: Sidecar) -> List[Layer]:
     """The layers of a plan that this machine can run; only such a machine can open it."""
-    queue = cuda.open_queue()  # only to make the GPU's context current
-    with queue.current():
-        try:
-            return layers_of(_inspected(LoadedPlan(directory / PLAN, sidecar), sidecar))
-        finally:
-            queue.close()
+    with cuda.current():
+        return layers_of(_inspected(engine_plan(directory, sidecar), sidecar))
 
 
 def _inspected(plan: LoadedPlan, sidecar: Sidecar) -> str:

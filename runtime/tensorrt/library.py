@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import threading
 import weakref
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.installing import install_command
+from ampnet_opt.core.text import release
 from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import Sidecar
 
+RESOURCE = re.compile(r"libnvinfer_builder_resource_(sm\d+|ptx)\.so")
 QUOTED = 3  # errors of the library that a message quotes
 _ADDING = threading.Lock()
 
@@ -141,6 +144,36 @@ def unknown_gpu(trt: Any, gpu: Gpu) -> str:
         f"TensorRT-RTX {trt.__version__} does not run on this machine's {gpu.name}, of compute capability "
         f"{gpu.compute_capability}: it does on {', '.join(known)}; use --backend tensorrt"
     )
+
+
+def no_kernels(version: str, gpu: Gpu, folder: Optional[Path]) -> str:
+    """Why TensorRT's builder has no kernels for a GPU, and what to do; "" where it has some, or does not tell.
+
+    folder: of its libraries, None where that is unknown. From some release of 10 on, its kernels are in a file for each
+    compute capability, libnvinfer_builder_resource_sm86.so.10.16.1, which also serves later GPUs of that generation (8.7:
+    Orin has no file of its own), and in one that any GPU can compile, ..._ptx.so. Before, all are in one file.
+    """
+    files = [] if folder is None else [RESOURCE.match(path.name) for path in folder.glob("libnvinfer_builder_resource*")]
+    found = {file.group(1) for file in files if file}
+    known = sorted(divmod(int(name[2:]), 10) for name in found if name != "ptx")
+    major, minor = release(gpu.compute_capability)
+    if not known or "ptx" in found or any(own == major and lowest <= minor for own, lowest in known):
+        return ""
+    listed_here = ", ".join(f"{own}.{lowest}" for own, lowest in known)
+    return (
+        f"TensorRT {version} builds nothing for this machine's {gpu.name}, of compute capability {gpu.compute_capability}: "
+        f"its libraries in {folder} have kernels for {listed_here}; install a TensorRT that has them for this GPU"
+    )
+
+
+def library_folder() -> Optional[Path]:
+    """Where libnvinfer lies that this process has loaded; None where none is, or the system does not tell."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    files = [Path(line.split(maxsplit=5)[5]) for line in lines if "/libnvinfer.so" in line]
+    return files[0].parent if files else None
 
 
 def one_line(message: str) -> str:

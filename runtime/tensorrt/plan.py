@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -88,16 +89,12 @@ def open_pool(
     if elsewhere:
         slower = "it runs, but its kernels were timed elsewhere; build it here for the fastest ones"
         log.warning("%s, of equal compute capability: %s", elsewhere, slower)
-    queue = cuda.open_queue()  # only to make the GPU's context current while the plan is loaded
-    with queue.current():
-        try:
-            plans = [LoadedPlan(directory / PLAN, sidecar) for _ in range(1 if shares_profile(sidecar) else contexts)]
-        finally:
-            queue.close()
+    with cuda.current():
+        plans = [engine_plan(directory, sidecar) for _ in range(1 if shares_profile(sidecar) else contexts)]
     executors: List[ContextExecutor] = []
     try:
         for i in range(contexts):
-            executors.append(ContextExecutor(plans[i % len(plans)], cuda_graph, blocking_wait))
+            executors.append(ContextExecutor(plans[i % len(plans)], sidecar, cuda_graph, blocking_wait))
     except BaseException:
         Pool(executors).close()
         raise
@@ -110,53 +107,65 @@ def shares_profile(sidecar: Sidecar) -> bool:
     return FAMILIES[sidecar.backend].ahead or release(sidecar.backend_version) >= (8, 6)
 
 
-class LoadedPlan:
-    """A plan on the GPU: what its executors share, freed with the last of them. Made with the GPU's context current."""
+def engine_plan(directory: Path, sidecar: Sidecar) -> LoadedPlan:
+    """The plan of an engine; made with the GPU's context current."""
+    path = directory / PLAN
+    data, host_code = read_unchanged(path, sidecar.files), bool(sidecar.target.get("version_compatible"))
+    return LoadedPlan(sidecar.backend, load_runtime(sidecar), data, f"engine {path}", host_code)
 
-    def __init__(self, path: Path, sidecar: Sidecar) -> None:
-        self.library, self.path, self.sidecar = load_runtime(sidecar), path, sidecar
-        self.logger = new_logger(self.library)
-        self._runtime = self.library.Runtime(self.logger.native)  # must outlive the engine
-        if sidecar.target.get("version_compatible"):  # such a plan brings host code: its lean runtime
+
+class LoadedPlan:
+    """A plan on the GPU: what its contexts share, freed with the last of them. Made with the GPU's context current.
+
+    backend: tensorrt or tensorrt-rtx. library: the module that runs it. data: the plan. name: for messages. host_code: that
+    it brings its lean runtime, as a version-compatible plan does. tensors: names of the inputs and outputs, in order, with
+    whether each is an input. Raises AmpnetError when the library does not take the plan.
+    """
+
+    def __init__(self, backend: str, library: Any, data: Any, name: str, host_code: bool = False) -> None:
+        self.backend, self.library, self.name = backend, library, name
+        self.logger = new_logger(library)
+        self._runtime = library.Runtime(self.logger.native)  # must outlive the engine
+        if host_code:
             self._runtime.engine_host_code_allowed = True
         self._config: Any = None  # of the contexts, which do not keep it alive; named before the engine, so freed before it
         self._kernels: Optional[KernelCache] = None
-        plan = read_unchanged(path, sidecar.files)
+        self._sha256 = hashlib.sha256(data).hexdigest()
         if hasattr(self._runtime, "get_engine_validity"):
-            validity, why = self._runtime.get_engine_validity(plan)
-            if validity == self.library.EngineValidity.INVALID:
-                reason = diagnostics(self.library, why)
-                raise AmpnetError(f"engine {path} cannot run here ({reason}); build it again on this machine")
+            validity, why = self._runtime.get_engine_validity(data)
+            if validity == library.EngineValidity.INVALID:
+                raise AmpnetError(f"{name} cannot run here ({diagnostics(library, why)}); build it again on this machine")
         with cuda.RECORDING:  # it takes GPU memory
-            self.engine = self._runtime.deserialize_cuda_engine(plan)
+            self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            raise AmpnetError(f"engine {path} cannot be loaded: {self.logger.reason()}")
+            raise AmpnetError(f"{name} cannot be loaded: {self.logger.reason()}")
+        names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
+        self.tensors = {tensor: self.engine.get_tensor_mode(tensor) == library.TensorIOMode.INPUT for tensor in names}
 
     def create_context(self, cuda_graph: bool) -> Any:
         """An execution context. TensorRT-RTX records CUDA graphs itself, once the kernels for a shape are compiled."""
         engine = self.engine
         with cuda.RECORDING:
-            if FAMILIES[self.sidecar.backend].ahead:
+            if FAMILIES[self.backend].ahead:
                 if self._config is None:
                     self._configure(cuda_graph)
                 context = engine.create_execution_context(runtime_config=self._config)
             else:
                 context = engine.create_execution_context()
         if context is None:
-            raise AmpnetError(f"engine {self.path} cannot be run: {self.logger.reason()}")
+            raise AmpnetError(f"{self.name} cannot be run: {self.logger.reason()}")
         return context
 
     def _configure(self, cuda_graph: bool) -> None:
-        """How TensorRT-RTX runs the plan. Kernels for a batch size are compiled before it first runs, not beside its first
-        runs with general kernels: all runs of a size then take the same kernels, and give the same answers.
+        """How TensorRT-RTX runs the plan. Kernels for a shape are compiled before it first runs, not beside its first
+        runs with general kernels: all runs of a shape then take the same kernels, and give the same answers.
         """
         trt = self.library
         self._config = config = self.engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if cuda_graph and hasattr(trt, "CudaGraphStrategy"):
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        path = cache_path(cuda.gpu(), trt.__version__, (self.sidecar.files or {}).get(PLAN, ""))
-        self._kernels = KernelCache(config, path)
+        self._kernels = KernelCache(config, cache_path(cuda.gpu(), trt.__version__, self._sha256))
 
     def keep_kernels(self) -> None:
         """Keep what TensorRT-RTX has compiled, for the next process. Call it with the GPU's context current."""

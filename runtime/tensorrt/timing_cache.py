@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,9 +17,8 @@ log = logging.getLogger(__name__)
 def default_path(gpu: Gpu, version: str) -> Optional[Path]:
     """One file for each GPU and version of TensorRT: times of another would be refused. None, with a warning, when there is
     no folder for caches, or others may write to it."""
-    name = "-".join([re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-"), gpu.compute_capability, version])
     try:
-        return cache_folder("timing") / f"{name}.cache"
+        return cache_folder("timing") / f"{gpu.slug}-{version}.cache"
     except AmpnetError as error:
         log.warning("kernel times are not kept: %s", error)
         return None

@@ -28,6 +28,7 @@ from ampnet_opt.runtime.compile_options import BuilderOptions, CompileOptions
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt import compile as plans
 from ampnet_opt.runtime.tensorrt.build_progress import Watch
+from ampnet_opt.runtime.tensorrt.builder import network_flags
 from ampnet_opt.runtime.tensorrt.compile import build_plan, needs_typed_graph
 from ampnet_opt.runtime.tensorrt.plan import new_logger
 
@@ -156,17 +157,19 @@ def test_gpu_the_library_does_not_know_is_misuse(camera_graph: onnx.ModelProto) 
 
 
 def test_profile_holds_the_batches_asked_for(camera_graph: onnx.ModelProto) -> None:
-    builder, network, _ = parsed(camera_graph)
-    profile = plans._profile(builder, network, BATCH.batch)
-    assert [tuple(shape) for shape in profile.get_shape("image")] == [(n, 224, 224, 3) for n in (1, 2, 8)]
-    assert [tuple(shape) for shape in profile.get_shape("landmarks")] == [(n, 5, 2) for n in (1, 2, 8)]
+    _, network, _ = parsed(camera_graph)
+    (profile,) = plans.shapes_over_batches("tensorrt-rtx", BATCH.batch, network)
+    assert [*profile["image"]] == [(n, 224, 224, 3) for n in (1, 2, 8)]
+    assert [*profile["landmarks"]] == [(n, 5, 2) for n in (1, 2, 8)]
+    several = plans.shapes_over_batches("tensorrt", BATCH.batch, network)
+    assert [[shape[0] for shape in one["landmarks"]] for one in several] == [[1, 2, 2], [3, 8, 8]]
 
 
 def parsed(graph: onnx.ModelProto) -> tuple:
     trt = pytest.importorskip("tensorrt_rtx")
     logger = new_logger(trt)
     builder = trt.Builder(logger.native)
-    network = builder.create_network(plans._network_flags(trt, BuilderOptions()))
+    network = builder.create_network(network_flags(trt, BuilderOptions()))
     parser = trt.OnnxParser(network, logger.native)
     assert parser.parse(graph.SerializeToString())
     return builder, network, (trt, logger, parser)

@@ -28,25 +28,32 @@ SOURCES = Path(library.__file__).parent
 RECORDED = SUPPORT / "api"
 VERSIONS = sorted(path.stem for path in RECORDED.glob("*.txt"))
 # tensorrt_lean runs plans, and has nothing else.
-RUNNING = {"executor.py", "library.py", "plan.py"}
+RUNNING = {"context.py", "executor.py", "library.py", "plan.py"}
 
 # What variables and attributes are of which class, by file. `library` and `trt` are the module itself.
 OBJECTS = {
-    "build_progress.py": {"builder": "Builder", "config": "IBuilderConfig"},
-    "compile.py": {
+    "builder.py": {
         "builder": "Builder",
         "config": "IBuilderConfig",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
         "profile": "IOptimizationProfile",
-        "layer": "ILayer",
-        "tensor": "ITensor",
         "error": "ParserError",
     },
-    "executor.py": {"engine": "ICudaEngine", "_context": "IExecutionContext"},
+    "build_progress.py": {"builder": "Builder", "config": "IBuilderConfig"},
+    "compile.py": {
+        "builder": "Builder",
+        "config": "IBuilderConfig",
+        "network": "INetworkDefinition",
+        "layer": "ILayer",
+        "tensor": "ITensor",
+    },
+    "context.py": {"engine": "ICudaEngine", "_native": "IExecutionContext"},
+    "executor.py": {"engine": "ICudaEngine"},
     "kernel_cache.py": {"config": "IRuntimeConfig", "_native": "IRuntimeCache", "native": "IRuntimeCache"},
     "layers.py": {"engine": "ICudaEngine", "context": "IExecutionContext", "inspector": "EngineInspector"},
     "library.py": {},
+    "network_plan.py": {"network": "INetworkDefinition", "tensor": "ITensor"},
     "options.py": {"builder": "Builder", "config": "IBuilderConfig"},
     "plan.py": {
         "engine": "ICudaEngine",

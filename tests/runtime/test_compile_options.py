@@ -23,7 +23,8 @@ from ampnet_opt.runtime.compile_options import FLAGS, BuilderOptions, CompileOpt
 from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.runtime.tensorrt import host_memory as memory
-from ampnet_opt.runtime.tensorrt.compile import _network_flags, _strongly_typed, build_plan
+from ampnet_opt.runtime.tensorrt.builder import network_flags, strongly_typed
+from ampnet_opt.runtime.tensorrt.compile import build_plan
 from ampnet_opt.runtime.tensorrt.options import NOT_FOR_RTX, apply_options, new_builder, require_features, require_options
 from ampnet_opt.runtime.tensorrt.plan import new_logger
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
@@ -220,10 +221,10 @@ def test_machine_without_dla_is_found_by_the_real_builder() -> None:
 )
 def test_networks_are_strongly_typed_where_they_can_be(version: str, typed: bool, typed_for_dla: bool, flags: int) -> None:
     trt, dla = surface(version), BuilderOptions(dla_core=0)
-    assert _strongly_typed(trt, BuilderOptions()) is typed
-    assert _strongly_typed(trt, dla) is typed_for_dla
-    assert _network_flags(trt, BuilderOptions()) == flags
-    assert _network_flags(trt, dla) == (flags if typed == typed_for_dla else 1)
+    assert strongly_typed(trt, BuilderOptions()) is typed
+    assert strongly_typed(trt, dla) is typed_for_dla
+    assert network_flags(trt, BuilderOptions()) == flags
+    assert network_flags(trt, dla) == (flags if typed == typed_for_dla else 1)
 
 
 def test_options_are_in_the_configuration() -> None:

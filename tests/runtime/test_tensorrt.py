@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +35,8 @@ from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.tensorrt import plan as trt
 from ampnet_opt.runtime.tensorrt.compile import build_plan
-from ampnet_opt.runtime.tensorrt.executor import Key, Step, next_step
+from ampnet_opt.runtime.tensorrt.context import Key, Step, next_step
+from ampnet_opt.runtime.tensorrt.library import library_folder, no_kernels
 
 SIDECAR = replace(sidecars.SIDECAR, batch=BatchRange(1, 1, 4))
 
@@ -126,10 +130,12 @@ def test_contexts_are_for_gpus_and_at_least_one(tmp_path: Path) -> None:
         Engine.load(tmp_path, contexts=0)
 
 
-A, B = Key(4, 0x1000, 0x2000), Key(2, 0x1000, 0x2000)
+A, B = (Key((("image", (rows, 3)), ("landmarks", (rows, 5))), (("image", 0x1000), ("landmarks", 0x2000))) for rows in (4, 2))
 
 
-@pytest.mark.parametrize("other", [B, A._replace(images=0x3000), A._replace(landmarks=0x3000)])
+@pytest.mark.parametrize(
+    "other", [B, A._replace(addresses=(("image", 0x3000), *A.addresses[1:])), A._replace(addresses=A.addresses[:1])]
+)
 def test_a_graph_is_recorded_the_second_time_in_a_row_and_ended_by_other_shapes_or_addresses(other: Key) -> None:
     steps, bound, recorded = [], None, False
     for key in (A, A, A, other, A, A, A):
@@ -451,3 +457,38 @@ def test_plan_runs_on_the_gpu_and_agrees_with_onnx_runtime(gpu: cuda.Gpu, tmp_pa
             executor.run(np.zeros((5, *images.shape[1:]), images.dtype), np.zeros((5, 5, 2), np.float32))
         with queue.current():
             queue.close()
+
+
+ADA, ORIN, HOPPER = cuda.Gpu("NVIDIA L4", "8.9"), cuda.Gpu("Orin", "8.7"), cuda.Gpu("NVIDIA H100", "9.0")
+
+
+def test_the_kernels_of_tensorrt_are_those_of_the_files_beside_it(tmp_path: Path) -> None:
+    assert no_kernels("10.3.0", HOPPER, None) == "" == no_kernels("10.3.0", HOPPER, tmp_path)
+    (tmp_path / "libnvinfer_builder_resource.so.10.3.0").touch()  # all in one, without a list
+    assert no_kernels("10.3.0", HOPPER, tmp_path) == ""
+    for name in ("sm75.so.10.16.1", "sm86.so.10.16.1", "sm120.so.10.16.1", "win_sm90.so.10.16.1"):
+        (tmp_path / f"libnvinfer_builder_resource_{name}").touch()
+    for gpu in (ADA, ORIN, cuda.Gpu("RTX 5090", "12.0"), cuda.Gpu("GB10", "12.1")):
+        assert no_kernels("10.16.1", gpu, tmp_path) == ""
+    for gpu in (HOPPER, cuda.Gpu("A100", "8.0"), cuda.Gpu("V100", "7.0"), cuda.Gpu("Thor", "11.0")):
+        assert (
+            f"{gpu.compute_capability}: its libraries in {tmp_path} have kernels for 7.5, 8.6, 12.0; install"
+            in no_kernels("10.16.1", gpu, tmp_path)
+        )
+    (tmp_path / "libnvinfer_builder_resource_ptx.so.10.16.1").touch()  # the driver compiles it
+    assert no_kernels("10.16.1", HOPPER, tmp_path) == ""
+
+
+def test_the_folder_is_that_of_the_library_that_is_loaded(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None or not Path("/proc/self/maps").exists():
+        pytest.skip("needs a C compiler and Linux")
+    assert library_folder() is None
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (tmp_path / "empty.c").write_text("int empty;\n")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvinfer.so.10", tmp_path / "empty.c"], check=True)
+    script = "import ctypes, sys; ctypes.CDLL(sys.argv[1])\nfrom ampnet_opt.runtime.tensorrt.library import library_folder\n"
+    script += "print(library_folder())"
+    command = [sys.executable, "-c", script, str(folder / "libnvinfer.so.10")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == str(folder)

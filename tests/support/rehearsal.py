@@ -1,6 +1,6 @@
 """What a process needs to run engines on a stand-in GPU: tests/support/stand_in, and the real CUDA bindings.
 
-The bindings are those in .rehearsal/ of the clone (docs/results/gpu.md says how they get there), because later versions of
+The bindings are those in .rehearsal/ of the clone, where tools/rehearsal_bindings puts them, because later versions of
 cuda-bindings call undocumented interfaces of the driver, and PyCUDA has to be compiled.
 """
 
@@ -72,7 +72,7 @@ def rehearse(folder: Path, version: str, binding: str = "cuda-python", **setting
     """
     installed = INSTALLED / BINDINGS[binding]
     if not installed.is_dir():
-        pytest.skip(f"{binding} for the rehearsal is not in {installed}; docs/results/gpu.md says how to install it")
+        pytest.skip(f"{binding} for the rehearsal is not in {installed}; run tools/rehearsal_bindings")
     module = folder / version / f"{version.partition('-')[0]}.py"
     module.parent.mkdir(parents=True, exist_ok=True)
     module.write_text(MODULE.format(version=version))

@@ -25,7 +25,7 @@ enum {
     CONTEXT_IS_DESTROYED = 709, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
     CAPTURE_ISOLATION = 905, CAPTURE_IMPLICIT = 906, CAPTURED_EVENT = 907, CAPTURE_WRONG_THREAD = 908
 };
-enum { REGIONS = 8, NON_BLOCKING = 1, BLOCKING_SYNC = 1, RELAXED = 2, LEGACY = 1, PER_THREAD = 2 };
+enum { REGIONS = 16, NON_BLOCKING = 1, BLOCKING_SYNC = 1, RELAXED = 2, LEGACY = 1, PER_THREAD = 2 };
 
 typedef struct { const char *kind; int alive; void *next; } Object; /* begins each of the following */
 typedef struct { Object object; int retained, error; struct Stream *legacy; } Context;

@@ -168,6 +168,7 @@ ENUMERATIONS = (
     "NetworkDefinitionCreationFlag",
     "PreviewFeature",
     "ProfilingVerbosity",
+    "TensorIOMode",
 )
 
 
@@ -294,7 +295,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
         def parse(self, data: bytes) -> bool:
             try:
                 model = onnx.load_from_string(data)
-                onnx.checker.check_model(model)
+                onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))  # outputs need no shape
                 _session(data)
                 self._network._parse(model)
             except Exception as error:
@@ -441,6 +442,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 "profiles": [profile._shapes for profile in config._profiles],
                 "detailed": config.profiling_verbosity.name == "DETAILED",
                 "half": "FP16" in chosen,
+                "tf32": "TF32" in chosen,
             }
             graph = _wrong(network._graph).SerializeToString()
             return IHostMemory(MAGIC + json.dumps(about).encode() + b"\n" + graph)
@@ -468,6 +470,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             self._engine, self._profile, self._config, self.profiler = engine, profile, config, None
             self._shapes: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
+            self._found: dict[Any, dict[str, tuple[int, ...]]] = {}  # shapes of inputs -> of outputs
             self._planned = False  # whether the shapes have been run with once, which allocates
             self._memory = _DeviceMemory(1 << 12)
 
@@ -501,6 +504,23 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             self._shapes[name] = tuple(shape)
             return True
 
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            """Of an output, that which the graph gives for the inputs' shapes; a free side is -1 before those are set."""
+            engine, rows = self._engine, [shape[0] for shape in self._shapes.values()]
+            known = (*rows[:1], *engine._shapes[name][1:])
+            if name in self._shapes or not rows:
+                return self._shapes.get(name, engine._shapes[name])
+            if engine._shapes[name] and -1 not in known:
+                return known
+            key = tuple(self._shapes.items())
+            if key not in self._found:
+                feeds = {name: np.zeros(shape, engine._dtypes[name]) for name, shape in key}
+                self._found[key] = {
+                    name: values.shape
+                    for name, values in zip(engine._outputs, engine._session.run(None, feeds), strict=True)
+                }
+            return self._found[key][name]
+
         def set_tensor_address(self, name: str, address: int) -> bool:
             if address % 256:
                 _fault("a tensor's address is not aligned to 256 bytes")
@@ -510,7 +530,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
         def execute_async_v3(self, stream_handle: int) -> bool:
             engine = self._engine
             names = [name for name in engine._names if name not in self._addresses]
-            if names or len(self._shapes) < len(engine._names) - 1:
+            if names or len(self._shapes) < len(engine._names) - len(engine._outputs):
                 engine._log(f"IExecutionContext::enqueueV3: shapes or addresses are missing ({', '.join(names)})")
                 return False
             try:
@@ -529,22 +549,24 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
 
         def _enqueue(self, stream: int) -> None:
             engine, addresses = self._engine, dict(self._addresses)
-            output, rows = engine._names[-1], next(iter(self._shapes.values()))[0]
-            shapes = {**self._shapes, output: (rows, *engine._shapes[output][1:])}
+            inputs, rows = dict(self._shapes), next(iter(self._shapes.values()))[0]
+            outputs = {name: self.get_tensor_shape(name) for name in engine._outputs}
+            shapes = {**inputs, **outputs}
             self._compile(rows)
             session, dtypes = engine._session, engine._dtypes  # the work, which is kept, must not keep the engine alive
 
             def compute() -> None:
                 if "STAND_IN_TENSORRT_FAILS" in os.environ:
                     raise RuntimeError("as it was asked to")
-                feeds = {name: _array(addresses[name], shapes[name], dtypes[name]) for name in shapes if name != output}
-                _array(addresses[output], shapes[output], dtypes[output])[:] = session.run([output], feeds)[0]
+                feeds = {name: _array(addresses[name], inputs[name], dtypes[name]) for name in inputs}
+                for name, values in zip(outputs, session.run([*outputs], feeds), strict=True):
+                    _array(addresses[name], outputs[name], dtypes[name])[:] = values
 
             weights, scratch = engine._weights, self._memory
             regions = [(scratch.address, scratch.size, True), (weights.address, weights.size, False)]
             for name, shape in shapes.items():
                 size = int(np.prod(shape)) * np.dtype(dtypes[name]).itemsize
-                regions.append((addresses[name], size, name == output))
+                regions.append((addresses[name], size, name in outputs))
             _enqueue(stream, compute, regions)
 
         def _compile(self, rows: int) -> None:
@@ -594,6 +616,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             self._session, self._graph = _session(graph), onnx.load_from_string(graph).graph
             values = [*self._session.get_inputs(), *self._session.get_outputs()]
             self._names = [value.name for value in values]
+            self._outputs = [value.name for value in self._session.get_outputs()]
             self._dtypes = {value.name: {"tensor(uint8)": np.uint8}.get(value.type, np.float32) for value in values}
             self._shapes = {value.name: tuple(x if isinstance(x, int) else -1 for x in value.shape) for value in values}
             self._weights = _DeviceMemory(len(graph))
@@ -611,6 +634,9 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
 
         def get_tensor_name(self, i: int) -> str:
             return self._names[i]
+
+        def get_tensor_mode(self, name: str) -> Any:
+            return of["TensorIOMode"].OUTPUT if name in self._outputs else of["TensorIOMode"].INPUT
 
         def get_tensor_dtype(self, name: str) -> Any:
             return getattr(data_type, {"float32": "FLOAT", "uint8": "UINT8"}[np.dtype(self._dtypes[name]).name])
