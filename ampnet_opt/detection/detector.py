@@ -46,15 +46,17 @@ class Detector:
     Attributes:
         identity: what must be equal for equal results: the network, the library that runs it, the file's SHA-256.
         summary: the network, its precision and the library, for people.
+        threshold: the score from which a detection is a face. `detect(weak=True)` also gives lower ones.
         network_seconds: that the network alone has taken so far, without preparing and decoding.
     """
 
     def __init__(self, kind: ModuleType, network: Network, identity: str, summary: str) -> None:
         self.identity, self.summary = identity, summary
+        self.threshold: float = kind.THRESHOLD
         self.network_seconds = 0.0
         self._kind, self._network = kind, network
 
-    def detect(self, image: np.ndarray, *, min_face: Optional[float] = None) -> List[Detection]:
+    def detect(self, image: np.ndarray, *, min_face: Optional[float] = None, weak: bool = False) -> List[Detection]:
         """Faces of an image, largest first, in its pixels.
 
         Args:
@@ -62,6 +64,7 @@ class Detector:
             min_face: for video, the longer side in pixels of the smallest face to find. The image is searched once, scaled
                 so that such a face can just be found. By default it is searched as pictures are, whatever their faces'
                 sizes: twice, and larger.
+            weak: give detections below `threshold` as well, which may be no faces: a tracker continues its tracks with them.
 
         Raises:
             MisuseError: the image is none, or too large for so small faces.
@@ -73,10 +76,13 @@ class Detector:
         scales = two_passes(size) if min_face is None else [one_pass(size, min_face, self._kind.SMALLEST)]
         # Halving by the mean of pixels first takes a quarter of the time of scaling at once, and finds the same faces.
         gap = None if min_face is None else 1.0
-        found = [face for scale in scales for face in self._search(image, scale, gap)]
+        threshold = self._kind.WEAK if weak else self.threshold
+        found = [face for scale in scales for face in self._search(image, scale, gap, threshold)]
         return sorted(distinct(found), key=lambda face: (-face.side, face.box))
 
-    def _search(self, image: np.ndarray, scale: Scale, gap: Optional[float]) -> List[Tuple[float, Detection]]:
+    def _search(
+        self, image: np.ndarray, scale: Scale, gap: Optional[float], threshold: float
+    ) -> List[Tuple[float, Detection]]:
         """Faces, and the size that each has in what the network sees."""
         scaled = image
         if scale.size != (image.shape[1], image.shape[0]):
@@ -88,7 +94,7 @@ class Detector:
         start = time.perf_counter()
         outputs = self._network.run(pixels)
         self.network_seconds += time.perf_counter() - start
-        faces = self._kind.faces(outputs, height, width)
+        faces = self._kind.faces(outputs, height, width, threshold)
         stretched = [face.stretched(across, down) for face in faces]
         return [(face.side, face.moved(scale.factor, scale.border)) for face in stretched]
 

@@ -16,6 +16,7 @@ from ampnet_opt.faces.detection import Detection
 NAME = "YuNet"
 STRIDES = (8, 16, 32)  # pixels of a cell
 THRESHOLD = 0.6  # of 5,981 labelled faces all score 0.64 or more; OpenCV's 0.9 would lose some 4 % of them
+WEAK = THRESHOLD  # lower scores were not tried on videos
 OVERLAP = 0.3
 SMALLEST = 40  # pixels; of 48 real faces it finds 48 at 48, 42 at 32, 2 at 20
 
@@ -41,19 +42,22 @@ def network_input(image: np.ndarray) -> Tuple[np.ndarray, Tuple[float, float]]:
     return padded, (1.0, 1.0)
 
 
-def faces(outputs: Dict[str, np.ndarray], height: int, width: int) -> List[Detection]:
-    """The faces that the outputs for an input of that size hold, in its pixels."""
-    boxes, scores, points = (np.concatenate(parts) for parts in zip(*(_cells(outputs, size, width) for size in STRIDES)))
+def faces(outputs: Dict[str, np.ndarray], height: int, width: int, threshold: float = THRESHOLD) -> List[Detection]:
+    """The faces that the outputs for an input of that size hold, in its pixels; their scores are at least the threshold."""
+    cells = (_cells(outputs, size, width, threshold) for size in STRIDES)
+    boxes, scores, points = (np.concatenate(parts) for parts in zip(*cells))
     # OpenCV compares boxes of whole pixels.
     kept = suppress(np.trunc(boxes), scores, OVERLAP)
     return [Detection(_four(boxes[row]), float(scores[row]), points[row]) for row in kept]
 
 
-def _cells(outputs: Dict[str, np.ndarray], stride: int, width: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cells(
+    outputs: Dict[str, np.ndarray], stride: int, width: int, threshold: float
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes [N, 4], scores [N] and landmarks [N, 5, 2] of the cells of one grid whose score is high enough."""
     of_class, of_object = (outputs[f"{kind}_{stride}"][0, :, 0].clip(0, 1) for kind in ("cls", "obj"))
     scores = np.sqrt(of_class * of_object)
-    cells = np.flatnonzero(scores >= THRESHOLD)
+    cells = np.flatnonzero(scores >= threshold)
     corner = np.stack([cells % (width // stride), cells // (width // stride)], 1).astype(np.float32)
     box = outputs[f"bbox_{stride}"][0, cells]
     points = outputs[f"kps_{stride}"][0, cells].reshape(-1, 5, 2)

@@ -121,14 +121,16 @@ class Pipeline:
         return self._result(found, Smoother(0, len(self._engine.classes)))
 
     def _detect(self, frames: Iterator[Tuple[Frame, float]]) -> Iterator[_Found]:
-        tracker, video = Tracker(), 0
+        tracker, video = Tracker(self._detector.threshold), 0
         for frame, reading in frames:
             seconds, start = {"capture": reading}, time.perf_counter()
             if frame.name:
                 faces, tracks, ended = self._detector.detect(frame.image), None, []
             elif video % self._every == 0:
-                faces = self._detector.detect(frame.image, min_face=self._min_face)
-                tracks, ended = tracker.update(faces, frame.time), tracker.ended
+                found = self._detector.detect(frame.image, min_face=self._min_face, weak=True)
+                numbers = tracker.update(found, frame.time, frame.image)
+                kept = [(face, number) for face, number in zip(found, numbers) if number is not None]
+                faces, tracks, ended = [face for face, _ in kept], [number for _, number in kept], tracker.ended
             else:
                 followed, ended = tracker.follow(frame.time), []
                 faces, tracks = [face for _, face in followed], [number for number, _ in followed]

