@@ -1,6 +1,6 @@
 """Trains the network that refines landmarks, ampnet_opt/shipped/landmarks.onnx, on two cores.
 
-usage: python tools/train_landmarks.py FACES.csv [-o OUT.onnx] [--minutes 12]
+usage: python tools/train_landmarks.py FACES.csv [-o OUT.onnx]
 
 FACES.csv: faces with landmarks, of which the split `train` is used. Beside them it draws frames of videos whose truth is
 exact (seeds from 100,000 on), which takes some minutes.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +35,8 @@ from ampnet_opt.synthetic.video import draw_video
 STORED, WIDER = 112, 1.5  # pixels of a stored crop, which shows this much more than what the network sees
 MIRRORED = [1, 0, 2, 4, 3]  # which point a mirrored one becomes
 SEEDS = (range(100_000, 100_100), range(101_000, 101_100))  # of the drawn videos, for two processes
-BATCH, STEPS, RATE = 128, 1200, 4e-3
+BATCH = 128
+CYCLES = ((1200, 4e-3), (1100, 3e-3))  # steps and the highest rate
 
 
 def stored(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +145,7 @@ def augmented(crops: Tensor, points: Tensor, random: torch.Generator) -> tuple[T
     return image.clamp(0, 255), answers.flatten(1)
 
 
-def _covered(image: Tensor, uniform, chance: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def _covered(image: Tensor, uniform: Callable[..., Tensor], chance: Tensor) -> Tensor:
     """One in six of the images with a rectangle of one colour over a part, as a hand, a microphone or another head."""
     low, size = uniform(-0.2, 0.9, 2), uniform(0.15, 0.5, 2)
     place = (torch.arange(SIDE) + 0.5) / SIDE
@@ -162,18 +164,25 @@ def _coarser(image: Tensor, random: torch.Generator) -> Tensor:
     return torch.cat(parts)
 
 
-def train(real: tuple[np.ndarray, np.ndarray], drawn: tuple[np.ndarray, np.ndarray], steps: int) -> LandmarkNet:
-    """The network after that many batches, half of each real and half drawn, in eval mode.
+def train(real: tuple[np.ndarray, np.ndarray], drawn: tuple[np.ndarray, np.ndarray]) -> LandmarkNet:
+    """The network after both of `CYCLES`, in eval mode; half of each batch is real, half drawn."""
+    torch.manual_seed(0)
+    sources = [(torch.from_numpy(crops), torch.from_numpy(points)) for crops, points in (real, drawn)]
+    network = LandmarkNet().train()
+    for steps, rate in CYCLES:
+        _cycle(network, sources, steps, rate)
+    return network.eval()
+
+
+def _cycle(network: LandmarkNet, sources: list[tuple[Tensor, Tensor]], steps: int, rate: float) -> None:
+    """One rise and fall of the rate; every cycle begins with the same batches.
 
     The loss is the mean distance along each axis in eye distances; the rate rises for a twentieth of the steps, then falls
     to nothing along a cosine.
     """
-    torch.manual_seed(0)
     random = torch.Generator().manual_seed(0)
-    sources = [(torch.from_numpy(crops), torch.from_numpy(points)) for crops, points in (real, drawn)]
-    network = LandmarkNet().train()
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.05)
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.05)
     total = 0.0
     for step in range(1, steps + 1):
         chosen = [torch.randint(len(crops), (BATCH // 2,), generator=random) for crops, _ in sources]
@@ -190,7 +199,6 @@ def train(real: tuple[np.ndarray, np.ndarray], drawn: tuple[np.ndarray, np.ndarr
         if step % 50 == 0:
             print(f"step {step} of {steps}: off by {total / 50:.2%} of an eye distance along an axis", flush=True)
             total = 0.0
-    return network.eval()
 
 
 def exported(network: LandmarkNet, about: dict[str, str]) -> onnx.ModelProto:
@@ -225,12 +233,12 @@ def main() -> None:
         parts = list(pool.map(drawn_faces, SEEDS))
     drawn = np.concatenate([crops for crops, _ in parts]), np.concatenate([points for _, points in parts])
     real = real_faces(read_faces(given.faces, "train"))
-    network = train(real, drawn, STEPS)
+    network = train(real, drawn)
     about = {
         "trained_on": f"{len(real[0])} real faces, split train; {len(drawn[0])} faces of drawn videos",
         "drawn_seeds": ", ".join(f"{seeds.start} to {seeds.stop - 1}" for seeds in SEEDS),
         "faces_sha256": sha256(given.faces),
-        "steps": str(STEPS),
+        "steps": " and ".join(str(steps) for steps, _ in CYCLES),
     }
     with new_file(given.output) as unfinished:
         unfinished.write_bytes(exported(network, about).SerializeToString())

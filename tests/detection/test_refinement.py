@@ -1,4 +1,4 @@
-"""The second stage of the detectors: where it cuts, and that its landmarks are nearer to the truth than the first stage's."""
+"""The second stage of the detectors: where it cuts, and landmarks that are nearer to the truth than the first stage's."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def test_the_networks_time_is_counted() -> None:
     own.close()
 
 
-@pytest.mark.parametrize("factor, shift", [(1.0, (-40.0, 0.0)), (1.0, (0.0, -60.0)), (0.2, (5.0, 5.0)), (4.0, (-300.0, -200.0))])
+@pytest.mark.parametrize(
+    "factor, shift", [(1.0, (-40.0, 0.0)), (1.0, (0.0, -60.0)), (0.2, (5.0, 5.0)), (4.0, (-300.0, -200.0))]
+)
 def test_faces_at_the_border_tiny_and_larger_than_the_picture_get_landmarks_near_their_own(
     factor: float, shift: tuple[float, float]
 ) -> None:
