@@ -49,7 +49,8 @@ def test_landmarks_of_drawn_people_it_was_not_trained_on_are_nearer_to_the_truth
         for refine in (False, True)
     )
     assert len(first) == len(second) >= 6
-    assert np.mean(second) < 0.05 < 0.065 < np.mean(first)
+    # Over whole videos the mean is 5 %, over so few faces up to 6 (docs/results/pipeline.md).
+    assert np.mean(second) < 0.065 < np.mean(first)
 
 
 def test_boxes_and_scores_stay_those_of_the_first_stage() -> None:
@@ -116,7 +117,7 @@ def test_faces_at_the_border_tiny_and_larger_than_the_picture_get_landmarks_near
     refiner.close()
     apart = np.linalg.norm(points[1] - points[0])
     assert np.isfinite(found.landmarks).all() and found.landmarks.dtype == np.float32
-    assert np.linalg.norm(found.landmarks - points, axis=1).mean() < 0.4 * apart
+    assert np.linalg.norm(found.landmarks - points, axis=1).mean() < 0.21 * apart
 
 
 @pytest.mark.parametrize("points", [np.full((5, 2), 30.0), np.full((5, 2), np.nan), SHAPE[[3, 4, 2, 0, 1]] * 40 + 60])
@@ -124,6 +125,18 @@ def test_points_that_are_no_face_are_left_as_they_are(points: np.ndarray) -> Non
     refiner = Refiner(find_backend("onnxruntime"))
     face = Detection((10.0, 10.0, 90.0, 90.0), 0.9, points.astype(np.float32))
     assert refiner.refined(np.full((120, 120, 3), 90, np.uint8), face) is face
+    refiner.close()
+
+
+def test_where_the_stages_disagree_widely_the_first_keeps_its_landmarks() -> None:
+    frame = frames()[0]
+    face = max(frame.faces, key=lambda one: one.visible)
+    refiner = Refiner(find_backend("onnxruntime"))
+    middle = face.landmarks.mean(0)
+    narrow = (middle + (face.landmarks - middle) * [0.4, 1]).astype(np.float32)  # as of a face in profile
+    near, far = (Detection(face.box, 1.0, points) for points in (face.landmarks + 2, narrow))
+    assert refiner.refined(frame.image, far) is far
+    assert not np.array_equal(refiner.refined(frame.image, near).landmarks, near.landmarks)
     refiner.close()
 
 
