@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Tuple
-
 import numpy as np
 from PIL import Image
 
@@ -48,7 +46,7 @@ def placed(landmarks: np.ndarray, side: float, apart: float) -> np.ndarray:
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def cut(image: np.ndarray, transform: np.ndarray, side: int) -> Tuple[np.ndarray, np.ndarray]:
+def cut(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray:
     """What lies in the square of a `transform` from it to the picture: uint8 [side, side, channels], black outside.
 
     Pictures of faces that are larger than the square are first scaled down by the mean of whole pixels, so that nothing is
