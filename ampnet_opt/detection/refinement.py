@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+
 import numpy as np
 from PIL import Image
 
