@@ -25,6 +25,7 @@ from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.processor import is_arm
 from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.detection import centerface, yunet
+from ampnet_opt.detection.refinement import Refiner
 from ampnet_opt.detection.scales import Scale, distinct, one_pass, two_passes
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.runtime.backend import Backend, find_backend
@@ -44,17 +45,24 @@ class Detector:
     """A loaded detector; `load_detector` makes one. Any number of threads may use it; one computes at a time.
 
     Attributes:
-        identity: what must be equal for equal results: the network, the library that runs it, the file's SHA-256.
+        identity: what must be equal for equal results: the network, the library that runs it, the SHA-256 of its file and of
+            the network that refines landmarks.
         summary: the network, its precision and the library, for people.
         threshold: the score from which a detection is a face. `detect(weak=True)` also gives lower ones.
-        network_seconds: that the network alone has taken so far, without preparing and decoding.
     """
 
-    def __init__(self, kind: ModuleType, network: Network, identity: str, summary: str) -> None:
+    def __init__(
+        self, kind: ModuleType, network: Network, identity: str, summary: str, *, refiner: Optional[Refiner] = None
+    ) -> None:
         self.identity, self.summary = identity, summary
         self.threshold: float = kind.THRESHOLD
-        self.network_seconds = 0.0
-        self._kind, self._network = kind, network
+        self._search_seconds = 0.0
+        self._kind, self._network, self._refiner = kind, network, refiner
+
+    @property
+    def network_seconds(self) -> float:
+        """Seconds that the networks alone have taken so far, without preparing and decoding."""
+        return self._search_seconds + (0.0 if self._refiner is None else self._refiner.seconds)
 
     def detect(self, image: np.ndarray, *, min_face: Optional[float] = None, weak: bool = False) -> List[Detection]:
         """Faces of an image, largest first, in its pixels.
@@ -78,7 +86,12 @@ class Detector:
         gap = None if min_face is None else 1.0
         threshold = self._kind.WEAK if weak else self.threshold
         found = [face for scale in scales for face in self._search(image, scale, gap, threshold)]
-        return sorted(distinct(found), key=lambda face: (-face.side, face.box))
+        faces = sorted(distinct(found), key=lambda face: (-face.side, face.box))
+        return [face if face.score <= self.threshold else self.refined(image, face) for face in faces]
+
+    def refined(self, image: np.ndarray, face: Detection) -> Detection:
+        """A face of the image with the landmarks of the second stage, which `detect` gives to all but weak detections."""
+        return face if self._refiner is None else self._refiner.refined(image, face)
 
     def _search(
         self, image: np.ndarray, scale: Scale, gap: Optional[float], threshold: float
@@ -93,14 +106,16 @@ class Detector:
         height, width = pixels.shape[2:]
         start = time.perf_counter()
         outputs = self._network.run(pixels)
-        self.network_seconds += time.perf_counter() - start
+        self._search_seconds += time.perf_counter() - start
         faces = self._kind.faces(outputs, height, width, threshold)
         stretched = [face.stretched(across, down) for face in faces]
         return [(face.side, face.moved(scale.factor, scale.border)) for face in stretched]
 
     def close(self) -> None:
-        """Free the network. A second call does nothing."""
+        """Free the networks. A second call does nothing."""
         self._network.close()
+        if self._refiner is not None:
+            self._refiner.close()
 
 
 def load_detector(
@@ -110,6 +125,7 @@ def load_detector(
     threads: Optional[int] = None,
     precision: Optional[str] = None,
     video: bool = False,
+    refine: bool = True,
 ) -> Detector:
     """YuNet or CenterFace from its ONNX file, exported for any size, or CenterFace when there is none.
 
@@ -121,6 +137,7 @@ def load_detector(
         precision: of CenterFace, "fp32" or "int8"; by default FP32, in which pictures are searched.
         video: for frames of a video: the default precision is then INT8 where OpenVINO runs it fast, on processors other
             than Arm. A file that is given runs as it is.
+        refine: the landmarks by the network that comes with this package; False leaves the detector's own.
 
     Raises:
         MisuseError: the file is missing or holds another network, or this precision is not for it.
@@ -148,7 +165,10 @@ def load_detector(
     digest = hashlib.sha256(content).hexdigest()
     summary = f"{kind.NAME}{'' if file is not None else ' in INT8' if in_int8 else ' in FP32'}"
     identity = f"{kind.NAME}{' in INT8' if in_int8 else ''}, {runner.module} {version}, SHA-256 {digest}"
-    return Detector(kind, network, identity, f"{summary}, {runner.module} {version}")
+    refiner = Refiner(runner) if refine else None
+    if refiner is not None:
+        identity = f"{identity}, {refiner.identity}"
+    return Detector(kind, network, identity, f"{summary}, {runner.module} {version}", refiner=refiner)
 
 
 def _in_int8(file: Optional[PathLike], backend: Optional[str], precision: Optional[str], video: bool) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ampnet_opt.core.files import sha256
 from ampnet_opt.core.labels import PRESETS
 from ampnet_opt.faces.face import load_face, read_faces
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.shipped import CENTERFACE_INT8, CHECKPOINT, GOLDEN_FACES
+from ampnet_opt.shipped import CENTERFACE_INT8, CHECKPOINT, GOLDEN_FACES, LANDMARKS
 from ampnet_opt.synthetic import face
 from ampnet_opt.synthetic.dataset import DEFAULT_CLASSES
 
@@ -38,3 +39,13 @@ def test_shipped_detector_is_int8_and_carries_its_licence() -> None:
     assert stored[onnx.TensorProto.INT8] > 30 * stored[onnx.TensorProto.FLOAT]
     assert CENTERFACE_INT8.stat().st_size < 2.2e6
     assert "Copyright (c) 2019 StarClouds" in CENTERFACE_INT8.with_name("CENTERFACE.md").read_text()
+
+
+def test_shipped_landmark_network_is_small_and_says_what_it_was_trained_on() -> None:
+    onnx = pytest.importorskip("onnx")
+    about = {entry.key: entry.value for entry in onnx.load(LANDMARKS).metadata_props}
+    assert set(about) >= {"trained_on", "drawn_seeds", "faces_sha256", "steps"}
+    assert LANDMARKS.stat().st_size < 6e5
+    card = LANDMARKS.with_name("LANDMARKS.md").read_text()
+    assert sha256(LANDMARKS) in card  # the numbers in the card are of this file
+    assert about["trained_on"].partition(" ")[0] in card.replace(",", "")

@@ -1,0 +1,113 @@
+"""The detectors' second stage: a small network that looks at each face once more and places its five landmarks.
+
+A detector places landmarks on a grid that is coarse beside a face, and is wrong in the same way for one person and pose. The
+second stage sees every face upright and at the same size, cut out by the landmarks of the first. How its network was made,
+on what, and its limits: shipped/LANDMARKS.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+
+import numpy as np
+from PIL import Image
+
+from ampnet_opt.faces.detection import Detection
+from ampnet_opt.faces.landmark_checks import impossible
+from ampnet_opt.runtime.backend import Backend
+from ampnet_opt.runtime.onnx_interface import FlexibleGraph
+from ampnet_opt.shipped import LANDMARKS
+
+INPUT, OUTPUT = "image", "offsets"  # of the network
+
+SIDE = 64  # pixels of the network's input
+APART = 0.38  # distance between the eyes as a share of the input's side
+# Where the five points lie on average over real faces, in distances between the eyes from the middle of them all.
+SHAPE = np.array([[-0.5, -0.5], [0.5, -0.5], [0.0, 0.04], [-0.41, 0.5], [0.41, 0.5]])
+# How much of each point the second stage decides. Of the nose both stages are as sure, and their mean is surer than either.
+SHARE = np.array([[1.0], [1.0], [0.5], [1.0], [1.0]])
+# Eye distances, mean over the points: where the stages are farther apart, one has lost the face. Of 200 real faces they were
+# in three, and in all three the first stage was nearer; 112 drawn ones were moved by 0.14 at most.
+FARTHEST = 0.2
+
+
+def placed(landmarks: np.ndarray, side: float, apart: float) -> np.ndarray:
+    """The similarity (turn, scale, shift; no mirroring) from a square to a picture, float64 [2, 3], x and y in pixels.
+
+    It takes `SHAPE` in a square of `side` pixels, with `apart` of it between the eyes, nearest to `landmarks` [5, 2] in the
+    sense of least squares (Umeyama 1991, in two dimensions one division of complex numbers).
+    """
+    square = (SHAPE * apart + 0.5) * side
+    source, goal = (points[:, 0] + 1j * points[:, 1] for points in (square, landmarks.astype(np.float64)))
+    centred = source - source.mean()
+    factor = np.vdot(centred, goal) / np.vdot(centred, centred).real
+    shift = goal.mean() - factor * source.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def cut(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray:
+    """What lies in the square of a `transform` from it to the picture: uint8 [side, side, channels], black outside.
+
+    Pictures of faces that are larger than the square are first scaled down by the mean of whole pixels, so that nothing is
+    skipped. image: uint8 [height, width, channels].
+    """
+    corners = transform[:, :2] @ np.array([[0, side, 0, side], [0, 0, side, side]]) + transform[:, 2:]
+    scale = max(1, int(math.hypot(*transform[:, 0])))
+    low = np.maximum(np.floor(corners.min(1)).astype(int) - 2, 0)
+    high = np.minimum(np.ceil(corners.max(1)).astype(int) + 2, image.shape[1::-1])
+    if (high <= low).any():
+        return np.zeros((side, side, image.shape[2]), np.uint8)
+    part = Image.fromarray(image[low[1] : high[1], low[0] : high[0]])
+    if scale > 1:
+        part = part.reduce(scale)
+    within = (transform - np.pad(low[:, None], ((0, 0), (2, 0)))) / scale
+    return np.asarray(part.transform((side, side), Image.Transform.AFFINE, tuple(within.ravel()), Image.Resampling.BILINEAR))
+
+
+class Refiner:
+    """The second stage of one detector, on the same backend; the detector opens and closes it.
+
+    Attributes:
+        identity: the SHA-256 of the network's file.
+        seconds: that the network alone has taken so far.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        content = LANDMARKS.read_bytes()
+        self.identity = f"landmarks by SHA-256 {hashlib.sha256(content).hexdigest()}"
+        self.seconds = 0.0
+        # One thread: for so small a network, two take longer than one.
+        self._network = backend.open_network(FlexibleGraph(content, INPUT, [OUTPUT]), 1)
+
+    def refined(self, image: np.ndarray, face: Detection) -> Detection:
+        """The face with landmarks of the second stage.
+
+        It keeps its own where they are no face from any side, or the new ones are none or too far off (`FARTHEST`).
+
+        image: uint8 [height, width, 3] RGB, in whose pixels the face is given.
+        """
+        if not _is_face(face.landmarks):
+            return face
+        transform = placed(face.landmarks, SIDE, APART)
+        pixels = cut(image, transform, SIDE).transpose(2, 0, 1)[None].astype(np.float32)
+        start = time.perf_counter()
+        (offsets,) = self._network.run(pixels).values()
+        self.seconds += time.perf_counter() - start
+        points = ((SHAPE + offsets.reshape(5, 2)) * APART + 0.5) * SIDE
+        points = points @ transform[:, :2].T + transform[:, 2]
+        landmarks = (SHARE * points + (1 - SHARE) * face.landmarks).astype(np.float32)
+        moved = np.linalg.norm(landmarks - face.landmarks, axis=1).mean()
+        apart = math.hypot(*transform[:, 0]) * SIDE * APART
+        if moved > FARTHEST * apart or not _is_face(landmarks):
+            return face
+        return Detection(face.box, face.score, landmarks)
+
+    def close(self) -> None:
+        """Free the network. A second call does nothing."""
+        self._network.close()
+
+
+def _is_face(landmarks: np.ndarray) -> bool:
+    return bool(np.isfinite(landmarks).all()) and not impossible(landmarks[None], np.full((1, 2), np.nan))[0]
