@@ -224,8 +224,8 @@ def _make_engines(
                 versions = nncf(
                     given.nncf, source.graph, seen, validation, max_drop=max_drop, result=result, minutes=minutes
                 )
-        except OutOfTime as error:
-            stopped.append(f"{name}: {error}.")
+        except OutOfTime:
+            stopped.append(f"{name}: stopped after {minutes} minutes.")
             continue
         files, library = ["engine.xml", "engine.bin"], versions["openvino"]
         about = _sidecar(given.checkpoint, source, directory, files=files, library=library, precision="int8")

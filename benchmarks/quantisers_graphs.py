@@ -121,8 +121,8 @@ def ours_within(checkpoint: Path, data: Path, faces: int, max_drop: float, resul
     (result.parent / "cpu-int8").rename(result)
 
 
-class OutOfTime(AmpnetError):
-    """A quantiser was given a limit of time and reached it."""
+class OutOfTime(Exception):
+    """A quantiser had not ended after the time that it was given."""
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def _finish(command: Sequence[str], what: str, minutes: int | None = None) -> No
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=seconds
         )
     except subprocess.TimeoutExpired as error:
-        raise OutOfTime(f"stopped after {minutes} minutes") from error
+        raise OutOfTime from error
     if run.returncode:
         reason = run.stdout.strip().rpartition("\n")[2] or f"exit code {run.returncode}"
         raise AmpnetError(f"{what} failed: {reason}")
