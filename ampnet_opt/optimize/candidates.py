@@ -73,10 +73,10 @@ class Maker(Protocol):
     def request(self, candidate: Candidate, step: Steps) -> EngineRequest:
         """What the engine is made of; errors as of `build`."""
 
-    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Optional[Candidate]:
-        """An int8 candidate with the layers in floating point that hold `limit` on the choosing faces at the least time.
+    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Sequence[Candidate]:
+        """int8 candidates with layers in floating point that hold `limit` on the choosing faces, to be timed.
 
-        engines: the folder of the engines that were built, by their names. None where no choice holds, or this maker has
+        engines: the folder of the engines that were built, by their names. Empty where no choice holds, or this maker has
         no graph to choose in.
         """
 

@@ -270,8 +270,7 @@ class Contest:
         if self._likely(counts) or not self._likely(Counts(counts.faces, 0, 0, 0)):
             return  # good enough; or the final faces are too few to prove anything
         limit = Provable(self._request.margin, int(counts.faces), len(self._faces["final"].faces))
-        mixed = self._maker.mix(best.candidate, self._folder, limit, self._step)
-        if mixed is not None:
+        for mixed in self._maker.mix(best.candidate, self._folder, limit, self._step):
             trial = self._build(mixed)
             if not trial.fate:
                 self._score(trial, "choosing")

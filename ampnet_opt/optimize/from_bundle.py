@@ -55,5 +55,5 @@ class BundleMaker:
     def request(self, candidate: Candidate, step: Steps) -> EngineRequest:
         return part_request(self._bundle, self._parts[candidate.precision], self._compiling)
 
-    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Optional[Candidate]:
-        return None
+    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Sequence[Candidate]:
+        return ()

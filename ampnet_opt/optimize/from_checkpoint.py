@@ -98,7 +98,12 @@ class CheckpointMaker:
             recipe = replace(recipe, int8=int8, mixed_precision=self._mixed.get(candidate))
         return request_of(recipe, candidate.precision, find_backend(candidate.backend), self._compiling)
 
-    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> Candidate | None:
+    def mix(self, candidate: Candidate, engines: Path, limit: Limit, step: Steps) -> list[Candidate]:
+        """As `candidates.Maker`, for two orders in which layers go back to floating point.
+
+        Most noise for least time first keeps more layers in floating point than the noisiest first. Each then stands between
+        two conversions, which its own time does not tell of. Which choice is faster is measured.
+        """
         source, int8 = self._float_recipe(step).source, self._int8(candidate.method, step)
         ranking = self._ranking(source, int8, engines / RANKING, step)
         slow, layers = engines / engine_name(candidate.backend, "fp32"), source.placement.layers
@@ -106,25 +111,29 @@ class CheckpointMaker:
         backend = find_backend(candidate.backend)
         by_engine = backend.device == "cpu"  # on a GPU each choice would take minutes to build
         answers = engine_answers(backend, origin_of(self._checkpoint, source)) if by_engine else graph_logits
-        try:
-            with step("choosing layers", 0) as progress:
-                chosen = choose_layers(
-                    source.graph,
-                    int8,
-                    replace(ranking, rows=by_gain(ranking.rows, saved)),
-                    limit,
-                    answers=answers,
-                    judged_in=f"an engine of {backend.name}" if by_engine else "ONNX Runtime",
-                    batches=source.batches(self._choosing.faces, BATCH),
-                    labels=np.asarray(self._choosing.labels),
-                    trimmed=TRIMMED,
-                    progress=progress,
-                )
-        except NoChoice:
-            return None
-        mixed = replace(candidate, float_layers=len(chosen.layers))
-        self._mixed[mixed] = chosen
-        return mixed
+        found = []
+        for rows in (by_gain(ranking.rows, saved), ranking.rows) if saved else (ranking.rows,):
+            try:
+                with step("choosing layers", 0) as progress:
+                    chosen = choose_layers(
+                        source.graph,
+                        int8,
+                        replace(ranking, rows=rows),
+                        limit,
+                        answers=answers,
+                        judged_in=f"an engine of {backend.name}" if by_engine else "ONNX Runtime",
+                        batches=source.batches(self._choosing.faces, BATCH),
+                        labels=np.asarray(self._choosing.labels),
+                        trimmed=TRIMMED,
+                        progress=progress,
+                    )
+            except NoChoice:
+                continue
+            mixed = replace(candidate, float_layers=len(chosen.layers))
+            if mixed not in found:  # of as many layers, those that cost less time came first
+                self._mixed[mixed] = chosen
+                found.append(mixed)
+        return found
 
     def _float_recipe(self, step: Steps) -> Recipe:
         if self._recipe is None:
