@@ -26,8 +26,8 @@ ALIKE, CHANGES, MOST = 0.3, 0.5, float(np.log(2))  # the most that the logarithm
 SIZE = 0.5  # weight of that difference in the choice between several
 MEMORY = 0.2  # seconds over which a speed is averaged
 # Colours tell apart whom places confuse. Over 200 seconds of drawn video, weak detections alone left 6 switches, with
-# colours 1 stays; neighbouring settings leave 1 to 5, and 240 seconds that were not
-# tuned on went from 13 to 9: the gain is not certain.
+# colours 1 stays; neighbouring settings leave 1 to 5, and 240 seconds that were not tuned on went from 13 to 9: the gain
+# is not certain.
 COLOURS, USUAL = 1.0, 0.1  # what a difference of colours counts against `closeness`, and the one that counts nothing
 GAIN = 0.3  # the most that equal colours count for
 CELLS, SAMPLES = 5, 4  # cells across a face and down it, and pixels that are looked at across a cell and down it
@@ -119,7 +119,7 @@ class Tracker:
         colours = [None if image is None else _colours(image, face.box) for face in detections]
         fresh = [track for track in self._tracks.values() if track.seen == self._updated]
         missed = [track for track in self._tracks.values() if track.seen != self._updated]
-        weak = {index for index, face in enumerate(detections) if face.score < self.threshold}
+        weak = {index for index, face in enumerate(detections) if face.score <= self.threshold}
         sure = set(range(len(detections))) - weak
         numbers: List[Optional[int]] = [None] * len(detections)
         for tracks, indices in ((fresh, sure), (missed, sure), (fresh, weak)):
