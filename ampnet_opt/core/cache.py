@@ -141,6 +141,26 @@ def hashed_file(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def kept_bytes(path: Path) -> bytes:
+    """What `keep_bytes` wrote; b"" where it is missing or damaged, or another user may have written it."""
+    try:
+        with hashed_file(path) as file:
+            file.seek(0)
+            return file.read()[:-DIGEST]
+    except OSError:
+        return b""
+
+
+def keep_bytes(path: Path, data: bytes, size: int, kept: int) -> None:
+    """Write a hashed file, then forget the oldest files of its suffix beside it, as of `forget_oldest`.
+
+    Raises AmpnetError or OSError when it cannot be written.
+    """
+    with new_hashed_file(path) as file:
+        file.write(data)
+    forget_oldest(path.parent, f"*{path.suffix}", size, kept)
+
+
 def _digest(file: BinaryIO, size: int) -> bytes:
     """SHA-256 of the first `size` bytes, after which the file stands. Read in pieces: as part of a mapping, all of it would
     count as this process's memory."""

@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 Shape = Tuple[int, ...]
 
 
+def within(shape: Shape, low: Shape, high: Shape) -> bool:
+    """Whether a shape has as many dimensions as both others, and lies between them."""
+    return len(shape) == len(low) and all(least <= size <= most for least, size, most in zip(low, shape, high))
+
+
 class Key(NamedTuple):
     """What a context is set up for, and a CUDA graph of it holds for.
 
@@ -139,7 +144,7 @@ class Context:
 
     def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
         """Take the profile whose kernels were chosen for shapes like these."""
-        fitting = [i for i, of in enumerate(self._profiles) if all(_inside(shapes[name], *of[name]) for name in shapes)]
+        fitting = [i for i, of in enumerate(self._profiles) if all(within(shapes[name], *of[name]) for name in shapes)]
         if not fitting or fitting[0] == self._native.active_optimization_profile:
             return  # of none, the shape will be refused
         with cuda.RECORDING:  # it may take GPU memory
@@ -164,7 +169,3 @@ class Context:
             self._native = None
             del self._plan
             self.queue.close()
-
-
-def _inside(shape: Shape, low: Shape, high: Shape) -> bool:
-    return len(shape) == len(low) and all(least <= size <= most for least, size, most in zip(low, shape, high))

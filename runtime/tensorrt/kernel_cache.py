@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any, Optional
 
-from ampnet_opt.core.cache import DIGEST, cache_folder, forget_oldest, hashed_file, new_hashed_file
+from ampnet_opt.core.cache import cache_folder, keep_bytes, kept_bytes
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime.cuda import Gpu
 
@@ -39,7 +39,7 @@ class KernelCache:
     def __init__(self, config: Any, path: Optional[Path]) -> None:
         self._path, self._lock = path, threading.Lock()
         self._native = native = config.create_runtime_cache()
-        self._kept = b"" if path is None else _read(path)
+        self._kept = b"" if path is None else kept_bytes(path)
         if self._kept and not native.deserialize(self._kept):
             log.debug("the kernels in %s are of another driver, and are compiled anew", path)
             self._kept = b""
@@ -55,20 +55,8 @@ class KernelCache:
             if not kernels or kernels == self._kept:
                 return
             try:
-                with new_hashed_file(self._path) as file:
-                    file.write(kernels)
-                forget_oldest(self._path.parent, "*.cache", LARGEST_CACHE, NEWEST)
+                keep_bytes(self._path, kernels, LARGEST_CACHE, NEWEST)
                 self._kept = kernels
             except (AmpnetError, OSError) as error:
                 log.warning("the kernels that were compiled are not kept: %s", error)
                 self._path = None
-
-
-def _read(path: Path) -> bytes:
-    """The kernels in a file; b"" where it is missing, damaged, or may be another user's."""
-    try:
-        with hashed_file(path) as file:
-            file.seek(0)
-            return file.read()[:-DIGEST]
-    except OSError:
-        return b""

@@ -18,18 +18,18 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 
-from ampnet_opt.core.cache import DIGEST, cache_folder, forget_oldest, hashed_file, new_hashed_file
+from ampnet_opt.core.cache import cache_folder, keep_bytes, kept_bytes
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.locks import BusyError, hold
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.compile_options import DEFAULTS
 from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 from ampnet_opt.runtime.tensorrt.builder import serialise
+from ampnet_opt.runtime.tensorrt.context import Shape, within
 from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, this_board, this_platform
 
 log = logging.getLogger(__name__)
 
-Shape = Tuple[int, ...]
 # The first range of an input [batch, channels, height, width]: a camera of 1280 x 720 and all that is smaller. Memory grows
 # with its end: CenterFace takes 157 MB of activations for 1024 x 1024.
 SMALLEST, TYPICAL, LARGEST = (1, 3, 32, 32), (1, 3, 480, 640), (8, 3, 1024, 1024)
@@ -46,7 +46,7 @@ class Sizes(NamedTuple):
     high: Shape
 
     def take(self, shape: Shape) -> bool:
-        return len(shape) == len(self.low) and all(a <= b <= c for a, b, c in zip(self.low, shape, self.high))
+        return within(shape, self.low, self.high)
 
 
 def sizes_for(shape: Shape, before: Optional[Sizes] = None) -> Sizes:
@@ -113,12 +113,12 @@ def network_plan(backend: str, graph: FlexibleGraph, sizes: Sizes, progress: Cal
         return build(""), "the plan of the face detector"
     name = f"the plan of the face detector, {path},"
     while True:
-        kept = _read(path)
+        kept = kept_bytes(path)
         if kept:
             return kept, name
         try:
             with _held(path) as held:
-                if held and _read(path):
+                if held and kept_bytes(path):
                     continue  # another process has built it meanwhile
                 plan = build("; the plan is kept for the next run")
                 _write(path, plan)
@@ -149,21 +149,9 @@ def _path(backend: str, version: str, gpu: cuda.Gpu, graph: FlexibleGraph, sizes
         return None
 
 
-def _read(path: Path) -> bytes:
-    """The plan in a file; b"" where it is missing, damaged, or may be another user's."""
-    try:
-        with hashed_file(path) as file:
-            file.seek(0)
-            return file.read()[:-DIGEST]
-    except OSError:
-        return b""
-
-
 def _write(path: Path, plan: bytes) -> None:
     """A failure is a warning: the plan is there."""
     try:
-        with new_hashed_file(path) as file:
-            file.write(plan)
-        forget_oldest(path.parent, "*.plan", LARGEST_CACHE, NEWEST)
+        keep_bytes(path, plan, LARGEST_CACHE, NEWEST)
     except (AmpnetError, OSError) as error:
         log.warning("the plan of the face detector is not kept: %s", error)
