@@ -169,8 +169,6 @@ def run(
         if warm_up:
             loaded.warm_up()
         source = stack.enter_context(open_source(*sources))
-        if not source.still:
-            keep_freed_memory()
         finder = load_detector(
             detector,
             backend=detector_backend,
@@ -180,6 +178,7 @@ def run(
         )
         stack.callback(finder.close)
         if not source.still:
+            keep_freed_memory()
             remark(f"faces: {finder.summary}")
         files = None if json_file == STDOUT else json_file
         outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=drawn, json_lines=files, table=table, blur=blur))

@@ -111,7 +111,8 @@ class CheckpointMaker:
         backend = find_backend(candidate.backend)
         by_engine = backend.device == "cpu"  # on a GPU each choice would take minutes to build
         answers = engine_answers(backend, origin_of(self._checkpoint, source)) if by_engine else graph_logits
-        found = []
+        batches = source.batches(self._choosing.faces, BATCH)
+        found: list[Candidate] = []
         for rows in (by_gain(ranking.rows, saved), ranking.rows) if saved else (ranking.rows,):
             try:
                 with step("choosing layers", 0) as progress:
@@ -122,7 +123,7 @@ class CheckpointMaker:
                         limit,
                         answers=answers,
                         judged_in=f"an engine of {backend.name}" if by_engine else "ONNX Runtime",
-                        batches=source.batches(self._choosing.faces, BATCH),
+                        batches=batches,
                         labels=np.asarray(self._choosing.labels),
                         trimmed=TRIMMED,
                         progress=progress,
