@@ -83,13 +83,19 @@ class Executor(ABC):
 
     Attributes:
         many: images of each batch of `run_many`; 0 where the backend works at one batch after the other.
+        streams: parts that the cores are divided into for `run_on_stream`; 1 where that is `run`.
     """
 
     many: int = 0
+    streams: int = 1
 
     @abstractmethod
     def run(self, images: Any, landmarks: Any) -> np.ndarray:
         """Logits float32 [N, classes] of inputs as the graph takes them, N within the engine's profile."""
+
+    def run_on_stream(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """As `run`, on one of the parts of the cores; of more than `streams` threads, those that are more wait."""
+        return self.run(images, landmarks)
 
     def run_many(self, batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits of each batch of images and landmarks, in their order; all batches but the last are of one size."""

@@ -14,9 +14,11 @@ with Engine.load("engines/cpu-int8") as engine, open_source("clip.mp4") as sourc
 from __future__ import annotations
 
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -36,6 +38,7 @@ from ampnet_opt.runtime.backend import find_backend
 SMOOTH = 0.4  # seconds
 MIN_FACE = 40  # pixels: in smaller faces the network, made for 224, sees little
 READ_AHEAD, WORK_AHEAD = 4, 2  # frames of a file that wait for the next stage; of a live source one
+_Timed = Tuple[np.ndarray, float, float]  # logits of an inference, and the seconds when it began and ended
 
 
 @dataclass
@@ -98,7 +101,8 @@ class Pipeline:
             reading = ahead = Ahead(reading, 1 if source.still else READ_AHEAD, name="capture", stop=source.close)
             depth, stop = 1 if source.still else WORK_AHEAD, ahead.close
         found = Ahead(self._detect(reading), depth, name="detect", stop=stop)
-        classified = Ahead(self._classify(found), depth, name="infer", stop=found.close)
+        streams = 1 if source.live else self._engine.streams  # live, the time of one frame counts
+        classified = Ahead(self._classify(found, streams), depth, name="infer", stop=found.close)
         smoother = Smoother(self._smooth, len(self._engine.classes))
         with closing(source), closing(classified):
             for one in classified:
@@ -142,18 +146,36 @@ class Pipeline:
         """A face as `Detector.detect` gives it; most weak detections continue no track, and are not looked at twice."""
         return face if face.score > self._detector.threshold else self._detector.refined(image, face)
 
-    def _classify(self, found: Iterator[_Found]) -> Iterator[_Found]:
-        for one in found:
-            start = time.perf_counter()
-            cuts = [crop(one.frame.image, face.box, face.landmarks) for face in one.faces]
-            one.seconds["cut"] = time.perf_counter() - start
-            start = time.perf_counter()
-            if cuts:
-                images, landmarks = (np.stack(values) for values in zip(*cuts))
-                parts = batch_parts(len(cuts), self._at_once)
-                one.logits = np.concatenate([self._engine.infer(images[part], landmarks[part]) for part in parts])
-            one.seconds["infer"] = time.perf_counter() - start
-            yield one
+    def _classify(self, found: Iterator[_Found], streams: int = 1) -> Iterator[_Found]:
+        """streams: inferences that run at a time. With more than one, so many frames are begun before the first is given."""
+        if streams == 1:
+            for one in found:
+                yield _answered(one, [_timed(self._engine.infer, *faces) for faces in self._batches(one)])
+            return
+        begun: Deque[Tuple[_Found, List[Future[_Timed]]]] = deque()
+        with ThreadPoolExecutor(streams, "infer") as pool:
+            try:
+                for one in found:
+                    work = [pool.submit(_timed, self._engine.infer_on_stream, *faces) for faces in self._batches(one)]
+                    begun.append((one, work))
+                    if len(begun) > streams:
+                        yield _finished(begun)
+                while begun:
+                    yield _finished(begun)
+            finally:
+                for _, work in begun:
+                    for future in work:
+                        future.cancel()
+
+    def _batches(self, one: _Found) -> List[Tuple[np.ndarray, np.ndarray]]:
+        """The faces of a frame, cut out: images and landmarks of each inference."""
+        start = time.perf_counter()
+        cuts = [crop(one.frame.image, face.box, face.landmarks) for face in one.faces]
+        one.seconds["cut"] = time.perf_counter() - start
+        if not cuts:
+            return []
+        images, landmarks = (np.stack(values) for values in zip(*cuts))
+        return [(images[part], landmarks[part]) for part in batch_parts(len(cuts), self._at_once)]
 
     def _result(self, one: _Found, smoother: Smoother) -> FrameResult:
         faces = []
@@ -179,6 +201,28 @@ def batch_parts(count: int, at_once: Optional[int]) -> List[slice]:
     whole = count // at_once * at_once
     parts = [slice(start, start + at_once) for start in range(0, whole, at_once)]
     return parts + [slice(start, start + 1) for start in range(whole, count)]
+
+
+def _timed(infer: Callable[..., np.ndarray], images: np.ndarray, landmarks: np.ndarray) -> _Timed:
+    """What an inference answers, when it began, and when it ended."""
+    start = time.perf_counter()
+    return infer(images, landmarks), start, time.perf_counter()
+
+
+def _finished(begun: Deque[Tuple[_Found, List[Future[_Timed]]]]) -> _Found:
+    """The first frame of those that are begun, once its faces are classified."""
+    one, work = begun[0]
+    answers = [future.result() for future in work]
+    begun.popleft()
+    return _answered(one, answers)
+
+
+def _answered(one: _Found, answers: List[_Timed]) -> _Found:
+    one.seconds["infer"] = 0.0
+    if answers:
+        logits, starts, ends = zip(*answers)
+        one.logits, one.seconds["infer"] = np.concatenate(logits), max(ends) - min(starts)
+    return one
 
 
 def _read(source: Source) -> Iterator[Tuple[Frame, float]]:

@@ -39,9 +39,10 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.lifetime import free, keep_in_children
-from ampnet_opt.core.processor import is_arm
+from ampnet_opt.core.processor import available_cores, is_arm
 from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.backend import pad_batch
+from ampnet_opt.runtime.pool import Pool
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ MODEL = "engine.xml"
 REASON = 300  # characters of what OpenVINO says
 NEWEST = 9  # compiled models that are kept whatever their size: three each of the engines in use
 LARGEST_CACHE = 1 << 30  # bytes; a compiled model is as large as its engine
+MOST_STREAMS = 4  # each has its own memory for activations
 # Engine precision -> arithmetic of its float part.
 ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
@@ -252,10 +254,16 @@ def _read_compiled(path: Path, config: Dict[str, Any]) -> Compiled:
     with hashed_file(path) as file:
         # Copy-on-write because OpenVINO takes no memory that is read-only; it does not write to a model's constants. The
         # file stays as it was hashed: only this user may write to it, and files are replaced here, never changed.
-        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)[:-DIGEST]
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    mapped = np.frombuffer(pages, np.uint8)[:-DIGEST]
     able = core(computes=True)
     with contextlib.suppress(TypeError):  # older versions take a copy alone
-        return Compiled(able.import_model(load_openvino().Tensor(mapped, shared_memory=True), "CPU", config), mapped)
+        compiled = Compiled(able.import_model(load_openvino().Tensor(mapped, shared_memory=True), "CPU", config), mapped)
+        if hasattr(mmap, "MADV_DONTNEED"):
+            # Most weights were copied into the order that kernels want, and are not read again; what is, is read from the
+            # file again. Saves the engine's size in memory.
+            pages.madvise(mmap.MADV_DONTNEED)
+        return compiled
     return Compiled(able.import_model(io.BytesIO(mapped.tobytes()), "CPU", config), None)
 
 
@@ -334,17 +342,37 @@ class Executor(backend.Executor):
         # By batch. Dictionaries give all threads the same _Lazy (setdefault), whose lock makes the rest safe.
         self._requests: Dict[int, _Lazy] = {}
         self._parallel: Dict[int, _Lazy] = {}
+        self._pools: Dict[int, _Lazy] = {}  # of requests, one for each stream
+        self._threads = threads or available_cores()
+        self.streams = min(MOST_STREAMS, self._threads)
         keep_in_children(self)
 
     def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """Logits of a batch; of several threads with batches of one compiled graph, one computes, on all cores."""
+        return self._in_shapes(self._run, images, landmarks)
+
+    def run_on_stream(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return self._in_shapes(self._run_on_stream, images, landmarks)
+
+    def _in_shapes(self, run: Callable[..., np.ndarray], images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """What `run(shape, images, landmarks)` gives, called with batches of the shapes that are compiled."""
         if self._dynamic or len(images) in self._fixed:
-            return self._run(self._shape(len(images)), images, landmarks)
+            return run(self._shape(len(images)), images, landmarks)
         size = max(self._fixed)
         starts = range(0, len(images), size)
         parts = [(images[start : start + size], landmarks[start : start + size]) for start in starts]
-        rows = [self._run(size, pad_batch(part, size), pad_batch(points, size))[: len(part)] for part, points in parts]
+        rows = [run(size, pad_batch(part, size), pad_batch(points, size))[: len(part)] for part, points in parts]
         return np.concatenate(rows)
+
+    def _run_on_stream(self, shape: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        pool = self._pools.setdefault(shape, _Lazy())
+        with pool.lock:
+            if pool.made is None:
+                compiled = self._load(shape, NUM_STREAMS=self.streams, INFERENCE_NUM_THREADS=self._threads)
+                pool.made = Pool([Request(compiled) for _ in range(self.streams)])
+        with pool.made.borrow() as request:
+            logits: np.ndarray = request.run(images, landmarks)[0]
+            return logits
 
     def _run(self, shape: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         request = self._requests.setdefault(shape, _Lazy())
@@ -433,3 +461,4 @@ class Executor(backend.Executor):
         """Free all; not while `run` or an iterator of `run_many` is in use, which `Engine` sees to."""
         self._requests.clear()
         self._parallel.clear()
+        self._pools.clear()

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import release
 from ampnet_opt.runtime import cuda
+from ampnet_opt.runtime.pool import Pool
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged, rebuild_command
 from ampnet_opt.runtime.tensorrt.executor import ContextExecutor
 from ampnet_opt.runtime.tensorrt.kernel_cache import KernelCache, cache_path
@@ -21,7 +22,6 @@ from ampnet_opt.runtime.tensorrt.library import (
     this_board,
     this_platform,
 )
-from ampnet_opt.runtime.tensorrt.pool import Pool
 
 log = logging.getLogger(__name__)
 

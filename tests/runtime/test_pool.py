@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.runtime.tensorrt.pool import Pool
+from ampnet_opt.runtime.pool import Pool
 
 NO_LANDMARKS = np.zeros((1, 5, 2), np.float32)
 

@@ -111,6 +111,42 @@ def test_threads_that_compile_at_once_get_one_graph_each_of_which_answers(engine
         assert all(np.array_equal(future.result(), expected_each) for future in many)
 
 
+def test_threads_that_infer_on_streams_get_the_answers_of_one(engines: dict[str, Path], engine: Engine) -> None:
+    right = {first: engine.infer(*faces(1, first)) for first in range(9)}
+    with Engine.load(engines["one"], threads=3) as loaded, ThreadPoolExecutor(8) as threads:
+        assert loaded.streams == 3
+        found = list(threads.map(lambda i: loaded.infer_on_stream(*faces(1, i % 9)), range(90)))
+        several = loaded.infer_on_stream(*faces(3))
+    assert all(np.array_equal(logits, right[i % 9]) for i, logits in enumerate(found))
+    np.testing.assert_allclose(several, engine.infer(*faces(3)), atol=1e-5)
+    with pytest.raises(AmpnetError, match="the engine is closed"):
+        loaded.infer_on_stream(*faces(1))
+
+
+def test_the_file_of_a_kept_graph_is_not_written_to_and_gives_memory_back(own: Path) -> None:
+    with Engine.load(own, threads=2) as loaded:
+        expected = loaded.infer(*faces(1))  # compiles and keeps
+    with Engine.load(own, threads=2) as loaded:
+        np.testing.assert_array_equal(loaded.infer(*faces(1)), expected)
+        mapped = mapped_memory(own.parent / "cache")
+    assert mapped["Private_Dirty"] == 0  # what was written there would be lost
+    assert 0 < mapped["Rss"] < mapped["Size"]
+
+
+def mapped_memory(folder: Path) -> dict[str, int]:
+    """Kilobytes of this process's mappings of files below `folder`, by what Linux counts."""
+    smaps, total, ours = Path("/proc/self/smaps"), {"Size": 0, "Rss": 0, "Private_Dirty": 0}, False
+    if not smaps.exists():
+        pytest.skip("this system does not list mapped memory")
+    for line in smaps.read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            ours = str(folder) in line
+        elif ours and name[:-1] in total:
+            total[name[:-1]] += int(rest[0])
+    return total
+
+
 def test_results_shared_by_threads_are_given_once_each(engine: Engine) -> None:
     expected = each(engine, 40)
     results = engine.infer_each(zip(*faces(40), strict=True))
