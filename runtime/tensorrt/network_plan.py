@@ -118,10 +118,10 @@ def network_plan(backend: str, graph: FlexibleGraph, sizes: Sizes, progress: Cal
             return kept, name
         try:
             with _held(path) as held:
-                if held and kept_bytes(path):
-                    continue  # another process has built it meanwhile
-                plan = build("; the plan is kept for the next run")
-                _write(path, plan)
+                plan = kept_bytes(path) if held else b""  # another process may have built it meanwhile
+                if not plan:
+                    plan = build("; the plan is kept for the next run")
+                    _write(path, plan)
                 return plan, name
         except BusyError:
             progress(0.0)  # which may want to stop
