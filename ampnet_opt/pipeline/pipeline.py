@@ -138,10 +138,6 @@ class Pipeline:
             seconds["detect"] = time.perf_counter() - start
             yield _judged(frame, faces, tracks, ended, seconds)
 
-    def _refined(self, image: np.ndarray, face: Detection) -> Detection:
-        """A face as `Detector.detect` gives it; most weak detections continue no track, and are not looked at twice."""
-        return face if face.score > self._detector.threshold else self._detector.refined(image, face)
-
     def _classify(self, found: Iterator[_Found]) -> Iterator[_Found]:
         for one in found:
             start = time.perf_counter()
