@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -149,20 +150,22 @@ def load_detector(
         graph = with_free_size(content)
     except ValueError as error:
         raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: {error}") from error
-    try:
-        network = runner.open_network(graph, threads)
-        kind = _kind(network)
-    except AmpnetError as error:
-        raise MisuseError(
-            f"face detector {path} is neither a YuNet nor a CenterFace graph that runs: {one_line(error, 150)}"
-        ) from error
-    if kind is None:
-        network.close()
-        raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: its outputs are others")
+    with ExitStack() as opened:  # closed again where one of them cannot be
+        try:
+            network = runner.open_network(graph, threads)
+            opened.callback(network.close)
+            kind = _kind(network)
+        except AmpnetError as error:
+            raise MisuseError(
+                f"face detector {path} is neither a YuNet nor a CenterFace graph that runs: {one_line(error, 150)}"
+            ) from error
+        if kind is None:
+            raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: its outputs are others")
+        refiner = Refiner(runner) if refine else None
+        opened.pop_all()
     digest = hashlib.sha256(content).hexdigest()
     summary = f"{kind.NAME}{'' if file is not None else ' in INT8' if in_int8 else ' in FP32'}"
     identity = f"{kind.NAME}{' in INT8' if in_int8 else ''}, {runner.module} {version}, SHA-256 {digest}"
-    refiner = Refiner(runner) if refine else None
     if refiner is not None:
         identity = f"{identity}, {refiner.identity}"
     return Detector(kind, network, identity, f"{summary}, {runner.module} {version}", refiner=refiner)

