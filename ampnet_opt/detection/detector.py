@@ -147,7 +147,7 @@ def load_detector(
     runner, version = _available(INT8_BACKEND if in_int8 else backend)
     content = _read(path)
     try:
-        graph = with_free_size(content)
+        graph = with_free_size(content, "face detector")
     except ValueError as error:
         raise MisuseError(f"face detector {path} is neither a YuNet nor a CenterFace graph: {error}") from error
     with ExitStack() as opened:  # closed again where one of them cannot be
