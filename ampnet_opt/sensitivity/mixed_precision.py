@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -116,9 +117,16 @@ class LayerJudge:
         self._answers: Answers = engine_answers(backend, origin) if by_engine else graph_logits
         self.int8, self.labels = int8, labels
         self._graph, self._batches = graph, batches
-        self._reference = graph_logits(graph, batches)
-        self.top1 = float((self._reference.argmax(1) == labels).mean())
         self._found: dict[frozenset[str], Effect] = {}
+
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        """Logits of the float network, computed once a ranking has been found to fit."""
+        return graph_logits(self._graph, self._batches)
+
+    @property
+    def top1(self) -> float:
+        return float((self._reference.argmax(1) == self.labels).mean())
 
     @property
     def judged(self) -> int:
