@@ -60,6 +60,7 @@ SCORING_BATCH = 16
 CHECKING_FACES = 8  # on which an engine is compared with its graph, as `build` does
 MODEL_OPTIMIZER_METHODS = ("entropy", "max")
 MAX_DROP = 0.5  # points of top-1 on the split val, for those that keep a budget
+Batch = tuple[np.ndarray, np.ndarray]  # images and landmarks
 LIBRARIES = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt-rtx-cu13")
 
 
@@ -113,21 +114,22 @@ def compare_quantisers(given: Inputs, *, runs: int, threads: int, step: Steps) -
         source = source_of(checkpoint, IMAGE_INPUT)
     with step("reading faces", 0):
         scored = source.batches(given.test, SCORING_BATCH)
+        (seen,) = source.batches(given.calibration, len(given.calibration))
+        few_seen, checking = ((images[:CHECKING_FACES], points[:CHECKING_FACES]) for images, points in (seen, scored[0]))
     graph, clock = source.graph, Clock()
     with tempfile.TemporaryDirectory() as folder:
-        graphs, versions = _quantise(source, given, clock, step)
+        graphs, versions = _quantise(source, given, seen, clock, step)
         models = {"float graph": graph, **graphs}
         logits, plans = {}, {}
-        ranges = float_ranges(graph, source.batches(given.calibration[:CHECKING_FACES], 1))
+        ranges = float_ranges(graph, [few_seen])
         for name, model in models.items():
             with step(f"judging {name}", 0):
                 logits[name] = graph_logits(model, scored)
                 plans[name] = _plan_size(model, "fp16" if model is graph else "int8", ranges)
-        (checking,) = source.batches(given.test[:CHECKING_FACES], CHECKING_FACES)
         engines = {}
         for i, (name, model) in enumerate(models.items()):
             engines[name] = _engine(checkpoint, source, model, Path(folder) / str(i), checking)
-        made, others, stopped = _make_engines(source, given, Path(folder), clock, step)
+        made, others, stopped = _make_engines(source, given, seen, folder=Path(folder), clock=clock, step=step)
         for name, directory in made.items():
             with step(f"judging {name}", 0), Engine.load(directory, threads=threads) as engine:
                 logits[name] = np.concatenate([engine.infer(*batch) for batch in scored])
@@ -177,12 +179,16 @@ class Clock:
         self.seconds[name] = time.perf_counter() - start
 
 
-def _quantise(source: Source, given: Inputs, clock: Clock, step: Steps) -> tuple[dict[str, onnx.ModelProto], dict[str, str]]:
-    """Q/DQ graphs by their names in the table, and the versions of Model Optimizer's libraries."""
+def _quantise(
+    source: Source, given: Inputs, seen: Batch, clock: Clock, step: Steps
+) -> tuple[dict[str, onnx.ModelProto], dict[str, str]]:
+    """Q/DQ graphs by their names in the table, and the versions of Model Optimizer's libraries.
+
+    seen: the calibration faces as the graph takes them.
+    """
     others: dict[str, onnx.ModelProto] = {}
     mine: dict[str, onnx.ModelProto] = {}
     versions: dict[str, str] = {}
-    (seen,) = source.batches(given.calibration, len(given.calibration))
     for method in MODEL_OPTIMIZER_METHODS if given.modelopt is not None else ():
         name = f"Model Optimizer, {method}"
         with step(name, 0), clock(name):
@@ -199,10 +205,10 @@ def _quantise(source: Source, given: Inputs, clock: Clock, step: Steps) -> tuple
 
 
 def _make_engines(
-    source: Source, given: Inputs, folder: Path, clock: Clock, step: Steps
+    source: Source, given: Inputs, seen: Batch, *, folder: Path, clock: Clock, step: Steps
 ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
     """Engine directories of those that make engines themselves, by their names; the versions of NNCF's libraries; and which
-    of them was stopped."""
+    of them was stopped. seen: as of `_quantise`."""
     made: dict[str, Path] = {}
     versions: dict[str, str] = {}
     stopped: list[str] = []
@@ -212,7 +218,6 @@ def _make_engines(
         ours_within(given.path, given.data, len(given.calibration), MAX_DROP, made[name])
     if given.nncf is None:
         return made, versions, stopped
-    (seen,) = source.batches(given.calibration, len(given.calibration))
     (held_out,) = source.batches(given.validation, len(given.validation))
     validation = (*held_out, given.labels(given.validation))
     for name, max_drop in (("NNCF", None), (f"NNCF, accuracy control {MAX_DROP}", MAX_DROP)):

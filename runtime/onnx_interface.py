@@ -26,11 +26,13 @@ class FlexibleGraph(NamedTuple):
     Attributes:
         content: the serialised model, whose input is float32 [1, 3, height, width] with free height and width.
         input: name of its input. outputs: names of its outputs, in order.
+        name: what it is, for messages: "face detector".
     """
 
     content: bytes
     input: str
     outputs: List[str]
+    name: str
 
 
 class _Field(NamedTuple):
@@ -40,26 +42,27 @@ class _Field(NamedTuple):
     whole: memoryview  # with its key and length
 
 
-def with_free_size(model: bytes) -> FlexibleGraph:
+def with_free_size(model: bytes, name: str) -> FlexibleGraph:
     """The model with free height and width, whatever size it was exported for, and a batch of one.
 
     Shapes of its outputs and in between are dropped, as they hold for the old size only; libraries infer them. Weights
     that are listed as inputs are taken off that list, so that libraries may fold them.
 
-    Raises ValueError, with the reason in words, when these are no bytes of an ONNX model with one image input.
+    name: of `FlexibleGraph`. Raises ValueError, with the reason in words, when these are no bytes of an ONNX model with one
+    image input.
     """
     parts: List[bytes] = []
     found = None
     for field in _fields(memoryview(model)):
         if field.number == MODEL_GRAPH and field.wire == BYTES:
-            graph, name, outputs = _free_graph(field.value)
-            found = name, outputs
+            graph, tensor, outputs = _free_graph(field.value)
+            found = tensor, outputs
             parts.append(_bytes_field(MODEL_GRAPH, graph))
         else:
             parts.append(bytes(field.whole))
     if found is None:
         raise ValueError("it holds no graph")
-    return FlexibleGraph(b"".join(parts), *found)
+    return FlexibleGraph(b"".join(parts), *found, name)
 
 
 def _free_graph(graph: memoryview) -> Tuple[bytes, str, List[str]]:

@@ -22,7 +22,6 @@ from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.convert.build import MixedPrecision, Recipe, origin_of, request_of
 from ampnet_opt.convert.source import calibrate, float_proof, source_of
 from ampnet_opt.core.labels import label_indices
-from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.progress import steps
 from ampnet_opt.faces.face import read_faces, spread
@@ -32,8 +31,7 @@ from ampnet_opt.optimize.speed import GOALS, Speed, measure
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
-from ampnet_opt.sensitivity.effect import effect
-from ampnet_opt.sensitivity.mixed_precision import BATCH, choose_layers, engine_answers, rank
+from ampnet_opt.sensitivity.mixed_precision import BATCH, LayerJudge, choose_layers, rank
 from ampnet_opt.sensitivity.search import Budget, by_gain
 
 CALIBRATION_FACES, JUDGING_FACES = 256, 128
@@ -51,7 +49,7 @@ def compare(path: Path, data: Path, decibels: Sequence[float], seconds: float, f
             int8 = calibrate(source, calibrating, "entropy", progress)
         ranking = rank(checkpoint, source, int8, spread(calibrating, RANKING_FACES), step)
     ranking = replace(ranking, faces=int8.table.faces, data_fingerprint=int8.table.data_fingerprint)
-    origin, batches = origin_of(checkpoint, source), source.batches(held_out, BATCH)
+    origin = origin_of(checkpoint, source)
     recipe = Recipe(source, origin, float_proof(source, calibrating), {}, int8, None)
     subjects: list[Subject] = []
 
@@ -64,23 +62,12 @@ def compare(path: Path, data: Path, decibels: Sequence[float], seconds: float, f
         return directory
 
     saved = saved_seconds(build("FP32", "fp32"), build("INT8", "int8"), source.placement.layers, threads)
-    answers = engine_answers(BACKEND, origin)
-    all_int8 = effect(
-        answers(int8.quantize(source.graph, source.placement), batches), graph_logits(source.graph, batches), labels
-    )
+    judge = LayerJudge(source.graph, int8, BACKEND, origin, batches=source.batches(held_out, BATCH), labels=labels)
+    all_int8 = judge(())
     notes = {"FP32": "", "INT8": f"{all_int8.sqnr_db:.1f} dB"}
     for more in decibels:
         for order, rows in (("noise", ranking.rows), ("noise by time", by_gain(ranking.rows, saved))):
-            chosen = choose_layers(
-                source.graph,
-                int8,
-                replace(ranking, rows=rows),
-                Budget(None, 0.0, all_int8.sqnr_db + more),
-                answers=answers,
-                judged_in="an engine",
-                batches=batches,
-                labels=labels,
-            )
+            chosen = choose_layers(judge, replace(ranking, rows=rows), Budget(None, 0.0, all_int8.sqnr_db + more))
             name = f"+{more:g} dB, {order}"
             build(name, "int8", chosen)
             notes[name] = f"{chosen.record['sqnr_db']:.1f} dB, {len(chosen.layers)} layers in floating point"

@@ -152,7 +152,7 @@ def run(
             require_new(drawn, force)
         places = _Places(json_file, table, drawn)
         loading = {"threads": threads, "trusted": trusted, "blocking_wait": blocking_wait}
-        return _run_given(engine, sources, landmarks, form, warm_up=warm_up, threads=threads, loading=loading, places=places)
+        return _run_given(engine, sources, landmarks, form, warm_up=warm_up, loading=loading, places=places)
     if blur and drawn is None and view is None:
         raise MisuseError("--blur changes what -o and --view show; give one of them")
     from ampnet_opt.detection.detector import load_detector
@@ -311,7 +311,6 @@ def _run_given(
     form: str,
     *,
     warm_up: bool,
-    threads: Optional[int],
     loading: Dict[str, Any],
     places: _Places,
 ) -> None:
@@ -338,7 +337,7 @@ def _run_given(
             source = Pictures([face.file for face in found])
             outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=places.drawn, table=places.table))
         _warn_untrained(loaded)
-        for index, result in enumerate(classify(loaded, found, threads)):
+        for index, result in enumerate(classify(loaded, found, loading["threads"])):
             if result.error is not None:
                 failures += 1
                 remark(f"error: {result.error}")

@@ -132,23 +132,31 @@ def hashed_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises OSError when it is missing or damaged, or another user may have written it.
     """
-    with open(path, "rb") as file:
-        about = os.fstat(file.fileno())
-        if not is_private(about):
-            raise OSError("others may write to this file")
-        if about.st_size <= DIGEST or _digest(file, about.st_size - DIGEST) != file.read():
+    with _own_file(path) as file:
+        size = os.fstat(file.fileno()).st_size - DIGEST
+        if size <= 0 or _digest(file, size) != file.read():
             raise OSError("this file is damaged")
+        yield file
+
+
+@contextlib.contextmanager
+def _own_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that nobody but this user may have written, open for reading; OSError for others."""
+    with open(path, "rb") as file:
+        if not is_private(os.fstat(file.fileno())):
+            raise OSError("others may write to this file")
         yield file
 
 
 def kept_bytes(path: Path) -> bytes:
     """What `keep_bytes` wrote; b"" where it is missing or damaged, or another user may have written it."""
     try:
-        with hashed_file(path) as file:
-            file.seek(0)
-            return file.read()[:-DIGEST]
+        with _own_file(path) as file:
+            content = file.read()
     except OSError:
         return b""
+    data, digest = content[:-DIGEST], content[-DIGEST:]
+    return data if hashlib.sha256(data).digest() == digest else b""
 
 
 def keep_bytes(path: Path, data: bytes, size: int, kept: int) -> None:

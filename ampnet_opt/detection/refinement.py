@@ -79,7 +79,7 @@ class Refiner:
         self.identity = f"landmarks by SHA-256 {hashlib.sha256(content).hexdigest()}"
         self.seconds = 0.0
         # One thread: for so small a network, two take longer than one.
-        self._network = backend.open_network(FlexibleGraph(content, INPUT, [OUTPUT]), 1)
+        self._network = backend.open_network(FlexibleGraph(content, INPUT, [OUTPUT], "landmark network"), 1)
 
     def refined(self, image: np.ndarray, face: Detection) -> Detection:
         """The face with landmarks of the second stage.

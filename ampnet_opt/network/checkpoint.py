@@ -48,11 +48,6 @@ class Checkpoint:
     assumed: str = ""
 
 
-def load_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> AMPNet:
-    """The network alone; see `read_checkpoint`."""
-    return read_checkpoint(path, classes, patch_radius).model
-
-
 def read_checkpoint(path: PathLike, classes: Sequence[str] | None = None, patch_radius: int | None = None) -> Checkpoint:
     """Read the authors' layout, however it is wrapped (see `wrapped.choose`), or our safetensors file.
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.network.published_keys import HEADS, PUBLISHED
 
-Value = TypeVar("Value")
 MOST_TABLES, DEEPEST = 10_000, 8
 MOST_PREFIXES = 20
 # Names of moving averages of the weights: model_ema, ema_state_dict, swa_model, averaged.

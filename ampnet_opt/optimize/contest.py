@@ -38,6 +38,7 @@ from ampnet_opt.runtime.sidecar import read_sidecar
 
 ROUNDING = 1e-3  # relative error of fp32 logits that other sums of the same numbers explain
 SECONDS = 6.0  # of timing the candidates that are left, all together; at first, when they are many, a third of it
+MOST_SQNR = 999.0  # dB, of equal logits: JSON has no infinity
 MOST_REPEATS = 4  # of that, while other work disturbs it
 
 
@@ -101,7 +102,8 @@ class Contest:
         Args:
             maker: of the candidates.
             request: what is asked of them.
-            folder: for engines and logits, empty or of an earlier contest of the same maker and faces.
+            folder: for engines, under their candidates' names, and logits; empty, or of an earlier contest of the same maker
+                and faces.
             choosing: faces that candidates are chosen by; None where nothing is chosen by accuracy.
             final: other faces, which prove the choice.
             logits: float32 [N, classes] of PyTorch on the final faces; None, they are computed.
@@ -138,15 +140,15 @@ class Contest:
 
     def _build(self, candidate: Candidate) -> Trial:
         """Build a candidate, unless a contest that was stopped has; if it fails or does not run, that is its fate."""
-        trial = Trial(candidate, self._folder / candidate.name)
+        trial, engine = Trial(candidate), self._folder / candidate.name
         self._trials.append(trial)
         try:
-            if not trial.directory.is_dir():
-                with self._step(f"building {candidate.name}", 1) as progress, new_directory(trial.directory) as new:
+            if not engine.is_dir():
+                with self._step(f"building {candidate.name}", 1) as progress, new_directory(engine) as new:
                     # Whether it computes its graph in every way is asked of the best one alone: `result.place_best`.
                     compile_engine(self._maker.request(candidate, self._step), new, progress)[0].write(new)
             release_memory()  # the next build and the processes that are timed need it
-            find_backend(candidate.backend).check(read_sidecar(trial.directory))
+            find_backend(candidate.backend).check(read_sidecar(engine))
         except AmpnetError as error:
             trial.fate = f"cannot be built and run here: {error}"
         return trial
@@ -177,15 +179,18 @@ class Contest:
         if every < 2 or find_backend(best.candidate.backend).device != "cpu":
             return every
         numbers = (every, every // 2)
-        subjects = [Subject(best.name, "engine", best.directory, number) for number in numbers]
+        subjects = [self._subject(best, number) for number in numbers]
         with self._step("timing fewer threads", 0) as advance:
             (whole, half), _ = measure(
                 subjects, request.goal, request.batch, request.seconds / 3, lambda stage, done, total: advance(done)
             )
         return every // 2 if half is not None and whole is not None and half.beats(whole) else every
 
-    def _subject(self, trial: Trial) -> Subject:
-        return Subject(trial.name, "engine", trial.directory, self._request.threads)
+    def _subject(self, trial: Trial, threads: Optional[int] = None) -> Subject:
+        return Subject(trial.name, "engine", self._folder / trial.name, threads or self._request.threads)
+
+    def _where_time_goes(self, trial: Trial) -> str:
+        return where_time_goes(self._folder / trial.name, self._request.threads)
 
     def _left(self) -> List[Trial]:
         return [trial for trial in self._trials if not trial.fate]
@@ -199,7 +204,7 @@ class Contest:
                 numbers = compared(trial, winner, goal.unit)
                 trial.fate = f"{goal.behind} than {winner.name}, which is at least as precise: {numbers}"
                 if goal.is_time and trial.candidate.precision == "int8" and winner.candidate.precision != "int8":
-                    trial.fate += f"; {where_time_goes(trial, self._request.threads)}"
+                    trial.fate += f"; {self._where_time_goes(trial)}"
 
     # --- scoring -------------------------------------------------------------------------------------------------
 
@@ -233,7 +238,7 @@ class Contest:
         except AmpnetError as error:
             trial.fate, trial.doubted = str(error), True
             return None
-        trial.sqnr_db = sqnr(reference, logits)
+        trial.sqnr_db = min(sqnr(reference, logits), MOST_SQNR)
         labels = np.asarray(self._faces[which].labels)
         found = judge(reference, logits, labels, self._maker.classes, self._request.margin)
         if trial.candidate.precision == "fp32" and relative_error(logits, reference) > ROUNDING:
@@ -331,7 +336,7 @@ class Contest:
             return f"{goal.behind} than {best.name}: {numbers}"
         reason = f"not clearly {goal.ahead} than {best.name}, which is at least as precise: {numbers}"
         if goal.is_time and trial.candidate.precision == "int8":
-            reason += f"; {where_time_goes(trial, self._request.threads)}"
+            reason += f"; {self._where_time_goes(trial)}"
         return reason
 
 

@@ -15,7 +15,6 @@ from ampnet_opt.calibration.ranges import DEFAULT, METHODS
 from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, few_ranges, origin_of, request_of
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, source_of
 from ampnet_opt.core.graph_interface import ImageInput
-from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint
@@ -25,7 +24,7 @@ from ampnet_opt.runtime.build import EngineRequest, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.layers import node_of
 from ampnet_opt.sensitivity.analysis import Sensitivity, read_sensitivity
-from ampnet_opt.sensitivity.mixed_precision import BATCH, choose_layers, engine_answers, rank
+from ampnet_opt.sensitivity.mixed_precision import BATCH, LayerJudge, choose_layers, rank
 from ampnet_opt.sensitivity.search import Limit, NoChoice, by_gain
 
 RANKING_FACES = 64  # the order of the layers settles with few
@@ -108,32 +107,25 @@ class CheckpointMaker:
         ranking = self._ranking(source, int8, engines / RANKING, step)
         slow, layers = engines / engine_name(candidate.backend, "fp32"), source.placement.layers
         saved = saved_seconds(slow, engines / candidate.name, layers, self._threads) if slow.is_dir() else {}
-        backend = find_backend(candidate.backend)
-        by_engine = backend.device == "cpu"  # on a GPU each choice would take minutes to build
-        answers = engine_answers(backend, origin_of(self._checkpoint, source)) if by_engine else graph_logits
-        batches = source.batches(self._choosing.faces, BATCH)
         found: list[Candidate] = []
-        for rows in (by_gain(ranking.rows, saved), ranking.rows) if saved else (ranking.rows,):
-            try:
-                with step("choosing layers", 0) as progress:
-                    chosen = choose_layers(
-                        source.graph,
-                        int8,
-                        replace(ranking, rows=rows),
-                        limit,
-                        answers=answers,
-                        judged_in=f"an engine of {backend.name}" if by_engine else "ONNX Runtime",
-                        batches=batches,
-                        labels=np.asarray(self._choosing.labels),
-                        trimmed=TRIMMED,
-                        progress=progress,
-                    )
-            except NoChoice:
-                continue
-            mixed = replace(candidate, float_layers=len(chosen.layers))
-            if mixed not in found:  # of as many layers, those that cost less time came first
-                self._mixed[mixed] = chosen
-                found.append(mixed)
+        with step("choosing layers", 0) as progress:
+            judge = LayerJudge(
+                source.graph,
+                int8,
+                find_backend(candidate.backend),
+                origin_of(self._checkpoint, source),
+                batches=source.batches(self._choosing.faces, BATCH),
+                labels=np.asarray(self._choosing.labels),
+            )
+            for rows in (by_gain(ranking.rows, saved), ranking.rows) if saved else (ranking.rows,):
+                try:
+                    chosen = choose_layers(judge, replace(ranking, rows=rows), limit, trimmed=TRIMMED, progress=progress)
+                except NoChoice:
+                    continue
+                mixed = replace(candidate, float_layers=len(chosen.layers))
+                if mixed not in found:  # of as many layers, those that cost less time came first
+                    self._mixed[mixed] = chosen
+                    found.append(mixed)
         return found
 
     def _float_recipe(self, step: Steps) -> Recipe:

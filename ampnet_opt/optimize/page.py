@@ -11,14 +11,15 @@ from typing import Iterator, List, Optional
 from ampnet_opt.benchmarks.page.html import Html, document, element, join, row, table
 from ampnet_opt.benchmarks.report import milliseconds
 from ampnet_opt.core.text import count
-from ampnet_opt.optimize.result import METHOD, Result, Row, missed
+from ampnet_opt.optimize.result import METHOD, Result, missed
 from ampnet_opt.optimize.speed import GOALS
+from ampnet_opt.optimize.trials import Trial
 
 TALL = 320  # height of the chart's plot, pixels
 
 
 def render_page(result: Result) -> str:
-    best = next((row for row in result.rows if row.candidate.name == result.best), None)
+    best = next((row for row in result.rows if row.name == result.best), None)
     title = "The fastest engine that is still right" if result.goal == "latency" else f"The best engine for {result.goal}"
     findings = [result.why or result.problem, *missed(result)]
     warnings = []
@@ -103,10 +104,10 @@ def front(result: Result) -> Optional[Html]:
     for one in sorted(rows, key=_value):
         found = one.evidence
         assert found is not None
-        kind = "engine" if one.candidate.name == result.best else "base"
+        kind = "engine" if one.name == result.best else "base"
         place, middle = x(_value(one)), y(found.agreement.value)
         tail = {"y1": f"{middle:.1f}", "y2": f"{y(found.agreement.bound):.1f}", "class_": f"whisker {kind}"}
-        label = f"{one.candidate.name}: {milliseconds(_value(one))} {GOALS[result.goal].unit}, {found.agreement.value:.2%}"
+        label = f"{one.name}: {milliseconds(_value(one))} {GOALS[result.goal].unit}, {found.agreement.value:.2%}"
         parts.append(element("line", x1=place, x2=place, **tail))
         pale = " unsteady" if one.speed is not None and one.speed.unsteady else ""
         dot = element(
@@ -119,7 +120,7 @@ def front(result: Result) -> Optional[Html]:
         taken.append(height)
         end = _value(one) > left + 0.6 * (right - left)
         shift = {"text_anchor": "end", "dx": -8} if end else {"text_anchor": "start", "dx": 8}
-        parts.append(element("text", one.candidate.name, x=place, y=f"{height:.1f}", class_="name", **shift))
+        parts.append(element("text", one.name, x=place, y=f"{height:.1f}", class_="name", **shift))
     unit = GOALS[result.goal].unit
     chart = element(
         "svg",
@@ -135,12 +136,12 @@ def front(result: Result) -> Optional[Html]:
     return join(element("p", note, class_="quiet"), chart)
 
 
-def _value(row: Row) -> float:
+def _value(row: Trial) -> float:
     assert row.speed is not None
     return row.speed.value
 
 
-def _bound(row: Row) -> float:
+def _bound(row: Trial) -> float:
     assert row.evidence is not None
     return row.evidence.agreement.bound
 
@@ -163,8 +164,8 @@ def candidates(result: Result) -> Html:
             cells.append("-" if speed is None else f"{result.reference.value / speed.value:.2f}x")
         cells.append("-" if found.sqnr_db is None else f"{found.sqnr_db:.1f}")
         cells += ["-", "-"] if evidence is None else [f"{100 * evidence.agreement.value:.2f}", f"{evidence.drop.value:.2f}"]
-        what = "best" if found.candidate.name == result.best else found.fate
-        rows.append(row(found.candidate.name, *cells, element("td", what, class_="left fate")))
+        what = "best" if found.name == result.best else found.fate
+        rows.append(row(found.name, *cells, element("td", what, class_="left fate")))
     heads = [
         GOALS[result.goal].unit,
         *(["vs PyTorch"] if result.reference else []),
@@ -183,7 +184,7 @@ def passed_over(result: Result) -> Optional[Html]:
     return element("ul", *lines, class_="notes") if lines else None
 
 
-def proof(best: Row) -> Optional[Html]:
+def proof(best: Trial) -> Optional[Html]:
     found = best.final
     if found is None:
         return None

@@ -40,24 +40,6 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """A candidate and what became of it; fields as of `contest.Trial`."""
-
-    candidate: Candidate
-    speed: Optional[Speed]
-    sqnr_db: Optional[float]
-    choosing: Optional[Evidence]
-    final: Optional[Evidence]
-    fate: str
-    doubted: bool
-
-    @property
-    def evidence(self) -> Optional[Evidence]:
-        """Of the final faces, or else of those that choose."""
-        return self.final or self.choosing
-
-
-@dataclass(frozen=True)
 class Result:
     """One run of `optimize`.
 
@@ -73,7 +55,7 @@ class Result:
         threads: of the CPU.
         choosing_faces: how many chose.
         final_faces: how many others proved the choice.
-        rows: every candidate.
+        rows: every candidate, in the order in which they came.
         best: name of the best one; None where there is none, and `problem` says why.
         why: the best one in a sentence, or "".
         problem: why there is no best one, or "".
@@ -94,7 +76,7 @@ class Result:
     threads: int
     choosing_faces: int
     final_faces: int
-    rows: List[Row]
+    rows: List[Trial]
     best: Optional[str]
     why: str
     problem: str
@@ -105,18 +87,6 @@ class Result:
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
-
-
-def rows_of(outcome: Outcome) -> List[Row]:
-    return [
-        Row(trial.candidate, trial.speed, _finite(trial.sqnr_db), trial.choosing, trial.final, trial.fate, trial.doubted)
-        for trial in outcome.trials
-    ]
-
-
-def _finite(value: Optional[float]) -> Optional[float]:
-    """JSON has no infinity, the SQNR of equal logits."""
-    return None if value is None else min(value, 999.0)
 
 
 def reason(outcome: Outcome, goal_name: str, threads: int) -> str:
@@ -151,11 +121,11 @@ def _proof(best: Trial) -> str:
 
 def missed(result: Result) -> List[str]:
     """A sentence for each int8 engine that would have been faster than the best one, but is not shown to be right."""
-    best = next((row for row in result.rows if row.candidate.name == result.best), None)
+    best = next((row for row in result.rows if row.name == result.best), None)
     if best is None or best.speed is None:
         return []
     return [
-        f"{row.candidate.name} would be {best.speed.value / row.speed.value:.2f} times {GOALS[result.goal].better}, but is "
+        f"{row.name} would be {best.speed.value / row.speed.value:.2f} times {GOALS[result.goal].better}, but is "
         f"not shown to be right: {row.fate}"
         for row in result.rows
         if row.doubted and row.speed is not None and row.speed.beats(best.speed)
@@ -188,12 +158,12 @@ def render_result(result: Result) -> Group:
         if found is not None:
             scores = [f"{100 * share:.1f}" for share in (found.agreement.value, found.agreement.bound)]
             scores += [f"{points:.2f}" for points in (found.drop.value, found.drop.bound)]
-        verdict = "best" if row.candidate.name == result.best else found.verdict if found is not None and row.doubted else ""
+        verdict = "best" if row.name == result.best else found.verdict if found is not None and row.doubted else ""
         sqnr = "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"
-        table.add_row(Text(row.candidate.name), *_took(row.speed, result.reference), sqnr, *scores, verdict)
+        table.add_row(Text(row.name), *_took(row.speed, result.reference), sqnr, *scores, verdict)
     parts.append(table)
-    parts += [Text(f"{row.candidate.name}: {row.fate}") for row in result.rows if row.fate]
-    unsteady = [row.candidate.name for row in result.rows if row.speed is not None and row.speed.unsteady]
+    parts += [Text(f"{row.name}: {row.fate}") for row in result.rows if row.fate]
+    unsteady = [row.name for row in result.rows if row.speed is not None and row.speed.unsteady]
     if unsteady:
         names = ", ".join(unsteady)
         parts.append(Text(f"* Unsteady times: {names}. Other work was probably running; measure again without it."))
@@ -207,16 +177,16 @@ def _took(speed: Optional[Speed], reference: Optional[Speed]) -> List[str]:
     return [milliseconds(speed.value), f"{half:.0%}", "-" if reference is None else f"{reference.value / speed.value:.2f}x"]
 
 
-def place_best(best: Trial, request: EngineRequest, optimized: Dict[str, str], target: Path, force: bool) -> None:
+def place_best(best: Path, request: EngineRequest, optimized: Dict[str, str], target: Path, force: bool) -> None:
     """Copy the best engine to `target`, with why it is the best in its sidecar, and compare it with its graph.
 
     It is there whole, or not at all. request: what it was made of. optimized: as of `Sidecar`. Raises AmpnetError when it
     does not compute its graph.
     """
-    sidecar = read_sidecar(best.directory)
+    sidecar = read_sidecar(best)
     with new_directory(target, force) as directory:
         for name in sidecar.files:
-            copyfile(best.directory / name, directory / name)
+            copyfile(best / name, directory / name)
         complete_engine(request, directory, replace(sidecar, optimized=optimized))
 
 
@@ -237,7 +207,7 @@ def earlier_result(file: Path, key: str, engine: Path) -> Optional[Result]:
 def _parsed(content: Dict[str, Any]) -> Result:
     """Raises KeyError or TypeError for what `Result.to_json` never writes."""
     rows = [
-        Row(
+        Trial(
             Candidate(**row["candidate"]),
             _optional(Speed, row["speed"]),
             row["sqnr_db"],

@@ -22,7 +22,7 @@ from ampnet_opt.faces.face import fingerprint
 from ampnet_opt.optimize.candidates import Faces, Maker
 from ampnet_opt.optimize.contest import Contest, Request
 from ampnet_opt.optimize.page import render_page
-from ampnet_opt.optimize.result import Result, earlier_result, place_best, reason, rows_of
+from ampnet_opt.optimize.result import Result, earlier_result, place_best, reason
 from ampnet_opt.runtime.backend import find_backend
 
 BEST, JSON, PAGE, STATE = "best", "optimize.json", "optimize.html", ".optimize"
@@ -90,7 +90,7 @@ def optimize(
             threads=request.threads,
             choosing_faces=0 if inputs.choosing is None else len(inputs.choosing.faces),
             final_faces=len(inputs.final.faces),
-            rows=rows_of(outcome),
+            rows=outcome.trials,
             best=None if outcome.best is None else outcome.best.name,
             why=why,
             problem=outcome.problem,
@@ -103,7 +103,7 @@ def optimize(
         if outcome.best is not None:
             with step(f"checking {outcome.best.name}", 0):
                 made_of = maker.request(outcome.best.candidate, step)
-                place_best(outcome.best, made_of, {"goal": request.goal.name, "why": why}, target, force)
+                place_best(folder / outcome.best.name, made_of, {"goal": request.goal.name, "why": why}, target, force)
         write_text(output / JSON, result.to_json())
         write_text(output / PAGE, render_page(result))
         if outcome.best is None:

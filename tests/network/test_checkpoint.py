@@ -19,7 +19,7 @@ from recorded import DATA, HEADS, published_weights
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.labels import PRESETS
-from ampnet_opt.network.checkpoint import FORMAT, init_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ampnet_opt.network.checkpoint import FORMAT, init_checkpoint, read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.network.published_keys import published_key
 
@@ -108,8 +108,8 @@ def test_a_file_without_names_says_once_what_is_assumed(tmp_path: Path, caplog: 
 
 def test_patch_radius_is_the_published_one_unless_given(tmp_path: Path) -> None:
     path = save(tmp_path / "ampnet.pth", published())
-    assert load_checkpoint(path).config.patch_radius == 5
-    assert load_checkpoint(path, patch_radius=14).config.patch_radius == 14
+    assert read_checkpoint(path).model.config.patch_radius == 5
+    assert read_checkpoint(path, patch_radius=14).model.config.patch_radius == 14
     for radius in (0, 15):
         assert "patch_radius must be 1 to 14" in failure(path, MisuseError, patch_radius=radius)
 
@@ -194,7 +194,7 @@ def test_the_suffix_does_not_matter(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_loaded_network_can_be_trained_further(own: Path) -> None:
-    model = load_checkpoint(own).train()
+    model = read_checkpoint(own).model.train()
     model(torch.rand(2, 3, 224, 224), torch.rand(2, 5, 2) * 224).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -209,7 +209,7 @@ def test_classes_never_replace_the_stored_ones(own: Path) -> None:
 
 
 def test_the_stored_patch_radius_stands(own: Path) -> None:
-    assert load_checkpoint(own, patch_radius=5).config.patch_radius == 5
+    assert read_checkpoint(own, patch_radius=5).model.config.patch_radius == 5
     assert "made with patch radius 5; it cannot be 7" in failure(own, MisuseError, patch_radius=7)
 
 
@@ -285,7 +285,7 @@ def test_files_that_are_none(tmp_path: Path, own: Path) -> None:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(path).state_dict()
+    return read_checkpoint(path).model.state_dict()
 
 
 def test_seeds_make_networks_and_leave_no_trace(tmp_path: Path) -> None:

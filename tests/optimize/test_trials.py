@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +20,7 @@ def speed(value: float, noise: np.ndarray | None = None) -> Speed:
 
 
 def trial(precision: str, taken: Speed, float_layers: int = 0) -> Trial:
-    return Trial(Candidate("cpu", precision, float_layers=float_layers), Path(precision), taken)
+    return Trial(Candidate("cpu", precision, float_layers=float_layers), taken)
 
 
 @st.composite

@@ -1,10 +1,11 @@
-"""docs/troubleshooting.md has a line for every error that the code can raise, and no line for one that it cannot."""
+"""docs/troubleshooting.md has a line for every error that the code can raise and every warning that it can log, and no line
+for one that it cannot."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 import pytest
@@ -20,6 +21,7 @@ ELSEWHERE = {
     "not_a_choice": "… takes …, not …",
 }
 
+WARN = ("log.warning", "warn")  # the second is given to `warn_of_memory`
 # Where messages stand that are no argument of an error.
 SAID = ("core/messages.py", "core/files.py", "cli/main.py", "cli/benchmark.py", "pipeline/view/address.py")
 
@@ -47,6 +49,15 @@ class Sources:
 
     def raised(self) -> list[tuple[str, str]]:
         """(file:line, message) of every error that is made, `ANY` in place of what is filled in."""
+        return self._said(lambda call: _name(call.func) in self.errors)
+
+    def warned(self) -> list[tuple[str, str]]:
+        """Likewise of every warning that is logged."""
+        said = self._said(lambda call: ast.unparse(call.func) in WARN)
+        return [(place, re.sub(r"%[.\d]*[sdf]", ANY, text)) for place, text in said]
+
+    def _said(self, counts: Callable[[ast.Call], bool]) -> list[tuple[str, str]]:
+        """(file:line, text) of the first arguments of those calls that count."""
         found = []
         for file, tree in self.trees.items():
             place = file.relative_to(ROOT)
@@ -55,7 +66,7 @@ class Sources:
                 id(node): scope for scope in ast.walk(tree) if isinstance(scope, SCOPES) for node in ast.walk(scope)
             }
             for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and _name(node.func) in self.errors and node.args:
+                if isinstance(node, ast.Call) and node.args and counts(node):
                     words = {**_assigned(tree.body), **_assigned(ast.walk(functions.get(id(node), tree)))}
                     found += [(f"{place}:{node.lineno}", text) for text in _texts(node.args[0], words)]
         return found
@@ -85,14 +96,18 @@ def _texts(node: ast.expr, words: dict[str, ast.expr]) -> list[str]:
         return [*_texts(node.body, words), *_texts(node.orelse, words)]
     if isinstance(node, ast.Name) and node.id in words:
         return _texts(words[node.id], {name: value for name, value in words.items() if name != node.id})
+    if isinstance(node, ast.Call) and _name(node.func) == "one_line":
+        return _texts(node.args[0], words)
     if isinstance(node, ast.Call) and _name(node.func) in ELSEWHERE:
         return [ELSEWHERE[_name(node.func)]]
     return [ANY]
 
 
-def patterns() -> list[str]:
-    """The messages of the page: what stands in backquotes in the first cell of its tables."""
-    rows = [line.split(" | ")[0] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+def patterns(warnings: bool = False) -> list[str]:
+    """The errors of the page, or its warnings: what stands in backquotes in the first cell of its tables."""
+    sections = re.split("^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = [line for text in sections if text.startswith("Warnings") == warnings for line in text.splitlines()]
+    rows = [line.split(" | ")[0] for line in lines if line.startswith("| `")]
     return [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
 
 
@@ -105,26 +120,40 @@ def raised() -> list[tuple[str, str]]:
     return Sources().raised()
 
 
+@pytest.fixture(scope="module")
+def warned() -> list[tuple[str, str]]:
+    return Sources().warned()
+
+
+def without_a_line(said: list[tuple[str, str]], known: list[str]) -> list[str]:
+    readable = [(place, text) for place, text in said if text.strip(ANY + " ")]
+    return [f"{place}: {text}" for place, text in readable if not any(matches(pattern, text) for pattern in known)]
+
+
 def test_every_error_has_a_line(raised: list[tuple[str, str]]) -> None:
-    known = patterns()
     assert len(raised) > 400
-    missing = [
-        f"{place}: {text}" for place, text in raised if text.strip(ANY + " ") and not any(matches(p, text) for p in known)
-    ]
-    assert missing == []
+    assert without_a_line(raised, patterns()) == []
+    assert without_a_line([("new.py:1", f"the moon is in {ANY}")], patterns()) != []
 
 
-def test_few_errors_are_put_together_elsewhere(raised: list[tuple[str, str]]) -> None:
-    """Their text cannot be read off the line that raises them."""
-    assert len([place for place, text in raised if not text.strip(ANY + " ")]) <= 12
+def test_every_warning_has_a_line(warned: list[tuple[str, str]]) -> None:
+    assert len(warned) > 30
+    assert without_a_line(warned, patterns(warnings=True)) == []
 
 
-def test_every_line_is_of_a_message_that_the_code_has(raised: list[tuple[str, str]]) -> None:
-    """Of an error, or of what `core.messages` says of other exceptions."""
+def test_few_messages_are_put_together_elsewhere(raised: list[tuple[str, str]], warned: list[tuple[str, str]]) -> None:
+    """Their text cannot be read off the line that says them."""
+    assert [len([text for _, text in said if not text.strip(ANY + " ")]) for said in (raised, warned)] == [12, 3]
+
+
+def test_every_line_is_of_a_message_that_the_code_has(raised: list[tuple[str, str]], warned: list[tuple[str, str]]) -> None:
+    """Of an error, of what `core.messages` says of other exceptions, or of a warning."""
     said = [text for _, text in raised]
     said += [(ROOT / "ampnet_opt" / name).read_text(encoding="utf-8") for name in SAID]
     assert [pattern for pattern in patterns() if not any(matches(pattern, text) for text in said)] == []
+    texts = [text for _, text in warned]
+    assert [one for one in patterns(warnings=True) if not any(matches(one, text) for text in texts)] == []
 
 
 def test_no_line_is_of_everything() -> None:
-    assert [one for one in patterns() if len(one) - one.count(ANY) - one.count(" ") < 5] == []
+    assert [one for one in patterns() + patterns(warnings=True) if len(one) - one.count(ANY) - one.count(" ") < 5] == []

