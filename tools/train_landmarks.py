@@ -281,7 +281,7 @@ def main() -> None:
     last = FIRST_SEED + given.seeds
     seeds = [range(start, min(start + 20, last)) for start in range(FIRST_SEED, last, 20)]
     parts = []
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(2, len(seeds)), get_context("spawn")) as pool:
         for some, part in zip(seeds, pool.map(drawn_faces, seeds), strict=True):
             print(f"videos drawn: {some.stop - FIRST_SEED} of {given.seeds}", flush=True)
             parts.append(part)
