@@ -49,8 +49,7 @@ def test_landmarks_of_drawn_people_it_was_not_trained_on_are_nearer_to_the_truth
         for refine in (False, True)
     )
     assert len(first) == len(second) >= 6
-    # Over whole videos the mean is 5 %, over so few faces up to 6 (docs/results/pipeline.md).
-    assert np.mean(second) < 0.065 < np.mean(first)
+    assert np.mean(second) < 0.03 < 0.065 < np.mean(first)  # the second over whole videos: docs/results/pipeline.md
 
 
 def test_boxes_and_scores_stay_those_of_the_first_stage() -> None:
@@ -117,7 +116,7 @@ def test_faces_at_the_border_tiny_and_larger_than_the_picture_get_landmarks_near
     refiner.close()
     apart = np.linalg.norm(points[1] - points[0])
     assert np.isfinite(found.landmarks).all() and found.landmarks.dtype == np.float32
-    assert np.linalg.norm(found.landmarks - points, axis=1).mean() < 0.21 * apart
+    assert np.linalg.norm(found.landmarks - points, axis=1).mean() < 0.26 * apart
 
 
 @pytest.mark.parametrize("points", [np.full((5, 2), 30.0), np.full((5, 2), np.nan), SHAPE[[3, 4, 2, 0, 1]] * 40 + 60])

@@ -45,7 +45,7 @@ def test_shipped_landmark_network_is_small_and_says_what_it_was_trained_on() -> 
     onnx = pytest.importorskip("onnx")
     about = {entry.key: entry.value for entry in onnx.load(LANDMARKS).metadata_props}
     assert set(about) >= {"trained_on", "drawn_seeds", "faces_sha256", "steps"}
-    assert LANDMARKS.stat().st_size < 6e5
+    assert LANDMARKS.stat().st_size < 8.5e5
     card = LANDMARKS.with_name("LANDMARKS.md").read_text()
     assert sha256(LANDMARKS) in card  # the numbers in the card are of this file
     assert about["trained_on"].partition(" ")[0] in card.replace(",", "")
