@@ -383,13 +383,13 @@ def test_reading_that_stops_amid_a_video_ends(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "clip.mp4"), "w") as out:
         stream: Any = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        for index in range(20):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, index, 1), format="rgb24")))
+        for index in range(30):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, 3 * index, 1), format="rgb24")))
         out.mux(stream.encode(None))
     program = (
         "import sys\n"
         "from ampnet_opt.pipeline.sources import open_source\n"
-        "for _ in range(10):\n"
+        "for _ in range(20):\n"
         "    for frame in open_source(sys.argv[1]):\n"
         "        break\n"
     )
