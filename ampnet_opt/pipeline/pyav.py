@@ -14,7 +14,8 @@ def load_av() -> Any:
         import av
     except ImportError as error:
         raise AmpnetError(f"videos need PyAV, which cannot be imported ({error}): {install_command('video')}") from error
-    av.logging.set_level(av.logging.PANIC)  # FFmpeg prints to stderr; what fails is raised
+    # Nothing is logged: with any level, a decoder that ends amid a video waits for the lock of Python, which waits for it.
+    av.logging.set_level(None)
     return av
 
 

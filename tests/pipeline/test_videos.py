@@ -6,10 +6,12 @@ import gc
 import io
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -371,3 +373,24 @@ def test_motion_jpeg_without_a_container_is_a_video_whose_size_may_change(tmp_pa
     (tmp_path / name).write_bytes(data.getvalue())
     found = [(number(frame.image), frame.image.shape) for frame in frames(tmp_path / name)]
     assert found == [(0, (48, 64, 3)), (1, (48, 64, 3)), (2, (48, 128, 3))]
+
+
+def test_reading_that_stops_amid_a_video_ends(tmp_path: Path) -> None:
+    """In a process of its own: where FFmpeg's log takes the lock of Python, closing a decoder at work may never end."""
+    import av
+
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # takes long to decode
+    with av.open(str(tmp_path / "clip.mp4"), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for index in range(30):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, 3 * index, 1), format="rgb24")))
+        out.mux(stream.encode(None))
+    program = (
+        "import sys\n"
+        "from ampnet_opt.pipeline.sources import open_source\n"
+        "for _ in range(20):\n"
+        "    for frame in open_source(sys.argv[1]):\n"
+        "        break\n"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "clip.mp4"], check=True, timeout=40)
