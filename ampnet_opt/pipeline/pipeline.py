@@ -95,15 +95,18 @@ class Pipeline:
         Raises:
             MisuseError, AmpnetError: as the source, the detector and the engine do, after the frames before.
         """
+        # Of a live source the newest frame counts, and the time of one; pictures may be hundreds of megabytes each.
+        one_waits = source.live or source.still
+        streams = 1 if source.live else self._engine.streams
         reading: Iterator[Tuple[Frame, float]] = _read(source)
-        depth, stop = 1, source.close
-        if not source.live:  # a live source reads in a thread of its own, and gives its newest frame
-            # Pictures may be hundreds of megabytes each, frames of a video are of one size.
-            reading = ahead = Ahead(reading, 1 if source.still else READ_AHEAD, name="capture", stop=source.close)
-            depth, stop = 1 if source.still else WORK_AHEAD, ahead.close
+        stop = source.close
+        if not source.live:  # which reads in a thread of its own
+            reading = ahead = Ahead(reading, 1 if one_waits else READ_AHEAD, name="capture", stop=stop)
+            stop = ahead.close
+        depth = 1 if one_waits else WORK_AHEAD
         found = Ahead(self._detect(reading), depth, name="detect", stop=stop)
-        streams = 1 if source.live else self._engine.streams  # live, the time of one frame counts
-        classified = Ahead(self._classify(found, streams), depth, name="infer", stop=found.close)
+        classifying = self._classify(found, streams, 1 if one_waits else streams)
+        classified = Ahead(classifying, depth, name="infer", stop=found.close)
         smoother = Smoother(self._smooth, len(self._engine.classes))
         with closing(source), closing(classified):
             for one in classified:
@@ -143,8 +146,8 @@ class Pipeline:
             seconds["detect"] = time.perf_counter() - start
             yield _judged(frame, faces, tracks, ended, seconds)
 
-    def _classify(self, found: Iterator[_Found], streams: int = 1) -> Iterator[_Found]:
-        """streams: inferences that run at a time. With more than one, so many frames are begun before the first is given."""
+    def _classify(self, found: Iterator[_Found], streams: int = 1, ahead: int = 0) -> Iterator[_Found]:
+        """streams: inferences that run at a time. ahead: frames that several streams begin before the first is given."""
         if streams == 1:
             for one in found:
                 yield _answered(one, [_timed(self._engine.infer, *faces) for faces in self._batches(one)])
@@ -155,7 +158,7 @@ class Pipeline:
                 for one in found:
                     work = [pool.submit(_timed, self._engine.infer_on_stream, *faces) for faces in self._batches(one)]
                     begun.append((one, work))
-                    if len(begun) > streams:
+                    if len(begun) > ahead:
                         yield _finished(begun)
                 while begun:
                     yield _finished(begun)
