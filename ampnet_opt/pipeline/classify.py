@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.text import listed
 from ampnet_opt.faces.face import Face, load_face, read_landmarks
 from ampnet_opt.faces.landmark_checks import AUTO
+from ampnet_opt.pipeline.stages import begun_ahead
 
 if TYPE_CHECKING:
     from ampnet_opt.pipeline.frames import FrameResult
@@ -63,10 +64,12 @@ def classify(engine: Any, faces: Sequence[Face], threads: Optional[int] = None) 
     waiting: Deque[Tuple[Face, Optional[AmpnetError]]] = deque()  # given to the engine, or failed, without a result yet
 
     def readable(pool: Executor) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
-        for face, loaded in zip(faces, _ahead(pool, _load, faces, AHEAD * readers)):
-            failed = isinstance(loaded, AmpnetError)
-            waiting.append((face, loaded if failed else None))
-            if not failed:
+        loading = begun_ahead(lambda face: pool.submit(_load, face), faces, AHEAD * readers)
+        for face, loaded in zip(faces, loading):
+            if isinstance(loaded, AmpnetError):
+                waiting.append((face, loaded))
+            else:
+                waiting.append((face, None))
                 yield loaded
 
     def failures() -> Iterator[Classified]:
@@ -108,21 +111,6 @@ def as_frame(index: int, face: Face, answer: Classified, *, pixels: bool) -> Fra
     whole = Detection((0.0, 0.0, width / scale, height / scale), 1.0, (face.landmarks / scale).astype(np.float32))
     frame = Frame(image, index, name=str(face.file), scale=scale)
     return FrameResult(frame, [TrackedFace(whole, shares, shares, int(shares.argmax()))])
-
-
-def _ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
-    """`work` of each item, in order, with no more than `count` of them begun and not yet taken."""
-    begun: Deque[Future[Any]] = deque()
-    try:
-        for item in items:
-            if len(begun) == count:
-                yield begun.popleft().result()
-            begun.append(pool.submit(work, item))
-        while begun:
-            yield begun.popleft().result()
-    finally:
-        for future in begun:
-            future.cancel()
 
 
 def _load(face: Face) -> Tuple[np.ndarray, np.ndarray] | AmpnetError:

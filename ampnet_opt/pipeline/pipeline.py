@@ -14,11 +14,10 @@ with Engine.load("engines/cpu-int8") as engine, open_source("clip.mp4") as sourc
 from __future__ import annotations
 
 import time
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Callable, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from ampnet_opt.faces.detection import Detection
 from ampnet_opt.pipeline.frames import Frame, FrameResult, TrackedFace
 from ampnet_opt.pipeline.smoothing import Smoother
 from ampnet_opt.pipeline.sources import Source
-from ampnet_opt.pipeline.stages import Ahead
+from ampnet_opt.pipeline.stages import Ahead, begun_ahead
 from ampnet_opt.pipeline.tracking import Tracker
 from ampnet_opt.preparing.crop import crop, implausible
 from ampnet_opt.runtime import Engine
@@ -52,6 +51,21 @@ class _Found:
     ended: List[int]
     seconds: Dict[str, float]
     logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+@dataclass
+class _Begun:
+    """A frame whose faces are being classified."""
+
+    frame: _Found
+    inferences: List[Future[_Timed]]
+
+    def result(self) -> _Found:
+        return _answered(self.frame, [inference.result() for inference in self.inferences])
+
+    def cancel(self) -> None:
+        for inference in self.inferences:
+            inference.cancel()
 
 
 class Pipeline:
@@ -96,17 +110,15 @@ class Pipeline:
             MisuseError, AmpnetError: as the source, the detector and the engine do, after the frames before.
         """
         # Of a live source the newest frame counts, and the time of one; pictures may be hundreds of megabytes each.
-        one_waits = source.live or source.still
         streams = 1 if source.live else self._engine.streams
+        read, work, begun = (1, 1, 1) if source.live or source.still else (READ_AHEAD, WORK_AHEAD, streams)
         reading: Iterator[Tuple[Frame, float]] = _read(source)
         stop = source.close
         if not source.live:  # which reads in a thread of its own
-            reading = ahead = Ahead(reading, 1 if one_waits else READ_AHEAD, name="capture", stop=stop)
+            reading = ahead = Ahead(reading, read, name="capture", stop=stop)
             stop = ahead.close
-        depth = 1 if one_waits else WORK_AHEAD
-        found = Ahead(self._detect(reading), depth, name="detect", stop=stop)
-        classifying = self._classify(found, streams, 1 if one_waits else streams)
-        classified = Ahead(classifying, depth, name="infer", stop=found.close)
+        found = Ahead(self._detect(reading), work, name="detect", stop=stop)
+        classified = Ahead(self._classify(found, streams, begun), work, name="infer", stop=found.close)
         smoother = Smoother(self._smooth, len(self._engine.classes))
         with closing(source), closing(classified):
             for one in classified:
@@ -152,20 +164,13 @@ class Pipeline:
             for one in found:
                 yield _answered(one, [_timed(self._engine.infer, *faces) for faces in self._batches(one)])
             return
-        begun: Deque[Tuple[_Found, List[Future[_Timed]]]] = deque()
         with ThreadPoolExecutor(streams, "infer") as pool:
-            try:
-                for one in found:
-                    work = [pool.submit(_timed, self._engine.infer_on_stream, *faces) for faces in self._batches(one)]
-                    begun.append((one, work))
-                    if len(begun) > ahead:
-                        yield _finished(begun)
-                while begun:
-                    yield _finished(begun)
-            finally:
-                for _, work in begun:
-                    for future in work:
-                        future.cancel()
+
+            def begin(one: _Found) -> _Begun:
+                infer = self._engine.infer_on_stream
+                return _Begun(one, [pool.submit(_timed, infer, *faces) for faces in self._batches(one)])
+
+            yield from begun_ahead(begin, found, ahead + 1)
 
     def _batches(self, one: _Found) -> List[Tuple[np.ndarray, np.ndarray]]:
         """The faces of a frame, cut out: images and landmarks of each inference."""
@@ -207,14 +212,6 @@ def _timed(infer: Callable[..., np.ndarray], images: np.ndarray, landmarks: np.n
     """What an inference answers, when it began, and when it ended."""
     start = time.perf_counter()
     return infer(images, landmarks), start, time.perf_counter()
-
-
-def _finished(begun: Deque[Tuple[_Found, List[Future[_Timed]]]]) -> _Found:
-    """The first frame of those that are begun, once its faces are classified."""
-    one, work = begun[0]
-    answers = [future.result() for future in work]
-    begun.popleft()
-    return _answered(one, answers)
 
 
 def _answered(one: _Found, answers: List[_Timed]) -> _Found:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Callable, Deque, Generic, Iterator, Optional, TypeVar
+from typing import Callable, Deque, Generic, Iterable, Iterator, Optional, Protocol, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 ENDING = 10.0  # seconds that a stage gets to finish the item it is at
 
 
@@ -84,3 +86,29 @@ class Ahead(Generic[Item], Iterator[Item]):
             self._stop()
         if self._thread is not threading.current_thread():
             self._thread.join(ENDING)
+
+
+class Begun(Protocol[Result_co]):
+    """Work that runs, such as a Future."""
+
+    def result(self) -> Result_co: ...
+
+    def cancel(self) -> object: ...
+
+
+def begun_ahead(begin: Callable[[Item], Begun[Result]], items: Iterable[Item], count: int) -> Iterator[Result]:
+    """The result of each item, in order; no more than `count` of them are begun and not yet taken.
+
+    begin: starts the work on an item. What is begun is cancelled where the iterator ends early.
+    """
+    begun: Deque[Begun[Result]] = deque()
+    try:
+        for item in items:
+            begun.append(begin(item))
+            if len(begun) == count:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for one in begun:
+            one.cancel()

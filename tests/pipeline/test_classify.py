@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from ampnet_opt.convert.export import export
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint
-from ampnet_opt.pipeline.classify import _ahead, classify
+from ampnet_opt.pipeline.classify import classify
+from ampnet_opt.pipeline.stages import begun_ahead
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.shipped import CHECKPOINT
@@ -156,7 +158,7 @@ def test_reading_ahead_keeps_the_order_and_its_bound(items: list[int], count: in
 
     with ThreadPoolExecutor(readers) as pool:
         results = []
-        for result in _ahead(pool, work, items, count):
+        for result in begun_ahead(partial(pool.submit, work), items, count):
             taken += 1
             assert begun[0] < taken + count
             results.append(result)
