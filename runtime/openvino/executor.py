@@ -352,7 +352,7 @@ class Executor(backend.Executor):
         return self._in_shapes(self._run, images, landmarks)
 
     def run_on_stream(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        return self._in_shapes(self._run_on_stream, images, landmarks)
+        return self._in_shapes(self._run if self.streams == 1 else self._run_on_stream, images, landmarks)
 
     def _in_shapes(self, run: Callable[..., np.ndarray], images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """What `run(shape, images, landmarks)` gives, called with batches of the shapes that are compiled."""
