@@ -21,6 +21,7 @@ from ampnet_opt import __version__
 from ampnet_opt.core.cache import cache_folder, forget_oldest
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import new_file, sha256
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import onnx_session
 from ampnet_opt.core.text import count
 from ampnet_opt.faces.face import Face, load_face, spread
@@ -90,12 +91,7 @@ def collect(
     histograms: those of `tensors` over earlier faces, which are added to. Raises AmpnetError when a tensor holds NaN or
     infinity.
     """
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    session = onnx_session(tapped)
-    del tapped
+    session = onnx_session(serialised(_tapped(model, tensors)))
     if histograms is None:
         histograms = {name: Histogram() for name in tensors}
     done = 0
@@ -112,6 +108,15 @@ def collect(
         if progress is not None:
             progress(done)
     return histograms
+
+
+def _tapped(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The graph with these outputs."""
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return tapped
 
 
 def histograms(

@@ -20,6 +20,7 @@ from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, floa
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
@@ -191,14 +192,14 @@ def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[s
 
         model, kept = to_bfloat16(model)
     if precision != "int8":
-        return Prepared(precision, model.SerializeToString(), float32_layers=kept, expected=expected)
+        return Prepared(precision, serialised(model), float32_layers=kept, expected=expected)
     require_representable(model)
     return Prepared(
         precision,
-        model.SerializeToString(),
+        serialised(model),
         float32_layers=kept,
         expected=expected,
-        float32_scales=plain.SerializeToString() if form == TYPED else None,
+        float32_scales=serialised(plain) if form == TYPED else None,
     )
 
 

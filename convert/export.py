@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ampnet_opt.convert.graph import constants_to_initializers
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import IMAGE_SIDE, INPUTS, OUTPUT, ImageInput
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import onnx_session
+from ampnet_opt.core.processor import release_memory
 from ampnet_opt.network.checkpoint import Checkpoint
 
 __all__ = ["OPSET", "ImageInput", "check_against", "export", "module_path", "random_faces"]
@@ -72,8 +74,9 @@ def export(checkpoint: Checkpoint, image_input: ImageInput = "uint8") -> onnx.Mo
     }.items():
         graph.metadata_props.add(key=key, value=value)
     constants_to_initializers(graph.graph)
-    onnx.checker.check_model(graph, full_check=True)
+    onnx.checker.check_model(serialised(graph), full_check=True)
     check_against(model, graph, *random_faces(4, image_input, seed=1))
+    release_memory()  # several times the weights, of the exporter and the session
     return graph
 
 
@@ -108,7 +111,7 @@ def check_against(model: nn.Module, graph: onnx.ModelProto, images: np.ndarray, 
     Raises:
         AmpnetError: it is over `TOLERANCE`.
     """
-    session = onnx_session(graph)
+    session = onnx_session(serialised(graph))
     worst = 0.0
     for points in (landmarks, landmarks[::-1].copy()):
         (got,) = session.run([OUTPUT], dict(zip(INPUTS, (images, points), strict=True)))

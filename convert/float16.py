@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 from ampnet_opt.convert.graph import GraphIndex, constants_to_initializers, replace_nodes
 from ampnet_opt.convert.quantize import is_half_scale
 from ampnet_opt.core.graph_interface import INPUTS
+from ampnet_opt.core.onnx_bytes import serialised
 
 # A quarter of the largest float16: other faces may exceed what was measured on some.
 LARGEST = float(np.finfo(np.float16).max) / 4
@@ -37,12 +38,12 @@ def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.M
     else:
         converted = onnx.ModelProto()
         converted.CopyFrom(model)
-    converted = onnx.shape_inference.infer_shapes(converted)
+    converted = onnx.shape_inference.infer_shapes(serialised(converted))
     graph = converted.graph
     floats = _floats(graph)
     single = _float32_nodes(graph, floats, ranges)
     _rewrite(graph, floats, single, TensorProto.FLOAT16)
-    onnx.checker.check_model(converted, full_check=True)
+    onnx.checker.check_model(serialised(converted), full_check=True)
     return converted, [node for node in single if not node.endswith(("_Q", "_DQ"))]
 
 
@@ -54,12 +55,12 @@ def to_bfloat16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """
     converted = version_converter.convert_version(model, BFLOAT16_OPSET)
     constants_to_initializers(converted.graph)
-    converted = onnx.shape_inference.infer_shapes(converted)
+    converted = onnx.shape_inference.infer_shapes(serialised(converted))
     graph = converted.graph
     floats = _floats(graph)
     single = _on_landmarks(graph)
     _rewrite(graph, floats, single, TensorProto.BFLOAT16)
-    onnx.checker.check_model(converted, full_check=True)
+    onnx.checker.check_model(serialised(converted), full_check=True)
     return converted, single
 
 

@@ -114,14 +114,22 @@ def in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
 
 def static_shapes(graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, tuple[int | None, ...]]:
     """Shapes of a graph's tensors as far as they can be inferred; None where a dimension is dynamic."""
-    bare = onnx.GraphProto()
-    bare.CopyFrom(graph)
-    del bare.value_info[:]  # what earlier passes left may be stale
+    # Without its value_info, as what earlier passes left may be stale, and without the content of weights: the inference
+    # would make four copies of it.
+    constants = list(map(_without_weights, graph.initializer))
+    bare = helper.make_graph(graph.node, graph.name or "graph", graph.input, graph.output, constants)
     inferred = onnx.shape_inference.infer_shapes(helper.make_model(bare, opset_imports=list(opsets))).graph
     return {
         value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
     }
+
+
+def _without_weights(constant: onnx.TensorProto) -> onnx.TensorProto:
+    """A constant, or its type and shape alone where shapes cannot follow from its content."""
+    if constant.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+        return constant
+    return onnx.TensorProto(name=constant.name, data_type=constant.data_type, dims=constant.dims)
 
 
 def exchange_nodes(graph: onnx.GraphProto, dropped: Collection[str], added: Sequence[onnx.NodeProto]) -> None:

@@ -25,6 +25,7 @@ from ampnet_opt.convert.graph import (
 )
 from ampnet_opt.convert.quantize import LEVELS
 from ampnet_opt.core.graph_interface import INPUTS
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.runtime.openvino.compile import build_ir
 
 POOLS = {"GlobalAveragePool": "AveragePool", "GlobalMaxPool": "MaxPool", "ReduceMean": "AveragePool"}
@@ -42,13 +43,13 @@ def cpu_graph(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     join_gates(changed.graph, changed.opset_import)
     give_kernels(changed.graph, changed.opset_import)
     del changed.graph.value_info[:]  # of the graph as it came
-    onnx.checker.check_model(changed, full_check=True)
+    onnx.checker.check_model(serialised(changed), full_check=True)
     return changed
 
 
 def write_ir(model: onnx.ModelProto, precision: str, directory: Path) -> tuple[list[str], str]:
     """`build_ir` of a float graph, or for int8 of a Q/DQ graph."""
-    return build_ir(cpu_graph(model, precision).SerializeToString(), precision, directory)
+    return build_ir(serialised(cpu_graph(model, precision)), precision, directory)
 
 
 def quantise_first(graph: onnx.GraphProto) -> None:
@@ -118,7 +119,7 @@ def to_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     replace_nodes(graph, nodes)
     # The types of the stored tensors changed: what shape inference noted of them is stale.
     del graph.value_info[:]
-    onnx.checker.check_model(changed, full_check=True)
+    onnx.checker.check_model(serialised(changed), full_check=True)
     return changed
 
 

@@ -11,6 +11,7 @@ from onnx import helper
 from ampnet_opt.convert.graph import GraphIndex, add_constant, attribute, replace_nodes
 from ampnet_opt.convert.placement import Placement
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.text import listed
 
 SMALLEST_SCALE = 1e-12  # in float32
@@ -53,7 +54,7 @@ def quantize(
             if tensor in placement.tensors:
                 nodes += _pair(graph, index, tensor, scales[tensor])
     replace_nodes(graph, nodes)
-    onnx.checker.check_model(quantized, full_check=True)
+    onnx.checker.check_model(serialised(quantized), full_check=True)
     return quantized
 
 

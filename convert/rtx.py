@@ -9,6 +9,7 @@ from onnx import helper
 from ampnet_opt.convert.float16 import LARGEST
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.convert.quantize import LEVELS, SMALLEST_HALF, is_half_scale, pair_behind
+from ampnet_opt.core.onnx_bytes import serialised
 
 
 def rtx_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -17,7 +18,7 @@ def rtx_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     changed.CopyFrom(model)
     pairs_behind_pools(changed.graph)
     scales_behind_convolutions(changed.graph)
-    onnx.checker.check_model(changed, full_check=True)
+    onnx.checker.check_model(serialised(changed), full_check=True)
     return changed
 
 

@@ -20,6 +20,7 @@ from ampnet_opt.convert.graph import replace_nodes, without_unneeded
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.graph_interface import INPUTS, ImageInput
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import graph_logits, onnx_session
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint
@@ -72,7 +73,7 @@ def float_ranges(graph: onnx.ModelProto, batches: Iterable[tuple[np.ndarray, np.
 def source_of(checkpoint: Checkpoint, image_input: ImageInput) -> Source:
     """Export a checkpoint; errors as of `export`."""
     graph = export(checkpoint, image_input)
-    digest = sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+    digest = sha256(serialised(graph)).hexdigest()
     return Source(graph, digest, image_input, place(graph), checkpoint.sha256)
 
 
@@ -134,7 +135,7 @@ def bias_corrections(
 
     graph: float; batches: (image, landmarks) as it takes them; progress: called with the number of faces seen.
     """
-    session = onnx_session(_differences(graph, placement, scales))
+    session = onnx_session(serialised(_differences(graph, placement, scales)))
     totals = {name: np.zeros(()) for name in placement.layers}
     seen = 0
     for images, landmarks in batches:

@@ -261,7 +261,7 @@ def exported(network: LandmarkNet, about: dict[str, str]) -> onnx.ModelProto:
     for key, value in about.items():
         graph.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(graph, full_check=True)
-    (got,) = onnx_session(graph).run([OUTPUT], {INPUT: trial.numpy()})
+    (got,) = onnx_session(graph.SerializeToString()).run([OUTPUT], {INPUT: trial.numpy()})
     with torch.inference_mode():
         worst = float(np.abs(got - network(trial).numpy()).max())
     if not worst <= 1e-4:

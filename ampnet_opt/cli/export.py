@@ -8,6 +8,7 @@ from typing import Optional
 from ampnet_opt.cli.inputs import read_checkpoint
 from ampnet_opt.cli.options import CKPT, CLASSES, FORCE, INPUT, RADIUS, ImageInput, output_option
 from ampnet_opt.core.messages import say
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.progress import steps
 
 
@@ -31,6 +32,6 @@ def export(
         with step("exporting the graph", 0):
             graph = export_graph(loaded, image_input.value)
         with new_file(output) as temporary:
-            temporary.write_bytes(graph.SerializeToString())
+            temporary.write_bytes(serialised(graph))
     nodes, size = len(graph.graph.node), output.stat().st_size
     say(f"{output}: opset {OPSET}, {nodes} nodes, {size / 1e6:.1f} MB, equal to PyTorch in ONNX Runtime")

@@ -18,6 +18,7 @@ from ampnet_opt.convert.graph import GraphIndex, attribute, without_unneeded
 from ampnet_opt.convert.placement import Placement, patch_source
 from ampnet_opt.convert.source import Int8
 from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
+from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import onnx_session
 
 Values = dict[str, np.ndarray]
@@ -70,7 +71,7 @@ class Network:
     def _session(self, part: SubNetwork, placement: Placement) -> onnxruntime.InferenceSession:
         within = _within(placement, part)
         placed = within.tensors or within.layers
-        return onnx_session(self._int8.quantize(part.graph, within) if placed else part.graph)
+        return onnx_session(serialised(self._int8.quantize(part.graph, within) if placed else part.graph))
 
 
 def split(model: onnx.ModelProto) -> list[SubNetwork]:

@@ -39,7 +39,7 @@ def tensors(model: onnx.ModelProto, names: list[str], image: np.ndarray) -> list
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return list(onnx_session(tapped).run(None, {"image": image}))
+    return list(onnx_session(tapped.SerializeToString()).run(None, {"image": image}))
 
 
 @settings(max_examples=20, deadline=None)

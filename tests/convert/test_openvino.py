@@ -17,7 +17,7 @@ from small import faces, float_graph, quantized, run, scales, sqnr
 
 from ampnet_opt.convert.cpu_rewrites import gather_crops, join_gates
 from ampnet_opt.convert.export import export, random_faces
-from ampnet_opt.convert.graph import GraphIndex, in_order
+from ampnet_opt.convert.graph import GraphIndex, in_order, static_shapes
 from ampnet_opt.convert.openvino import cpu_graph, give_kernels, quantise_first, to_unsigned
 from ampnet_opt.convert.placement import patch_source, place
 from ampnet_opt.convert.quantize import quantize
@@ -208,6 +208,18 @@ def test_all_steps_together_give_the_same_logits(precision: str) -> None:
     want, got = (run(graph, faces(), False)[0] for graph in (model, cpu_graph(model, precision)))
     assert sqnr(want, got) > 60
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_shapes_are_known_without_the_content_of_weights(precision: str) -> None:
+    model = start(precision)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = static_shapes(model.graph, model.opset_import)
+    computed = {name for node in model.graph.node for name in node.output}
+    assert len(computed) > 100
+    for value in inferred.value_info:
+        sides = tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
+        assert value.name not in computed or shapes[value.name] == sides, value.name
 
 
 def test_nodes_are_put_in_an_order_of_execution() -> None:
