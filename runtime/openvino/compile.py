@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
-from ampnet_opt.runtime.openvino.executor import MODEL, core, load_openvino, reason
+from ampnet_opt.core.text import one_line
+from ampnet_opt.runtime.openvino.executor import MODEL, core, load_openvino
 
 HALF = {"fp16", "bf16"}
 CROPS = {"GatherND", "MatMul"}  # what cuts patches out of the feature map
@@ -24,13 +25,13 @@ def build_ir(graph: bytes, precision: str, directory: Path) -> Tuple[List[str], 
     try:
         network = core().read_model(graph)
     except RuntimeError as error:
-        raise AmpnetError(f"OpenVINO {openvino.__version__} cannot read the graph: {reason(error)}") from error
+        raise AmpnetError(f"OpenVINO {openvino.__version__} cannot read the graph: {one_line(error)}") from error
     _number(network)
     path = directory / MODEL
     try:
         openvino.save_model(network, path, compress_to_fp16=precision in HALF)
     except RuntimeError as error:  # how its writer reports a full disk, in no more words than "iostream error"
-        raise OSError(f"OpenVINO's writer failed, as on a full disk ({reason(error)})") from error
+        raise OSError(f"OpenVINO's writer failed, as on a full disk ({one_line(error)})") from error
     tree = ElementTree.parse(path)
     if precision in HALF:
         _keep_landmarks_exact(tree.getroot())

@@ -40,6 +40,7 @@ from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.lifetime import free, keep_in_children
 from ampnet_opt.core.processor import available_cores, is_arm
+from ampnet_opt.core.text import one_line
 from ampnet_opt.runtime import backend
 from ampnet_opt.runtime.backend import pad_batch
 from ampnet_opt.runtime.pool import Pool
@@ -48,7 +49,6 @@ from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged
 log = logging.getLogger(__name__)
 
 MODEL = "engine.xml"
-REASON = 300  # characters of what OpenVINO says
 NEWEST = 9  # compiled models that are kept whatever their size: three each of the engines in use
 LARGEST_CACHE = 1 << 30  # bytes; a compiled model is as large as its engine
 MOST_STREAMS = 4  # each has its own memory for activations
@@ -114,11 +114,6 @@ def core(computes: bool = False) -> Any:
     return own.native
 
 
-def reason(error: Exception) -> str:
-    """What OpenVINO says in an exception, on one line; it can be pages."""
-    return " ".join(str(error).split())[:REASON]
-
-
 def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
     return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, files=sidecar.files)
 
@@ -158,7 +153,7 @@ class Request:
         try:
             self._native.wait()
         except RuntimeError as error:
-            raise AmpnetError(f"OpenVINO failed to compute: {reason(error)}") from error
+            raise AmpnetError(f"OpenVINO failed to compute: {one_line(error)}") from error
         self._inputs = None
         get = self._native.get_tensor
         return [(self._native.get_output_tensor(one) if isinstance(one, int) else get(one)).data.copy() for one in outputs]
@@ -339,47 +334,41 @@ class Executor(backend.Executor):
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": ARITHMETIC[precision]}
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
-        # By batch. Dictionaries give all threads the same _Lazy (setdefault), whose lock makes the rest safe.
-        self._requests: Dict[int, _Lazy] = {}
-        self._parallel: Dict[int, _Lazy] = {}
-        self._pools: Dict[int, _Lazy] = {}  # of requests, one for each stream
+        # Dictionaries give all threads the same _Lazy (setdefault), whose lock makes the rest safe.
+        self._requests: Dict[Tuple[int, int], _Lazy] = {}  # by batch and streams, a pool of one request for each stream
+        self._parallel: Dict[int, _Lazy] = {}  # by batch
         self._threads = threads or available_cores()
         self.streams = min(MOST_STREAMS, self._threads)
         keep_in_children(self)
 
     def run(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """Logits of a batch; of several threads with batches of one compiled graph, one computes, on all cores."""
-        return self._in_shapes(self._run, images, landmarks)
+        return self._in_shapes(1, images, landmarks)
 
     def run_on_stream(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        return self._in_shapes(self._run if self.streams == 1 else self._run_on_stream, images, landmarks)
+        return self._in_shapes(self.streams, images, landmarks)
 
-    def _in_shapes(self, run: Callable[..., np.ndarray], images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """What `run(shape, images, landmarks)` gives, called with batches of the shapes that are compiled."""
+    def _in_shapes(self, streams: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Logits, computed in batches of the shapes that are compiled."""
         if self._dynamic or len(images) in self._fixed:
-            return run(self._shape(len(images)), images, landmarks)
+            return self._run(self._shape(len(images)), streams, images, landmarks)
         size = max(self._fixed)
         starts = range(0, len(images), size)
         parts = [(images[start : start + size], landmarks[start : start + size]) for start in starts]
-        rows = [run(size, pad_batch(part, size), pad_batch(points, size))[: len(part)] for part, points in parts]
+        rows = [
+            self._run(size, streams, pad_batch(part, size), pad_batch(points, size))[: len(part)] for part, points in parts
+        ]
         return np.concatenate(rows)
 
-    def _run_on_stream(self, shape: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        pool = self._pools.setdefault(shape, _Lazy())
+    def _run(self, shape: int, streams: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        pool = self._requests.setdefault((shape, streams), _Lazy())
         with pool.lock:
             if pool.made is None:
-                compiled = self._load(shape, NUM_STREAMS=self.streams, INFERENCE_NUM_THREADS=self._threads)
-                pool.made = Pool([Request(compiled) for _ in range(self.streams)])
+                several = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads}
+                compiled = self._load(shape, **(several if streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}))
+                pool.made = Pool([Request(compiled) for _ in range(streams)])
         with pool.made.borrow() as request:
             logits: np.ndarray = request.run(images, landmarks)[0]
-            return logits
-
-    def _run(self, shape: int, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        request = self._requests.setdefault(shape, _Lazy())
-        with request.lock:
-            if request.made is None:
-                request.made = Request(self._load(shape, PERFORMANCE_HINT="LATENCY"))
-            logits: np.ndarray = request.made.run(images, landmarks)[0]
             return logits
 
     def run_many(self, batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
@@ -454,11 +443,10 @@ class Executor(backend.Executor):
             return core(computes=True).compile_model(model, "CPU", {**self._config, **config})
         except RuntimeError as error:  # of a file that was taken as trusted, or a processor that lacks what it needs
             raise AmpnetError(
-                f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {reason(error)}; build the engine again"
+                f"OpenVINO {load_openvino().__version__} cannot load {self._path}: {one_line(error)}; build the engine again"
             ) from error
 
     def close(self) -> None:
         """Free all; not while `run` or an iterator of `run_many` is in use, which `Engine` sees to."""
         self._requests.clear()
         self._parallel.clear()
-        self._pools.clear()

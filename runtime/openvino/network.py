@@ -7,9 +7,10 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.text import one_line
 from ampnet_opt.runtime import network
 from ampnet_opt.runtime.onnx_interface import FlexibleGraph
-from ampnet_opt.runtime.openvino.executor import ARITHMETIC, Compiled, Request, core, load_openvino, reason
+from ampnet_opt.runtime.openvino.executor import ARITHMETIC, Compiled, Request, core, load_openvino
 
 
 class Network(network.Network):
@@ -24,7 +25,9 @@ class Network(network.Network):
             model = core(computes=True).read_model(graph.content)
             compiled = core(computes=True).compile_model(model, "CPU", config)
         except RuntimeError as error:
-            raise AmpnetError(f"OpenVINO {load_openvino().__version__} cannot load the network: {reason(error)}") from error
+            raise AmpnetError(
+                f"OpenVINO {load_openvino().__version__} cannot load the network: {one_line(error)}"
+            ) from error
         self._outputs = graph.outputs
         self._request: Optional[Request] = Request(Compiled(compiled, None), (graph.input,))
 

@@ -12,6 +12,7 @@ import logging
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.text import one_line
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.backend import Progress
 from ampnet_opt.runtime.compile_options import BuilderOptions
@@ -22,7 +23,6 @@ from ampnet_opt.runtime.tensorrt.library import (
     known_capabilities,
     load_library,
     new_logger,
-    one_line,
     this_board,
     this_platform,
 )

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.installing import install_command
-from ampnet_opt.core.text import release
+from ampnet_opt.core.text import one_line, release
 from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import Sidecar
 
@@ -174,10 +174,6 @@ def library_folder() -> Optional[Path]:
         return None
     files = [Path(line.split(maxsplit=5)[5]) for line in lines if "/libnvinfer.so" in line]
     return files[0].parent if files else None
-
-
-def one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 def this_platform() -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from ampnet_opt.faces.face import read_faces
 from ampnet_opt.network.checkpoint import read_checkpoint
 from ampnet_opt.optimize.candidates import Candidate, Faces, runnable
 from ampnet_opt.optimize.contest import Request
-from ampnet_opt.optimize.from_checkpoint import CheckpointMaker, NetworkFile
+from ampnet_opt.optimize.from_checkpoint import RANKING, CheckpointMaker, NetworkFile
 from ampnet_opt.optimize.run import BEST, JSON, PAGE, STATE, Inputs, optimize
 from ampnet_opt.optimize.speed import GOALS
 from ampnet_opt.runtime import Engine
+from ampnet_opt.runtime.build import compile_engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import read_sidecar
+from ampnet_opt.sensitivity.effect import Effect
 
 pytestmark = pytest.mark.slow
 CLASSES = PRESETS["affectnet7"]
@@ -107,27 +110,37 @@ def test_the_candidates_are_listed_without_building_any(ground: Ground, tmp_path
     assert not (tmp_path / "none").exists()
 
 
-def test_a_stopped_run_goes_on_with_what_it_built_and_what_does_not_run_is_left_out(ground: Ground, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(ground.checkpoint)
-    sets = {}
-    for split in ("train", "val", "test"):
-        faces = read_faces(ground.data, split)
-        sets[split] = Faces(faces, label_indices(checkpoint.classes, [face.label for face in faces]))
+def splits(ground: Ground) -> dict[str, Faces]:
+    classes = read_checkpoint(ground.checkpoint).classes
+    faces = {split: read_faces(ground.data, split) for split in ("train", "val", "test")}
+    return {split: Faces(some, label_indices(classes, [face.label for face in some])) for split, some in faces.items()}
 
+
+def maker_of(ground: Ground, sets: dict[str, Faces], precisions: tuple[str, ...]) -> CheckpointMaker:
+    return CheckpointMaker(
+        read_checkpoint(ground.checkpoint),
+        NetworkFile(ground.checkpoint),
+        [("cpu", precisions)],
+        image_input="uint8",
+        calibrating=sets["train"].faces,
+        choosing=sets["val"],
+        compiling=CompileOptions(),
+        threads=1,
+    )
+
+
+@contextmanager
+def quiet(name: str, total: int) -> Iterator[Callable[[float], None]]:
+    yield lambda done: None
+
+
+def test_a_stopped_run_goes_on_with_what_it_built_and_what_does_not_run_is_left_out(ground: Ground, tmp_path: Path) -> None:
+    sets = splits(ground)
     _, able = runnable(["cpu"])[0][0]
     missing = [precision for precision in ("fp16", "bf16") if precision not in able][:1]
 
     def run(step: Callable[..., object]) -> None:
-        maker = CheckpointMaker(
-            checkpoint,
-            NetworkFile(ground.checkpoint),
-            [("cpu", ("fp32", *missing, "int8"))],
-            image_input="uint8",
-            calibrating=sets["train"].faces,
-            choosing=sets["val"],
-            compiling=CompileOptions(),
-            threads=1,
-        )
+        maker = maker_of(ground, sets, ("fp32", *missing, "int8"))
         request = Request(GOALS["latency"], Margin(60, 0.2), 1, 1, seconds=1)
         optimize(maker, Inputs("net", sets["val"], sets["test"]), request, tmp_path, step=step)  # type: ignore[arg-type]
 
@@ -147,12 +160,12 @@ def test_a_stopped_run_goes_on_with_what_it_built_and_what_does_not_run_is_left_
     assert (tmp_path / STATE / "cpu-fp32").is_dir()
 
     @contextmanager
-    def quiet(name: str, total: int) -> Iterator[Callable[[float], None]]:
+    def noting(name: str, total: int) -> Iterator[Callable[[float], None]]:
         steps.append(name)
         yield lambda done: None
 
     steps.clear()
-    run(quiet)
+    run(noting)
     assert "building cpu-fp32" not in steps
     assert "building cpu-int8-entropy" not in steps
     assert (tmp_path / BEST).is_dir()
@@ -161,6 +174,53 @@ def test_a_stopped_run_goes_on_with_what_it_built_and_what_does_not_run_is_left_
     assert all(
         fates[name].startswith("cannot be built and run here: this processor does not compute in") for name in missing
     )
+
+
+@dataclass
+class Better:
+    """A limit: so many decibels more than the first choice that it is asked about, which has all layers in INT8."""
+
+    decibels: float
+    least: list[float] = field(default_factory=list)
+
+    def holds(self, found: Effect, reference_top1: float) -> bool:
+        self.least = self.least or [found.sqnr_db + self.decibels]
+        return found.sqnr_db >= self.least[0]
+
+    def describe(self, found: Effect, reference_top1: float) -> str:
+        return f"{found.sqnr_db:.1f} dB"
+
+    def record(self) -> dict[str, Any]:
+        return {}
+
+
+def test_layers_go_back_to_floating_point_until_a_limit_holds(ground: Ground, tmp_path: Path) -> None:
+    """In one order without the engines whose layers are timed, in two with them; the ranking is made once."""
+    maker = maker_of(ground, splits(ground), ("fp32", "int8"))
+    fp32, int8 = maker.candidates()
+    assert maker.mix(int8, tmp_path, Better(500.0), quiet) == []
+    ranked = (tmp_path / RANKING).stat().st_mtime_ns
+    (alone,) = maker.mix(int8, tmp_path, Better(3.0), quiet)
+    assert alone.float_layers > 0
+
+    def build(candidate: Candidate) -> dict[str, Any]:
+        directory = tmp_path / candidate.name
+        directory.mkdir()
+        sidecar = compile_engine(maker.request(candidate, quiet), directory)[0]
+        sidecar.write(directory)
+        return sidecar.mixed_precision or {}
+
+    assert build(fp32) == build(int8) == {}
+    limit = Better(3.0)
+    several = maker.mix(int8, tmp_path, limit, quiet)
+    assert several
+    assert (tmp_path / RANKING).stat().st_mtime_ns == ranked
+    for mixed in several:
+        told = build(mixed)
+        assert len(told["float_layers"]) == mixed.float_layers
+        assert told["sqnr_db"] >= limit.least[0]
+    # The noisiest first needs as many as before; the other order is added only where it takes another number of layers.
+    assert alone.float_layers in {mixed.float_layers for mixed in several}
 
 
 def test_a_board_chooses_from_a_bundle_by_the_faces_that_it_carries(ground: Ground, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_the_batch_that_a_profile_is_made_for_has_fixed_shapes(engines: dict[str
     inputs = pictures(4), points(4)
     with Engine.load(tmp_path / "engine") as engine:
         logits = [engine.infer(*(value[:n] for value in inputs)) for n in (1, 2, 3, 4)]
-        assert sorted(engine._executor._requests) == [-1, 1, 3]
+        assert sorted(engine._executor._requests) == [(-1, 1), (1, 1), (3, 1)]
     for n in (1, 2, 3):
         np.testing.assert_allclose(logits[n - 1], logits[3][:n], atol=1e-5)
 
@@ -255,7 +255,7 @@ def test_without_dynamic_shapes_other_batches_are_taken_apart(engines: dict[str,
     path = engines[precision] / "engine.xml"
     with closing(Executor(path, precision, None, {1, 3}, dynamic=False)) as apart:
         found = [apart.run(images[:n], landmarks[:n]) for n in (1, 2, 3, 4)]
-        assert sorted(apart._requests) == [1, 3]
+        assert sorted(apart._requests) == [(1, 1), (3, 1)]
     with closing(Executor(path, precision, None, {1, 2, 3, 4})) as whole:
         expected = [whole.run(images[:n], landmarks[:n]) for n in (1, 2, 3, 4)]
     for logits, right in zip(found, expected, strict=True):
