@@ -22,6 +22,7 @@ from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.graph_interface import INPUTS, ImageInput
 from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import graph_logits, onnx_session
+from ampnet_opt.core.processor import release_memory
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import engine_inputs
@@ -100,6 +101,7 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         progress=progress,
         note=log.warning,
     )
+    release_memory()  # the session's, before the next one
     amax = {name: METHODS[method](histogram) for name, histogram in found.items()}
     scales = shared_scales(amax, source.placement.groups())
     few = spread(faces, CORRECTING_FACES)
