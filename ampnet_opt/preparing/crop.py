@@ -8,7 +8,7 @@ from PIL import Image
 from ampnet_opt.core.graph_interface import IMAGE_SIDE
 from ampnet_opt.core.pictures import SMALLEST_SIDE
 from ampnet_opt.faces.detection import Detection
-from ampnet_opt.faces.landmark_checks import upright_fault
+from ampnet_opt.faces.landmark_checks import impossible, upright_fault
 
 # The detectors' boxes run from the hairline to the chin, the eyes 0.36 of the longer side apart. A tenth more keeps chin,
 # cheeks and a slightly short box whole, and stays near the tight crops that expression data sets are published as
@@ -20,7 +20,7 @@ def implausible(face: Detection) -> str:
     """What keeps the landmarks from being an upright face's, "" if nothing does.
 
     The points are those of an upright face (`upright_fault`); all of them lie within the box and half of its longer side
-    around it; the face is not under 16 pixels.
+    around it; the face is not under 16 pixels; tables accept it once it is cut out (`cut_fault`).
     """
     points = face.landmarks.astype(np.float64)
     x, y, width, height = face.box
@@ -33,7 +33,15 @@ def implausible(face: Detection) -> str:
     low, high = (x - rim, y - rim), (x + width + rim, y + height + rim)
     if not fault and ((points < low).any() or (points > high).any()):
         return "landmarks lie outside the face"
-    return fault
+    return fault or cut_fault(_in_cut(face.box, points))
+
+
+def cut_fault(landmarks: np.ndarray) -> str:
+    """Why tables refuse landmarks [5, 2] in pixels of a picture of 224 x 224, "" if they do not.
+
+    Tables hold hundredths of a pixel.
+    """
+    return impossible(landmarks.round(2)[None], np.full((1, 2), float(IMAGE_SIDE)))[0]
 
 
 def square_of(box: tuple[float, float, float, float]) -> tuple[int, int, int]:
@@ -59,4 +67,10 @@ def crop(image: np.ndarray, box: tuple[float, float, float, float], landmarks: n
     # Pillow fills what is outside with black; it averages all pixels under each new one when it scales down.
     square = square.crop((min(0, left), min(0, top), min(0, left) + side, min(0, top) + side))
     scaled = square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(scaled), ((landmarks - np.array([left, top])) * (IMAGE_SIDE / side)).astype(np.float32)
+    return np.asarray(scaled), _in_cut(box, landmarks)
+
+
+def _in_cut(box: tuple[float, float, float, float], landmarks: np.ndarray) -> np.ndarray:
+    """Landmarks float32 [5, 2] in pixels of what `crop` cuts out."""
+    left, top, side = square_of(box)
+    return np.asarray((landmarks - np.array([left, top])) * (IMAGE_SIDE / side), np.float32)

@@ -22,7 +22,7 @@ from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.faces.face import fit
 from ampnet_opt.faces.landmark_checks import impossible
-from ampnet_opt.preparing.crop import crop, implausible, square_of
+from ampnet_opt.preparing.crop import crop, cut_fault, implausible, square_of
 from ampnet_opt.preparing.journal import Outcome
 
 UNREADABLE, NO_FACE, IMPLAUSIBLE = "cannot be read", "no face found", "implausible landmarks"
@@ -141,22 +141,27 @@ def _work(task: Task) -> Outcome:
     except AmpnetError as error:
         return Outcome(name, reason=UNREADABLE, detail=str(error))
     if picture.landmarks is not None and not _settings.crop:
-        fault = impossible(picture.landmarks[None], np.array([size], float))[0]
+        fitted = fit(image, picture.landmarks, size)
+        fault = impossible(picture.landmarks[None], np.array([size], float))[0] or cut_fault(fitted[1])
         if fault:
             return Outcome(name, reason=IMPLAUSIBLE, detail=fault)
-        return Outcome(
-            name, [_write(task, *fit(image, picture.landmarks, size), stem=task.stem, score="", size=size, square=None)]
-        )
+        return Outcome(name, [_write(task, *fitted, stem=task.stem, score="", size=size, square=None)])
     assert _detector is not None
     found = _detector.detect(image)
     if not found:
         return Outcome(name, reason=NO_FACE)
     wanted = found if _settings.faces == "all" else found[:1]
-    good = [face for face in wanted if not implausible(face)]
+    faults = [implausible(face) or _unfit(image, face) for face in wanted]
+    good = [face for face, fault in zip(wanted, faults, strict=True) if not fault]
     if not good:  # also when a smaller face would do: the label is the largest one's
-        return Outcome(name, reason=IMPLAUSIBLE, detail=implausible(wanted[0]), several=len(found) > 1)
+        return Outcome(name, reason=IMPLAUSIBLE, detail=faults[0], several=len(found) > 1)
     rows = [_write_face(task, number, image, size, face) for number, face in enumerate(good, 1)]
     return Outcome(name, rows, several=len(found) > 1)
+
+
+def _unfit(image: np.ndarray, face: Detection) -> str:
+    """Of a picture that is kept whole, why tables refuse the face in it, "" if they do not."""
+    return "" if _settings.crop else cut_fault(fit(image, face.landmarks)[1])
 
 
 def _write_face(task: Task, number: int, image: np.ndarray, size: tuple[int, int], face: Detection) -> list[str]:

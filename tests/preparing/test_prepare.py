@@ -29,6 +29,7 @@ from ampnet_opt.datasets.labelled_picture import Picture
 from ampnet_opt.detection.detector import load_detector
 from ampnet_opt.faces.detection import Detection
 from ampnet_opt.faces.face import COLUMNS, fit, read_faces
+from ampnet_opt.faces.landmark_checks import impossible
 from ampnet_opt.preparing.crop import MARGIN, crop, implausible
 from ampnet_opt.preparing.prepare import prepare
 from ampnet_opt.preparing.workers import name_files
@@ -131,10 +132,26 @@ def test_an_upright_face_is_plausible_wherever_it_lies(scale: float, roll: float
         (np.concatenate([FACE[:2], [[20, 135]], FACE[3:]]), "beside"),
         (np.add(FACE, (300, 0)), "outside"),
         (FACE * (1, np.nan), "finite"),
+        (np.array([[70, 118], [95, 94], [111, 111], [143, 132], [164, 113]]), "from no side"),  # seen in a blurred picture
     ],
 )
 def test_implausible_landmarks(points: np.ndarray, why: str) -> None:
     assert why in implausible(Detection((40, 30, 150, 190), 0.9, points.astype(np.float32)))
+
+
+@given(
+    st.lists(st.tuples(st.floats(-35, 35), st.floats(-35, 35)), min_size=5, max_size=5),
+    st.tuples(st.floats(0, 40), st.floats(0, 40), st.floats(130, 400), st.floats(130, 400)),
+    st.floats(0.2, 20),
+)
+def test_what_is_plausible_is_taken_from_a_table(
+    shifts: list[tuple[float, float]], box: tuple[float, float, float, float], scale: float
+) -> None:
+    x, y, width, height = (value * scale for value in box)
+    face = Detection((x, y, width, height), 0.9, ((FACE + np.array(shifts)) * scale).astype(np.float32))
+    assume(not implausible(face))
+    _, cut = crop(np.zeros((8, 8, 3), np.uint8), face.box, face.landmarks)
+    assert impossible(cut.round(2)[None], np.array([[224.0, 224.0]])) == [""]
 
 
 def test_a_tiny_face_is_implausible() -> None:
