@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import onnx
 from graphlib import TopologicalSorter
 from onnx import helper, numpy_helper
+
+MOST_SIDES = 64  # numbers of a constant that shapes follow from: sides, axes, scales
 
 
 class GraphIndex:
@@ -126,8 +129,8 @@ def static_shapes(graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdPro
 
 
 def _without_weights(constant: onnx.TensorProto) -> onnx.TensorProto:
-    """A constant, or its type and shape alone where shapes cannot follow from its content."""
-    if constant.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+    """A constant, or only its type and shape where it is too large for shapes to follow from its content."""
+    if math.prod(constant.dims) <= MOST_SIDES:
         return constant
     return onnx.TensorProto(name=constant.name, data_type=constant.data_type, dims=constant.dims)
 

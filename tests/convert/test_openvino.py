@@ -222,6 +222,15 @@ def test_shapes_are_known_without_the_content_of_weights(precision: str) -> None
         assert value.name not in computed or shapes[value.name] == sides, value.name
 
 
+def test_shapes_follow_from_small_constants_of_any_type() -> None:
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 3.0])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name, sides in (("x", [1, 3, 4, 5]), ("y", None))
+    ]
+    graph = helper.make_graph([helper.make_node("Resize", ["x", "", "scales"], ["y"])], "g", [ends[0]], [ends[1]], [scales])
+    assert static_shapes(graph, [helper.make_opsetid("", 17)])["y"] == (1, 3, 8, 15)
+
+
 def test_nodes_are_put_in_an_order_of_execution() -> None:
     nodes = list(reversed(float_graph().graph.node))
     made = {value.name for value in float_graph().graph.input} | {t.name for t in float_graph().graph.initializer} | {""}
