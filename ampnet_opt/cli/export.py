@@ -8,7 +8,6 @@ from typing import Optional
 from ampnet_opt.cli.inputs import read_checkpoint
 from ampnet_opt.cli.options import CKPT, CLASSES, FORCE, INPUT, RADIUS, ImageInput, output_option
 from ampnet_opt.core.messages import say
-from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.progress import steps
 
 
@@ -27,6 +26,7 @@ def export(
     loaded = read_checkpoint(checkpoint, classes, patch_radius)
     from ampnet_opt.convert.export import OPSET
     from ampnet_opt.convert.export import export as export_graph
+    from ampnet_opt.core.onnx_bytes import serialised
 
     with steps() as step:
         with step("exporting the graph", 0):
