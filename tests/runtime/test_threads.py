@@ -126,7 +126,7 @@ def test_threads_that_infer_on_streams_get_the_answers_of_one(engines: dict[str,
 def test_one_stream_is_the_graph_of_all_cores(engine: Engine) -> None:
     assert engine.streams == 1
     np.testing.assert_array_equal(engine.infer_on_stream(*faces(1)), engine.infer(*faces(1)))
-    assert list(engine._executor._requests) == [(1, 1)]  # type: ignore[attr-defined]
+    assert {streams for _, streams in engine._executor._requests} == {1}  # type: ignore[attr-defined]
 
 
 def test_the_file_of_a_kept_graph_is_not_written_to_and_gives_memory_back(own: Path) -> None:
