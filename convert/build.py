@@ -21,6 +21,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.onnx_bytes import serialised
+from ampnet_opt.core.processor import release_memory
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, spread
 from ampnet_opt.network.checkpoint import Checkpoint
@@ -273,6 +274,7 @@ def request_of(
     model = recipe.model(precision)
     proof = proof_of(recipe.proof, model, precision)
     ready = prepared(recipe, model, precision, backend.graph_form(compiling.builder))
+    release_memory()  # what preparing the graph has freed, before a library compiles it
     return EngineRequest(backend, compiling, recipe.origin, ready, proof, seconds_before + time.monotonic() - started)
 
 

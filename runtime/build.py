@@ -12,7 +12,6 @@ from typing import Any, Dict, List, Optional, Tuple
 from ampnet_opt import __version__
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import new_directory, sha256
-from ampnet_opt.core.processor import release_memory
 from ampnet_opt.runtime.backend import Backend, Compiled, Progress
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof, require_close, require_right
@@ -127,7 +126,6 @@ def compile_engine(
     And the layers, where the library tells them as it compiles; None where its engine has to be opened for that.
     """
     prepared, started = request.prepared, time.monotonic()
-    release_memory()  # what preparing the graph has freed
     compiled, kept = _compile(request, directory, progress)
     files = list(compiled.files)
     if prepared.table is not None:

@@ -151,29 +151,34 @@ def _work(task: Task) -> Outcome:
     if not found:
         return Outcome(name, reason=NO_FACE)
     wanted = found if _settings.faces == "all" else found[:1]
-    faults = [implausible(face) or _unfit(image, face) for face in wanted]
-    good = [face for face, fault in zip(wanted, faults, strict=True) if not fault]
+    good, faults = [], []
+    for face in wanted:
+        fault = implausible(face)
+        if not fault:
+            cut = _cut(image, size, face)
+            fault = cut_fault(cut[1])
+            if not fault:
+                good.append((face, cut))
+        faults.append(fault)
     if not good:  # also when a smaller face would do: the label is the largest one's
         return Outcome(name, reason=IMPLAUSIBLE, detail=faults[0], several=len(found) > 1)
-    rows = [_write_face(task, number, image, size, face) for number, face in enumerate(good, 1)]
+    rows = []
+    for number, (face, (pixels, landmarks, square)) in enumerate(good, 1):
+        stem = task.stem if number == 1 else f"{task.stem}+{number}"  # "+" is in no stem, so this is no other picture's name
+        score = f"{face.score:.3f}"
+        rows.append(_write(task, pixels, landmarks, stem=stem, score=score, size=size, square=square))
     return Outcome(name, rows, several=len(found) > 1)
 
 
-def _unfit(image: np.ndarray, face: Detection) -> str:
-    """Of a picture that is kept whole, why tables refuse the face in it, "" if they do not."""
-    return "" if _settings.crop else cut_fault(fit(image, face.landmarks)[1])
-
-
-def _write_face(task: Task, number: int, image: np.ndarray, size: tuple[int, int], face: Detection) -> list[str]:
-    # "+" is in no stem, so this is no other picture's name.
-    stem = task.stem if number == 1 else f"{task.stem}+{number}"
-    score = f"{face.score:.3f}"
+def _cut(
+    image: np.ndarray, size: tuple[int, int], face: Detection
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int] | None]:
+    """A face's picture of 224 x 224 and its landmarks, and what square of the whole picture it is: None, all of it."""
     if not _settings.crop:
-        return _write(task, *fit(image, face.landmarks), stem=stem, score=score, size=size, square=None)
+        return (*fit(image, face.landmarks), None)
     scale = size[0] / image.shape[1]  # of a large picture that was scaled down as it was read
     left, top, side = (round(value * scale) for value in square_of(face.box))
-    face_image, landmarks = crop(image, face.box, face.landmarks)
-    return _write(task, face_image, landmarks, stem=stem, score=score, size=size, square=(left, top, side))
+    return (*crop(image, face.box, face.landmarks), (left, top, side))
 
 
 def _write(
