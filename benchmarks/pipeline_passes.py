@@ -81,6 +81,7 @@ class RunningPipeline:
         if self._detector is None:
             with open_source(request.source) as source:
                 video = not source.still
+            self._engine.warm_up(on_stream=True)  # the first frames may hold no face
             if video:
                 keep_freed_memory()  # as `ampnet-opt run` does
             self._detector = load_detector(

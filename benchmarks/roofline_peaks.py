@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ampnet_opt.runtime.openvino.backend import precisions
-from ampnet_opt.runtime.openvino.executor import ARITHMETIC, core
+from ampnet_opt.runtime.openvino.library import ARITHMETIC, core
 
 CHANNELS, SIDE, KERNEL, DEPTH = 256, 14, 3, 2  # square convolutions, short and small: their data stays in a core's cache
 COPIED = 128 << 20  # bytes; several times any cache but the largest servers'

@@ -191,7 +191,7 @@ class Backend(ABC):
         """Load a network that is no engine of AMP-Net, such as a face detector, as it is in its ONNX file.
 
         threads: on a CPU, how many to run on; by default one per core. Raises AmpnetError when the library is missing or
-        refuses the graph, or this machine has no GPU that the backend needs.
+        refuses the graph, which some do at the first image, or this machine has no GPU that the backend needs.
         """
 
     @abstractmethod

@@ -140,18 +140,22 @@ class Engine:
             logits[part] = self._run(run, pictures[part], points[part])
         return logits
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, on_stream: bool = False) -> None:
         """Compile, load and run once what the first faces would wait for: for one image, and for the profile's opt batch.
 
-        Other batch sizes, `infer_each`, `infer_on_stream`, and on a GPU further contexts, are prepared when first used.
+        Other batch sizes, `infer_each`, and on a GPU further contexts, are prepared when first used.
+
+        Args:
+            on_stream: for `infer_on_stream` in place of `infer`.
 
         Raises:
             AmpnetError: as `infer`.
         """
         batch, shape = self.sidecar.batch, IMAGE_SHAPES[self.sidecar.image_input]
+        infer = self.infer_on_stream if on_stream else self.infer
         for size in sorted({batch.min, batch.opt}):
             images = np.zeros((size, *shape), self.sidecar.image_input)
-            self.infer(images, np.full((size, 5, 2), IMAGE_SIDE / 2, np.float32))
+            infer(images, np.full((size, 5, 2), IMAGE_SIDE / 2, np.float32))
 
     def infer_each(self, faces: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits float32 [classes] of each face, in their order: for many faces, at the highest rate.

@@ -16,7 +16,7 @@ from recorded import published_weights
 from ampnet_opt.core.cache import CACHE_VARIABLE
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.openvino.executor import load_openvino
+from ampnet_opt.runtime.openvino.library import load_openvino
 
 # A test is right or wrong, however long a busy machine takes for it.
 settings.register_profile("patient", deadline=None)

@@ -121,7 +121,8 @@ def run(
     warm_up: bool = typer.Option(
         False,
         "--warm-up",
-        help="Compile and run the engine once before the source is opened, so that the first face does not wait.",
+        help="Compile and run the engine once before a camera is opened, so that the first face does not wait. With videos "
+        "and pictures that are searched for faces, this is always done.",
         rich_help_panel=INFERENCE_PANEL,
     ),
     blocking_wait: bool = typer.Option(
@@ -159,16 +160,19 @@ def run(
     from ampnet_opt.pipeline.live_rate import Rate
     from ampnet_opt.pipeline.outputs import Outputs
     from ampnet_opt.pipeline.pipeline import Pipeline
-    from ampnet_opt.pipeline.sources import open_source
+    from ampnet_opt.pipeline.sources import is_camera, open_source
     from ampnet_opt.runtime import Engine
 
     if drawn is not None:
         require_new(drawn, force)
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted, blocking_wait=blocking_wait))
-        if warm_up:
+        live = is_camera(*sources)
+        if warm_up and live:
             loaded.warm_up()
         source = stack.enter_context(open_source(*sources))
+        if not live:
+            loaded.warm_up(on_stream=True)  # compiling takes the most memory: before the others take theirs
         finder = load_detector(
             detector,
             backend=detector_backend,

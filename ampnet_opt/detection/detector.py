@@ -39,7 +39,6 @@ FASTEST = ("onnxruntime", "cpu")  # backends on a CPU, the fastest first
 PRECISIONS = ("fp32", "int8")
 INT8_BACKEND = "cpu"  # ONNX Runtime takes as long for the INT8 graph as for the float one
 LARGEST_FILE = 1 << 28  # bytes; known ones have 0.1 to 8 million
-TRIAL = 64  # pixels
 # A second look at doubtful places: a face that is missed in one size is found in another. In two drawn videos CenterFace
 # gave 52 of 1,230 visible faces a score under 0.5; scaled to 64 pixels, 50 of them had more (96 pixels: 25, 128: 30).
 LOOK = 64  # pixels of the face
@@ -56,7 +55,7 @@ class Detector:
         identity: what must be equal for equal results: the network, the library that runs it, the SHA-256 of its file and of
             the network that refines landmarks.
         summary: the network, its precision and the library, for people.
-        threshold: detections with higher scores are faces. `detect(expected=...)` also gives others, for `Tracker` to judge.
+        threshold: detections with higher scores are faces. `search(expected=...)` also gives others, for `Tracker` to judge.
     """
 
     def __init__(
@@ -72,20 +71,30 @@ class Detector:
         """Seconds that the networks alone have taken so far, without preparing and decoding."""
         return self._search_seconds + (0.0 if self._refiner is None else self._refiner.seconds)
 
-    def detect(
+    def detect(self, image: np.ndarray, *, min_face: Optional[float] = None) -> List[Detection]:
+        """Faces of an image, largest first, in its pixels: those that `search` finds, `refined`."""
+        return self.refined(image, self.search(image, min_face=min_face))
+
+    def refined(self, image: np.ndarray, faces: Sequence[Detection]) -> List[Detection]:
+        """Faces that `search` found in the image, with landmarks of the second stage, if the detector has one.
+
+        Raises AmpnetError when the detector is closed, or its library fails.
+        """
+        return list(faces) if self._refiner is None else self._refiner.refined(image, faces)
+
+    def search(
         self, image: np.ndarray, *, min_face: Optional[float] = None, expected: Optional[Sequence[Box]] = None
     ) -> List[Detection]:
-        """Faces of an image, largest first, in its pixels.
+        """Faces of an image, largest first, in its pixels, with landmarks of the first stage.
 
         Args:
             image: uint8 [height, width, 3], RGB.
-            min_face: for video, the longer side in pixels of the smallest face to find. The image is searched once, scaled
-                so that such a face can just be found. By default it is searched as pictures are, whatever their faces'
-                sizes: twice, and larger.
+            min_face: for video, whose frames are of one size: the longer side in pixels of the smallest face to find. The
+                image is searched once, scaled so that such a face can just be found. By default it is searched as pictures
+                are, whatever their faces' sizes: twice, and larger.
             expected: for a tracker, where it expects faces, in pixels of the image. What surrounds an expected face that was
                 missed, or a detection of low score, is searched once more, in another size. Detections of low score, which
-                may be no faces, are given as well: the tracker continues its tracks with them. Few frames have any (7 in
-                120 frames with 294 faces of drawn people), so the second stage looks at them too.
+                may be no faces, are given as well: the tracker continues its tracks with them.
 
         Raises:
             MisuseError: the image is none, or too large for so small faces.
@@ -95,14 +104,11 @@ class Detector:
             raise MisuseError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
         size = image.shape[1], image.shape[0]
         scales = two_passes(size) if min_face is None else [one_pass(size, min_face, self._kind.SMALLEST)]
-        # Halving by the mean of pixels first takes a quarter of the time of scaling at once, and finds the same faces.
-        gap = None if min_face is None else 1.0
         threshold = self.threshold if expected is None else min(self._kind.WEAK, DOUBTFUL)
-        found = [face for scale in scales for face in self._search(image, scale, gap, threshold)]
+        found = [face for scale in scales for face in self._search(image, scale, threshold, video=min_face is not None)]
         if expected is not None:
             found = self._looked_again(image, found, expected)
-        faces = sorted(distinct(found), key=lambda face: (-face.side, face.box))
-        return faces if self._refiner is None else [self._refiner.refined(image, face) for face in faces]
+        return sorted(distinct(found), key=lambda face: (-face.side, face.box))
 
     def _looked_again(
         self, image: np.ndarray, found: List[Tuple[float, Detection]], expected: Sequence[Box]
@@ -127,16 +133,17 @@ class Detector:
         part = image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
         if not part.size:
             return []
-        square = np.zeros((side, side, 3), np.uint8)  # always of one size: a network takes longer for each new one
+        square = np.zeros((side, side, 3), np.uint8)  # always whole, so that what the network sees has one size
         square[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]] = part
         scale = Scale((2 * LOOK, 2 * LOOK), 2 * LOOK / side, 0, ((0, 0), (0, 0)))
-        near = [(size, face.shifted(left, top)) for size, face in self._search(square, scale, 1.0, self.threshold)]
+        seen = self._search(square, scale, self.threshold, video=True)
+        near = [(size, face.shifted(left, top)) for size, face in seen]
         return [pair for pair in near if overlap(pair[1].box, place) >= SAME][:1]
 
-    def _search(
-        self, image: np.ndarray, scale: Scale, gap: Optional[float], threshold: float
-    ) -> List[Tuple[float, Detection]]:
+    def _search(self, image: np.ndarray, scale: Scale, threshold: float, *, video: bool) -> List[Tuple[float, Detection]]:
         """Faces, and the size that each has in what the network sees."""
+        # Halving by the mean of pixels first takes a quarter of the time of scaling at once, and finds the same faces.
+        gap = 1.0 if video else None
         scaled = image
         if scale.size != (image.shape[1], image.shape[0]):
             scaled = np.asarray(Image.fromarray(image).resize(scale.size, Image.Resampling.BILINEAR, reducing_gap=gap))
@@ -145,7 +152,7 @@ class Detector:
         pixels, (across, down) = self._kind.network_input(scaled)
         height, width = pixels.shape[2:]
         start = time.perf_counter()
-        outputs = self._network.run(pixels)
+        outputs = self._network.run(pixels, recurring=video)
         self._search_seconds += time.perf_counter() - start
         faces = self._kind.faces(outputs, height, width, threshold)
         stretched = [face.stretched(across, down) for face in faces]
@@ -196,7 +203,7 @@ def load_detector(
         try:
             network = runner.open_network(graph, threads)
             opened.callback(network.close)
-            kind = _kind(network)
+            kind = _kind(network, video)
         except AmpnetError as error:
             raise MisuseError(
                 f"face detector {path} is neither a YuNet nor a CenterFace graph that runs: {one_line(error, 150)}"
@@ -228,10 +235,11 @@ def _in_int8(file: Optional[PathLike], backend: Optional[str], precision: Option
     return precision == "int8"
 
 
-def _kind(network: Network) -> Optional[ModuleType]:
-    """Which of the detectors a network is, by what it makes of a black image."""
-    outputs = network.run(np.zeros((1, 3, TRIAL, TRIAL), np.float32))
-    return next((kind for kind in KINDS if kind.takes(outputs, TRIAL, TRIAL)), None)
+def _kind(network: Network, video: bool) -> Optional[ModuleType]:
+    """Which of the detectors a network is, by what it makes of a black image, of the size that second looks have."""
+    side = 2 * LOOK
+    outputs = network.run(np.zeros((1, 3, side, side), np.float32), recurring=video)
+    return next((kind for kind in KINDS if kind.takes(outputs, side, side)), None)
 
 
 def _available(name: Optional[str]) -> Tuple[Backend, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from typing import List, Sequence
 
 import numpy as np
 from PIL import Image
@@ -79,32 +80,43 @@ class Refiner:
         # One thread: for so small a network, two take longer than one.
         self._network = backend.open_network(FlexibleGraph(content, INPUT, [OUTPUT], "landmark network"), 1)
 
-    def refined(self, image: np.ndarray, face: Detection) -> Detection:
-        """The face with landmarks of the second stage.
+    def refined(self, image: np.ndarray, faces: Sequence[Detection]) -> List[Detection]:
+        """The faces with landmarks of the second stage.
 
-        It keeps its own where they are no face from any side, or the new ones are none or too far off (`FARTHEST`).
+        One keeps its own where they are a face from no side, or the new ones are none or too far off (`FARTHEST`).
 
-        image: uint8 [height, width, 3] RGB, in whose pixels the face is given.
+        image: uint8 [height, width, 3] RGB, in whose pixels the faces are given.
         """
-        if not _is_face(face.landmarks):
-            return face
-        transform = placed(face.landmarks, SIDE, APART)
+        own = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
+        new = own.copy()
+        for row in np.flatnonzero(_are_faces(own)):
+            transform = placed(own[row], SIDE, APART)
+            points = self._points(image, transform)
+            moved = np.linalg.norm(points - own[row], axis=1).mean()
+            if moved <= FARTHEST * math.hypot(*transform[:, 0]) * SIDE * APART:
+                new[row] = points
+        better = (new != own).any((1, 2)) & _are_faces(new)
+        return [
+            Detection(face.box, face.score, points) if is_better else face
+            for face, points, is_better in zip(faces, new, better)
+        ]
+
+    def _points(self, image: np.ndarray, transform: np.ndarray) -> np.ndarray:
+        """Landmarks float32 [5, 2] of the face in the square of a transform, in pixels of the image."""
         pixels = cut(image, transform, SIDE).transpose(2, 0, 1)[None].astype(np.float32)
         start = time.perf_counter()
         (offsets,) = self._network.run(pixels).values()
         self.seconds += time.perf_counter() - start
         points = ((SHAPE + offsets.reshape(5, 2)) * APART + 0.5) * SIDE
-        landmarks = (points @ transform[:, :2].T + transform[:, 2]).astype(np.float32)
-        moved = np.linalg.norm(landmarks - face.landmarks, axis=1).mean()
-        apart = math.hypot(*transform[:, 0]) * SIDE * APART
-        if moved > FARTHEST * apart or not _is_face(landmarks):
-            return face
-        return Detection(face.box, face.score, landmarks)
+        return np.asarray(points @ transform[:, :2].T + transform[:, 2], np.float32)
 
     def close(self) -> None:
         """Free the network. A second call does nothing."""
         self._network.close()
 
 
-def _is_face(landmarks: np.ndarray) -> bool:
-    return bool(np.isfinite(landmarks).all()) and not impossible(landmarks[None], np.full((1, 2), np.nan))[0]
+def _are_faces(landmarks: np.ndarray) -> np.ndarray:
+    """Whether landmarks [N, 5, 2] can be faces: bool [N]."""
+    known = np.isfinite(landmarks).all((1, 2), keepdims=True)
+    reasons = impossible(np.where(known, landmarks, 0), np.full((len(landmarks), 2), np.nan))
+    return np.array([not reason for reason in reasons], bool)

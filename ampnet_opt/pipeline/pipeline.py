@@ -47,9 +47,9 @@ class _Found:
     frame: Frame
     faces: List[Detection]
     tracks: List[Optional[int]]
-    rejected: List[Tuple[Detection, str]]
     ended: List[int]
     seconds: Dict[str, float]
+    rejected: List[Tuple[Detection, str]] = field(default_factory=list)
     logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
@@ -144,11 +144,14 @@ class Pipeline:
         tracker, video = Tracker(self._detector.threshold), 0
         for frame, reading in frames:
             seconds, start = {"capture": reading}, time.perf_counter()
+            faces: List[Detection]
+            tracks: List[Optional[int]]
             if frame.name:
-                faces, tracks, ended = self._detector.detect(frame.image), None, []
+                faces, ended = self._detector.search(frame.image), []
+                tracks = [None] * len(faces)
             elif video % self._every == 0:
                 expected = [face.box for _, face in tracker.follow(frame.time)]
-                found = self._detector.detect(frame.image, min_face=self._min_face, expected=expected)
+                found = self._detector.search(frame.image, min_face=self._min_face, expected=expected)
                 numbers = tracker.update(found, frame.time, frame.image)
                 kept = [(face, number) for face, number in zip(found, numbers) if number is not None]
                 faces, tracks, ended = [face for face, _ in kept], [number for _, number in kept], tracker.ended
@@ -157,7 +160,7 @@ class Pipeline:
                 faces, tracks = [face for _, face in followed], [number for number, _ in followed]
             video += not frame.name
             seconds["detect"] = time.perf_counter() - start
-            yield _judged(frame, faces, tracks, ended, seconds)
+            yield _Found(frame, faces, tracks, ended, seconds)
 
     def _classify(self, found: Iterator[_Found], streams: int = 1, ahead: int = 0) -> Iterator[_Found]:
         """streams: inferences that run at a time. ahead: frames that several streams begin before the first is given."""
@@ -174,7 +177,14 @@ class Pipeline:
             yield from begun_ahead(begin, found, ahead + 1)
 
     def _batches(self, one: _Found) -> List[Tuple[np.ndarray, np.ndarray]]:
-        """The faces of a frame, cut out: images and landmarks of each inference."""
+        """The faces of a frame, cut out: images and landmarks of each inference.
+
+        Their landmarks are refined here, beside the search of the next frame.
+        """
+        start = time.perf_counter()
+        faces = self._detector.refined(one.frame.image, one.faces)
+        _judge(one, faces)
+        one.seconds["detect"] += time.perf_counter() - start
         start = time.perf_counter()
         cuts = [crop(one.frame.image, face.box, face.landmarks) for face in one.faces]
         one.seconds["cut"] = time.perf_counter() - start
@@ -234,12 +244,12 @@ def _read(source: Source) -> Iterator[Tuple[Frame, float]]:
         yield frame, time.perf_counter() - start
 
 
-def _judged(
-    frame: Frame, faces: List[Detection], tracks: Optional[List[int]], ended: List[int], seconds: Dict[str, float]
-) -> _Found:
-    """The faces that can be classified, and those that cannot, with the reason."""
+def _judge(one: _Found, faces: List[Detection]) -> None:
+    """Keep those of a frame's faces that can be classified, and note the others with the reason.
+
+    faces: those of the frame, with their final landmarks.
+    """
     reasons = [implausible(face) for face in faces]
+    one.rejected = [(face, reason) for face, reason in zip(faces, reasons) if reason]
     kept = [index for index, reason in enumerate(reasons) if not reason]
-    numbers = [None if tracks is None else tracks[index] for index in kept]
-    rejected = [(face, reason) for face, reason in zip(faces, reasons) if reason]
-    return _Found(frame, [faces[index] for index in kept], numbers, rejected, ended, seconds)
+    one.faces, one.tracks = [faces[index] for index in kept], [one.tracks[index] for index in kept]

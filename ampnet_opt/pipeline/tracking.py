@@ -151,7 +151,8 @@ class Tracker:
     def follow(self, time: float) -> List[Tuple[int, Detection]]:
         """The faces of the last update, moved on to a frame in which none were sought, largest first.
 
-        The landmarks move with the box. Nothing is remembered of it: the next update starts from the last detections.
+        The landmarks move with the box, for the detector to refine. Nothing is remembered of it: the next update starts from
+        the last detections.
         """
         seen = [track for track in self._tracks.values() if track.seen == self._updated]
         moved = [(track.number, track.at(time)) for track in seen if 0 <= time - track.seen <= self.kept]

@@ -9,7 +9,7 @@ from ampnet_opt.core.graph_interface import IMAGE_SHAPES
 from ampnet_opt.core.text import count, listed
 from ampnet_opt.runtime.sidecar import Sidecar
 
-# OpenVINO's name of what the float layers of an engine compute in; as of runtime.openvino.executor.
+# OpenVINO's name of what the float layers of an engine compute in; as of runtime.openvino.library.
 ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 MATRIX = "https://docs.nvidia.com/deeplearning/frameworks/support-matrix/index.html"
 # OpenVINO and ONNX Runtime of each release of Triton, as build.py in the branch of that release of its server says.

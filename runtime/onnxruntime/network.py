@@ -21,7 +21,7 @@ class Network(network.Network):
         self._session: Any = new_session(backend, graph.content, "fp32", threads, _beside_others)
         self._input, self._outputs = graph.input, graph.outputs
 
-    def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
+    def _run(self, image: np.ndarray, recurring: bool) -> Dict[str, np.ndarray]:
         try:
             results = self._session.run(self._outputs, {self._input: image})
         except Exception as error:  # its exceptions have no base of their own

@@ -47,10 +47,10 @@ class OpenVino(Backend):
         return 10
 
     def availability(self) -> Availability:
-        from ampnet_opt.runtime.openvino import executor
+        from ampnet_opt.runtime.openvino.library import load_openvino
 
         try:
-            version = executor.load_openvino().__version__
+            version = load_openvino().__version__
             return Availability(True, True, version, tuple(precisions()))
         except AmpnetError as error:
             return Availability(False, False, problem=str(error))
@@ -69,7 +69,7 @@ class OpenVino(Backend):
         self, directory: Path, graph: bytes, precision: str, options: CompileOptions, progress: Optional[Progress] = None
     ) -> Compiled:
         from ampnet_opt.runtime.openvino.compile import build_ir
-        from ampnet_opt.runtime.openvino.executor import ARITHMETIC
+        from ampnet_opt.runtime.openvino.library import ARITHMETIC
 
         require_precision(precision)
         files, version = build_ir(graph, precision, directory)
@@ -77,7 +77,7 @@ class OpenVino(Backend):
 
     def check(self, sidecar: Sidecar) -> None:
         """AmpnetError when this machine's OpenVINO is older than the engine's, or lacks its precision."""
-        from ampnet_opt.runtime.openvino.executor import load_openvino
+        from ampnet_opt.runtime.openvino.library import load_openvino
 
         version = load_openvino().__version__
         if release(version) < release(sidecar.backend_version):
@@ -119,7 +119,7 @@ BACKENDS = {"cpu": OpenVino()}
 
 def capabilities() -> List[str]:
     """What this processor computes at speed, in OpenVINO's words: FP32, FP16, BF16, INT8."""
-    from ampnet_opt.runtime.openvino.executor import core
+    from ampnet_opt.runtime.openvino.library import core
 
     return list(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 

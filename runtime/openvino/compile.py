@@ -9,7 +9,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.text import one_line
-from ampnet_opt.runtime.openvino.executor import MODEL, core, load_openvino
+from ampnet_opt.runtime.openvino.executor import MODEL
+from ampnet_opt.runtime.openvino.library import core, load_openvino
 
 HALF = {"fp16", "bf16"}
 CROPS = {"GatherND", "MatMul"}  # what cuts patches out of the feature map

@@ -32,7 +32,7 @@ class Network(network.Network):
         self._buffers: Dict[str, cuda.Buffer] = {}  # of float32 in a row, for tensors of any shape
         self._outputs: Dict[Shape, Dict[str, Shape]] = {}  # shapes of the outputs, for the inputs that came
 
-    def _run(self, image: np.ndarray) -> Dict[str, np.ndarray]:
+    def _run(self, image: np.ndarray, recurring: bool) -> Dict[str, np.ndarray]:
         name, shape = self._graph.input, image.shape
         context = self._opened_for(shape)
         queue, buffers, outputs = context.queue, self._buffers, self._outputs[shape]

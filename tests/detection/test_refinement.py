@@ -64,7 +64,7 @@ def test_each_face_of_a_frame_gets_the_landmarks_that_it_gets_alone() -> None:
     faces = detector(False).detect(image, min_face=40)
     assert len(faces) >= 2
     refiner = Refiner(find_backend("cpu"))
-    alone = [refiner.refined(image, face).landmarks for face in reversed(faces)][::-1]
+    alone = [face.landmarks for one in faces for face in refiner.refined(image, [one])]
     refiner.close()
     np.testing.assert_array_equal(alone, [face.landmarks for face in detector(True).detect(image, min_face=40)])
 
@@ -77,7 +77,7 @@ def test_backends_give_the_same_landmarks() -> None:
     found = []
     for name in ("cpu", "onnxruntime"):
         refiner = Refiner(find_backend(name))
-        found.append([refiner.refined(frame.image, face).landmarks for face in given])
+        found.append([face.landmarks for face in refiner.refined(frame.image, given)])
         refiner.close()
     np.testing.assert_allclose(found[0], found[1], atol=0.01)
 
@@ -112,7 +112,7 @@ def test_faces_at_the_border_tiny_and_larger_than_the_picture_get_landmarks_near
     canvas.paste(scaled, (round(shift[0]), round(shift[1])))
     points = ((face.landmarks - (left, top)) * factor + np.round(shift)).astype(np.float32)
     refiner = Refiner(find_backend("onnxruntime"))
-    found = refiner.refined(np.asarray(canvas), Detection((0.0, 0.0, 100.0, 100.0), 1.0, points))
+    (found,) = refiner.refined(np.asarray(canvas), [Detection((0.0, 0.0, 100.0, 100.0), 1.0, points)])
     refiner.close()
     apart = np.linalg.norm(points[1] - points[0])
     assert np.isfinite(found.landmarks).all() and found.landmarks.dtype == np.float32
@@ -123,7 +123,8 @@ def test_faces_at_the_border_tiny_and_larger_than_the_picture_get_landmarks_near
 def test_points_that_are_no_face_are_left_as_they_are(points: np.ndarray) -> None:
     refiner = Refiner(find_backend("onnxruntime"))
     face = Detection((10.0, 10.0, 90.0, 90.0), 0.9, points.astype(np.float32))
-    assert refiner.refined(np.full((120, 120, 3), 90, np.uint8), face) is face
+    assert refiner.refined(np.full((120, 120, 3), 90, np.uint8), [face])[0] is face
+    assert refiner.refined(np.full((120, 120, 3), 90, np.uint8), []) == []
     refiner.close()
 
 
@@ -134,8 +135,9 @@ def test_where_the_stages_disagree_widely_the_first_keeps_its_landmarks() -> Non
     middle = face.landmarks.mean(0)
     narrow = (middle + (face.landmarks - middle) * [0.4, 1]).astype(np.float32)  # as of a face in profile
     near, far = (Detection(face.box, 1.0, points) for points in (face.landmarks + 2, narrow))
-    assert refiner.refined(frame.image, far) is far
-    assert not np.array_equal(refiner.refined(frame.image, near).landmarks, near.landmarks)
+    refined = refiner.refined(frame.image, [far, near])
+    assert refined[0] is far
+    assert not np.array_equal(refined[1].landmarks, near.landmarks)
     refiner.close()
 
 

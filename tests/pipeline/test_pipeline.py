@@ -47,6 +47,15 @@ class Frames(Source):
         pass
 
 
+class Still(Frames):
+    """Frames that all show the same two faces."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        shown = next(frame for frame, count in zip(super().__iter__(), COUNTS, strict=True) if count == 2)
+        for index in range(6):
+            yield Frame(shown.image, index, index / 25)
+
+
 @pytest.fixture(scope="module")
 def engine_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
@@ -85,6 +94,19 @@ def test_what_an_inference_raises_comes_after_the_frames_before(engine_directory
     with pytest.raises(AmpnetError, match="the engine is closed"):
         rest = list(results)
         pytest.fail(f"{len(rest)} frames after {first.frame.index} were answered by a closed engine")
+
+
+def test_landmarks_of_followed_faces_are_placed_on_their_own_frame(engine_directory: Path, detector: Detector) -> None:
+    """Where faces are not sought, the second stage looks at them all the same."""
+    with Engine.load(engine_directory, threads=1) as engine, closing(load_detector(video=True, refine=False)) as coarse:
+        refined, moved = (list(Pipeline(engine, finder, every=2).frames(Still(live=False))) for finder in (detector, coarse))
+    for result, first in zip(refined[1::2], refined[::2], strict=True):  # nobody moves: it finds the same places again
+        for face, before in zip(result.faces, first.faces, strict=True):
+            np.testing.assert_allclose(face.detection.landmarks, before.detection.landmarks, atol=0.01)
+    for result, other in zip(refined[1::2], moved[1::2], strict=True):
+        for face, own in zip(result.faces, other.faces, strict=True):
+            assert np.abs(face.detection.landmarks - own.detection.landmarks).max() > 0.1
+    assert all(len(result.faces) == 2 for result in refined)
 
 
 def test_closing_early_leaves_no_thread(engine_directory: Path, detector: Detector) -> None:

@@ -26,7 +26,7 @@ from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.engine import engine_inputs
-from ampnet_opt.runtime.openvino import executor as cpu
+from ampnet_opt.runtime.openvino import compiled as cpu
 from ampnet_opt.runtime.openvino.backend import precisions as able
 from ampnet_opt.runtime.openvino.executor import Executor
 from ampnet_opt.runtime.sidecar import MISSING, UNCHANGED, BatchRange, file_states, read_sidecar
@@ -96,7 +96,7 @@ def test_importing_the_runtime_imports_no_backend_and_nothing_of_the_conversion(
 
 def test_importing_the_backend_reports_to_nobody() -> None:
     script = (
-        "import sys; from ampnet_opt.runtime.openvino.executor import load_openvino; load_openvino()\n"
+        "import sys; from ampnet_opt.runtime.openvino.library import load_openvino; load_openvino()\n"
         "import openvino.tools.ovc\n"
         "print([name for name in sys.modules if 'openvino_telemetry' in name])\n"
         "import multiprocessing; print(multiprocessing.active_children())"
@@ -324,30 +324,49 @@ def test_the_cache_of_compiled_models_keeps_the_newest(
     monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
     (tmp_path / "openvino").mkdir()
     monkeypatch.setattr(cpu, "LARGEST_CACHE", 1)
-    for age in range(12):
+    for age in range(15):
         blob = tmp_path / "openvino" / f"{age}.blob"
         blob.write_bytes(b"x")
         os.utime(blob, (1000 - age, 1000 - age))
     with Engine.load(engines["fp32"]) as engine:
         engine.infer(pictures(1), points(1))
     left = {blob.name for blob in (tmp_path / "openvino").glob("*.blob")}
-    assert {name for name in left if name in {f"{age}.blob" for age in range(12)}} == {f"{age}.blob" for age in range(8)}
-    assert len(left) == 9
+    assert {name for name in left if name in {f"{age}.blob" for age in range(15)}} == {f"{age}.blob" for age in range(11)}
+    assert len(left) == 12
 
 
+@pytest.mark.parametrize("on_stream", [False, True])
 def test_warming_up_compiles_what_the_first_faces_need(
-    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_stream: bool, engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
-    with Engine.load(engines["fp32"]) as engine:
-        engine.warm_up()
+    with Engine.load(engines["fp32"], threads=2) as engine:
+        engine.warm_up(on_stream=on_stream)
         batch = engine.sidecar.batch
         compiled = {*(tmp_path / "openvino").iterdir()}
         assert len(compiled) == len({batch.min, batch.opt})
-        engine.infer(pictures(batch.opt), points(batch.opt))
+        infer = engine.infer_on_stream if on_stream else engine.infer
+        infer(pictures(batch.opt), points(batch.opt))
         assert {*(tmp_path / "openvino").iterdir()} == compiled
+        other = engine.infer if on_stream else engine.infer_on_stream
+        other(pictures(batch.opt), points(batch.opt))
+        assert {*(tmp_path / "openvino").iterdir()} > compiled
     with pytest.raises(AmpnetError, match="closed"):
-        engine.warm_up()
+        engine.warm_up(on_stream=on_stream)
+
+
+def test_the_process_that_compiles_answers_as_the_next_one_and_binds_no_thread_to_a_core(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMPNET_OPT_CACHE", str(tmp_path))
+    answers = []
+    for _ in range(2):
+        with Engine.load(engines["int8"], threads=2) as engine:
+            answers.append([engine.infer(pictures(1), points(1)), engine.infer_on_stream(pictures(1), points(1))])
+            for pool in engine._executor._requests.values():
+                with pool.made.borrow() as request:
+                    assert not request._native.get_compiled_model().get_property("ENABLE_CPU_PINNING")
+    np.testing.assert_array_equal(answers[0], answers[1])
 
 
 def test_an_engine_runs_where_no_cache_can_be_written(

@@ -29,7 +29,7 @@ from ampnet_opt.core.lifetime import Calls
 from ampnet_opt.network.checkpoint import read_checkpoint, save_checkpoint
 from ampnet_opt.network.model import AMPNet
 from ampnet_opt.runtime import Engine
-from ampnet_opt.runtime.openvino import executor
+from ampnet_opt.runtime.openvino import compiled
 from ampnet_opt.runtime.sidecar import parse_sidecar, read_sidecar
 
 pytest.importorskip("openvino", reason="the engines of these tests run in OpenVINO")
@@ -580,7 +580,7 @@ def foreign(folder: Path) -> None:
 def test_a_cache_that_others_may_write_to_is_not_used_and_one_warning_says_so(
     own: Path, where: str, change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    executor._warn_once.cache_clear()
+    compiled._warn_once.cache_clear()
     folder = cache_folder("openvino").parent / where
     change(folder)
     for _ in range(2):

@@ -45,6 +45,11 @@ def open_source(*texts: str) -> Source:
     return Pictures(_files(texts))
 
 
+def is_camera(*texts: str) -> bool:
+    """Whether `open_source` gives a live source for the texts. Raises MisuseError for what names none, as it does."""
+    return any(_is_device(text) for text in texts)
+
+
 def _require_alone(text: str, texts: Sequence[str]) -> None:
     if len(texts) > 1:
         name = rtsp.without_password(text) if "://" in text else printable(text)
