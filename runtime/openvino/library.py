@@ -20,7 +20,7 @@ def configuration(precision: str, threads: Optional[int], **more: Any) -> Dict[s
     """OpenVINO's configuration of a network that runs beside others.
 
     Its threads are not bound to cores, as they are by default: bound ones wait for their core while another is idle. On two
-    cores, a video with four faces a frame then took a sixth longer; alone, a network takes as long either way.
+    cores, a video with four faces a frame took 15 % longer; alone, a network takes as long either way.
 
     threads: None, one per core. more: of OpenVINO's properties.
     """
