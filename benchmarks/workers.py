@@ -31,7 +31,7 @@ Infer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
 WARM_UP = 3  # untimed runs before the first round
-# Seconds before each turn. Idle threads of PyTorch and ONNX Runtime keep a core busy for milliseconds, in the next turn. With
+# Seconds before each turn. Idle threads of PyTorch and ONNX Runtime keep a core busy for milliseconds in the next turn. With
 # no pause, FP32 and BF16 of the small network in OpenVINO took 1.3 times as long; with 0.2 they take as long as with this.
 PAUSE = 0.05
 TURN = 5  # timed runs of one subject before the next one's turn, after one untimed run that refills the caches
