@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ampnet_opt.runtime.openvino.backend import precisions
-from ampnet_opt.runtime.openvino.library import ARITHMETIC, core
+from ampnet_opt.runtime.openvino.library import configuration, core
 
 CHANNELS, SIDE, KERNEL, DEPTH = 256, 14, 3, 2  # square convolutions, short and small: their data stays in a core's cache
 COPIED = 128 << 20  # bytes; several times any cache but the largest servers'
@@ -80,8 +80,7 @@ def probe(quantised: bool) -> onnx.ModelProto:
 
 
 def _request(precision: str, threads: int) -> Any:
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    config["INFERENCE_PRECISION_HINT"] = ARITHMETIC[precision]
+    config = configuration(precision, threads, PERFORMANCE_HINT="LATENCY")
     model = core().read_model(probe(precision == "int8").SerializeToString())
     request = core().compile_model(model, "CPU", config).create_infer_request()
     # Ordinary numbers: on what memory happens to hold, subnormal ones perhaps, a processor is slower by far.
