@@ -112,13 +112,14 @@ def new_file(path: PathLike, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
     durable: once it is there, a power cut does not take it back, and what killed processes left beside it is removed. That
-    costs a flush to the disk and a listing of the folder: too much for files by the thousand, needless for a cache.
+    costs a flush to the disk and a listing of the folder: needless for a cache, too much for files by the thousand, whose
+    folder `remove_abandoned` sweeps once.
     Raises MisuseError when `path` is no place for a file, AmpnetError when it cannot be written (full disk, permission).
     """
     target = Path(path)
     with _place(target, directory=False):
         if durable:
-            _remove_abandoned_files(target)
+            _remove_unlocked(_left_beside(target, target.suffix))
         temporary, handle = _create_beside(target)
         try:
             yield temporary
@@ -154,21 +155,32 @@ def _temporary(target: Path, suffix: str) -> Path:
 def _left_beside(target: Path, suffix: str) -> List[Path]:
     """What `_temporary` has named, oldest first."""
     pattern = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(suffix))
-    try:
-        names = os.listdir(target.parent)
-    except PermissionError:  # a folder that may be written but not read
-        return []
-    found = [target.with_name(name) for name in names if pattern.fullmatch(name)]
+    found = [path for path in _listing(target.parent) if pattern.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.lstat().st_mtime)
 
 
-def _remove_abandoned_files(target: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
+    """Remove what `new_file` has named in a folder, if there is one, for processes that were killed."""
+    for path in _listing(folder):
+        named = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?", path.name)
+        if named and Path(named[1]).suffix == (named[2] or ""):
+            _remove_unlocked([path])
+
+
+def _listing(folder: Path) -> List[Path]:
+    """The paths in a folder, in no order; none where it is missing, or may be written but not read."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        return [folder / name for name in os.listdir(folder)]
+    return []
+
+
+def _remove_unlocked(paths: List[Path]) -> None:
     with contextlib.suppress(OSError):  # of another user, or just gone
-        for left in _left_beside(target, target.suffix):
-            handle = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        for path in paths:
+            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
                 if locks.acquire(handle):
-                    left.unlink()
+                    path.unlink()
             finally:
                 os.close(handle)
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.files import new_file
+from ampnet_opt.core.files import new_file, remove_abandoned
 from ampnet_opt.core.text import listed, printable
 from ampnet_opt.pipeline.frames import FrameResult
 from ampnet_opt.pipeline.hiding import Lingering
@@ -57,6 +57,8 @@ class Outputs:
         self._writers: List[Callable[[FrameResult], None]] = []
         if drawn is not None:
             _require_name(drawn, source)
+            if drawn.is_dir():
+                remove_abandoned(drawn)
         with ExitStack() as begun:
             if json_lines is not None:
                 self._add(JsonLines(Lines(json_lines), classes), begun)
@@ -105,9 +107,10 @@ class Outputs:
         self._video.write(image, result.frame.time)
 
     def _save(self, image: np.ndarray, result: FrameResult, place: Path) -> None:
-        if place.suffix.lower() not in PICTURES:
+        alone = place.suffix.lower() in PICTURES
+        if not alone:
             place = place / self._free_name(Path(result.frame.name), result.frame.index)
-        with new_file(place, durable=False) as temporary:
+        with new_file(place, durable=alone) as temporary:
             Image.fromarray(image).save(temporary, PICTURES[place.suffix.lower()], quality=92)
 
     def _free_name(self, file: Path, index: int) -> str:

@@ -34,7 +34,7 @@ import numpy as np
 
 from ampnet_opt.core.children import variables_set
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.core.files import flush, new_file, reserved, write_json
+from ampnet_opt.core.files import flush, new_file, remove_abandoned, reserved, write_json
 from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.json_files import read_json
 from ampnet_opt.core.pictures import opened_photo
@@ -124,6 +124,7 @@ def run_batch(
             for count in _counted(items, work, address, workers):
                 done += count
                 progress(done)
+        remove_abandoned(output)  # of workers that were killed: readers of "*.parquet" may take them for results
         return _totals(output, len(blocks), resumed)
 
 

@@ -262,6 +262,9 @@ def test_pictures_with_given_landmarks_are_drawn_and_tabulated(world: World, tmp
     assert [float(rows[3][f"box_{side}"]) for side in ("x", "y", "width", "height")] == [0, 0, 224, 224]
     assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [f"{i}.png" for i in range(6)]
     fails(2, "exists already; pass --force", *given, "-o", tmp_path / "drawn")
+    (tmp_path / "drawn" / ".2.png.01234567.png").touch()  # what a run leaves that is killed while it writes
+    succeeds(*given, "-o", tmp_path / "drawn", "--force")
+    assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [f"{i}.png" for i in range(6)]
     alone = succeeds("run", world.fp32, world.images / "1.png", "--landmarks", world.data, "--csv", tmp_path / "one.csv")
     assert alone.stdout.strip() == lines[1]
 

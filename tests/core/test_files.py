@@ -23,6 +23,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import (
     new_directory,
     new_file,
+    remove_abandoned,
     require_file,
     require_new,
     reserved,
@@ -421,6 +422,20 @@ def test_what_a_killed_process_left_is_swept_by_the_next_and_nothing_else_is(tmp
         fill(temporary, "new")
         assert {path for path in tmp_path.iterdir() if path.suffix != ".lock"} == users | {temporary}
     assert set(tmp_path.iterdir()) == users | {target}
+
+
+@linux
+def test_a_folder_of_many_files_is_swept_of_what_killed_processes_left_and_of_nothing_else(tmp_path: Path) -> None:
+    for name in (".target.bin.mine", ".target.bin.0123456z.bin", ".target.jpg.01234567.png", "target.bin.01234567.bin"):
+        (tmp_path / name).write_text("a user's")
+    users = set(tmp_path.iterdir())
+    for name in ("a.parquet", "b.jpg", "b 2.jpg", "bare"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name), "file"], check=False)
+    assert len(set(tmp_path.iterdir()) - users) == 4
+    with new_file(tmp_path / "b.jpg", durable=False) as temporary:
+        remove_abandoned(tmp_path)
+        assert set(tmp_path.iterdir()) == users | {temporary}
+    remove_abandoned(tmp_path / "missing")
 
 
 @linux
