@@ -119,7 +119,7 @@ def new_file(path: PathLike, durable: bool = True) -> Iterator[Path]:
     target = Path(path)
     with _place(target, directory=False):
         if durable:
-            _remove_unlocked(_left_beside(target, target.suffix))
+            _remove_abandoned_files(target)
         temporary, handle = _create_beside(target)
         try:
             yield temporary
@@ -159,12 +159,19 @@ def _left_beside(target: Path, suffix: str) -> List[Path]:
     return sorted(found, key=lambda path: path.lstat().st_mtime)
 
 
+def _remove_abandoned_files(target: Path) -> None:
+    with contextlib.suppress(OSError):  # of another user, or just gone
+        for left in _left_beside(target, target.suffix):
+            _remove_unlocked(left)
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove what `new_file` has named in a folder, if there is one, for processes that were killed."""
     for path in _listing(folder):
         named = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?", path.name)
         if named and Path(named[1]).suffix == (named[2] or ""):
-            _remove_unlocked([path])
+            with contextlib.suppress(OSError):  # as above
+                _remove_unlocked(path)
 
 
 def _listing(folder: Path) -> List[Path]:
@@ -174,15 +181,13 @@ def _listing(folder: Path) -> List[Path]:
     return []
 
 
-def _remove_unlocked(paths: List[Path]) -> None:
-    with contextlib.suppress(OSError):  # of another user, or just gone
-        for path in paths:
-            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                if locks.acquire(handle):
-                    path.unlink()
-            finally:
-                os.close(handle)
+def _remove_unlocked(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if locks.acquire(handle):
+            path.unlink()
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
