@@ -438,6 +438,23 @@ def test_a_folder_of_many_files_is_swept_of_what_killed_processes_left_and_of_no
     remove_abandoned(tmp_path / "missing")
 
 
+WRITER = """
+import sys
+from ampnet_opt.core.files import new_file
+for number in range(200):
+    with new_file(sys.argv[1]) as temporary:
+        temporary.write_text(str(number))
+"""
+
+
+@linux
+def test_processes_that_write_one_file_at_a_time_do_not_trip_over_each_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "target.bin")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [writer.communicate()[1] for writer in writers] == [b""] * 3
+    assert (tmp_path / "target.bin").read_text() == "199" and litter(tmp_path) == []
+
+
 @linux
 def test_a_file_in_the_making_is_not_swept(tmp_path: Path) -> None:
     target = tmp_path / "target.bin"
