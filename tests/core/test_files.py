@@ -438,7 +438,7 @@ def test_a_folder_of_many_files_is_swept_of_what_killed_processes_left_and_of_no
     remove_abandoned(tmp_path / "missing")
 
 
-WRITER = """
+REWRITER = """
 import sys
 from ampnet_opt.core.files import new_file
 for number in range(200):
@@ -449,7 +449,7 @@ for number in range(200):
 
 @linux
 def test_processes_that_write_one_file_at_a_time_do_not_trip_over_each_other(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "target.bin")]
+    command = [sys.executable, "-c", REWRITER, str(tmp_path / "target.bin")]
     writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
     assert [writer.communicate()[1] for writer in writers] == [b""] * 3
     assert (tmp_path / "target.bin").read_text() == "199" and litter(tmp_path) == []
