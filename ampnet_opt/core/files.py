@@ -17,6 +17,7 @@ from ampnet_opt.core import exchange, locks
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 
 NEW, OLD = ".new", ".old"  # ends of the hidden names of directories: in the making, and moved aside
+RANDOM = "[0-9a-f]{8}"  # pattern of what makes a hidden name new
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -154,7 +155,7 @@ def _temporary(target: Path, suffix: str) -> Path:
 
 def _left_beside(target: Path, suffix: str) -> List[Path]:
     """What `_temporary` has named, oldest first."""
-    pattern = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(suffix))
+    pattern = re.compile(re.escape(f".{target.name}.") + RANDOM + re.escape(suffix))
     found = [path for path in _listing(target.parent) if pattern.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.lstat().st_mtime)
 
@@ -166,9 +167,9 @@ def _remove_abandoned_files(target: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what `new_file` has named in a folder, if there is one, for processes that were killed."""
+    """Remove the unfinished files of `new_file` that killed processes left in a folder, which may be missing."""
     for path in _listing(folder):
-        named = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?", path.name)
+        named = re.fullmatch(rf"\.(.+)\.{RANDOM}(\.[^.]*)?", path.name, re.DOTALL)
         if named and Path(named[1]).suffix == (named[2] or ""):
             with contextlib.suppress(OSError):  # as above
                 _remove_unlocked(path)

@@ -429,7 +429,7 @@ def test_a_folder_of_many_files_is_swept_of_what_killed_processes_left_and_of_no
     for name in (".target.bin.mine", ".target.bin.0123456z.bin", ".target.jpg.01234567.png", "target.bin.01234567.bin"):
         (tmp_path / name).write_text("a user's")
     users = set(tmp_path.iterdir())
-    for name in ("a.parquet", "b.jpg", "b 2.jpg", "bare"):
+    for name in ("a.parquet", "b.jpg", "b\n2.jpg", "bare"):
         subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name), "file"], check=False)
     assert len(set(tmp_path.iterdir()) - users) == 4
     with new_file(tmp_path / "b.jpg", durable=False) as temporary:
