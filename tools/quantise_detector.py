@@ -66,7 +66,8 @@ def scenes(faces: Sequence[Face], count: int, seed: int) -> Iterator[np.ndarray]
 
 def inputs(images: Iterator[np.ndarray]) -> list[np.ndarray]:
     width, height = one_pass(SIZE, MIN_FACE, SMALLEST).size
-    return [network_input(np.asarray(Image.fromarray(image).resize((width, height))))[0] for image in images]
+    scaled = (np.asarray(Image.fromarray(image).resize((width, height))) for image in images)
+    return [network_input(image.transpose(2, 0, 1))[0] for image in scaled]
 
 
 def float_graph(file: Path) -> onnx.ModelProto:

@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_file
@@ -27,7 +26,7 @@ from ampnet_opt.core.processor import is_arm
 from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.detection import centerface, yunet
 from ampnet_opt.detection.refinement import Refiner
-from ampnet_opt.detection.scales import Scale, distinct, one_pass, two_passes
+from ampnet_opt.detection.scales import Scale, distinct, one_pass, scaled_planes, two_passes
 from ampnet_opt.faces.detection import Box, Detection, overlap
 from ampnet_opt.runtime.backend import Backend, find_backend
 from ampnet_opt.runtime.network import Network
@@ -142,14 +141,7 @@ class Detector:
 
     def _search(self, image: np.ndarray, scale: Scale, threshold: float, *, video: bool) -> List[Tuple[float, Detection]]:
         """Faces, and the size that each has in what the network sees."""
-        # Halving by the mean of pixels first takes a quarter of the time of scaling at once, and finds the same faces.
-        gap = 1.0 if video else None
-        scaled = image
-        if scale.size != (image.shape[1], image.shape[0]):
-            scaled = np.asarray(Image.fromarray(image).resize(scale.size, Image.Resampling.BILINEAR, reducing_gap=gap))
-        if any(sum(sides) for sides in scale.rim):
-            scaled = np.pad(scaled, (*scale.rim, (0, 0)))
-        pixels, (across, down) = self._kind.network_input(scaled)
+        pixels, (across, down) = self._kind.network_input(scaled_planes(image, scale, fast=video))
         height, width = pixels.shape[2:]
         start = time.perf_counter()
         outputs = self._network.run(pixels, recurring=video)

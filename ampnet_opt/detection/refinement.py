@@ -61,7 +61,7 @@ def cut(image: np.ndarray, transform: np.ndarray, side: int) -> np.ndarray:
     part = Image.fromarray(image[low[1] : high[1], low[0] : high[0]])
     if scale > 1:
         part = part.reduce(scale)
-    within = (transform - np.pad(low[:, None], ((0, 0), (2, 0)))) / scale
+    within = np.column_stack([transform[:, :2], transform[:, 2] - low]) / scale
     return np.asarray(part.transform((side, side), Image.Transform.AFFINE, tuple(within.ravel()), Image.Resampling.BILINEAR))
 
 

@@ -31,14 +31,14 @@ def takes(outputs: Dict[str, np.ndarray], height: int, width: int) -> bool:
     return {name: values.shape for name, values in outputs.items()} == expected
 
 
-def network_input(image: np.ndarray) -> Tuple[np.ndarray, Tuple[float, float]]:
-    """float32 [1, 3, height, width] of an image uint8 [height, width, 3] RGB, and how many of its pixels one of these is.
+def network_input(planes: np.ndarray) -> Tuple[np.ndarray, Tuple[float, float]]:
+    """float32 [1, 3, height, width] of an image uint8 [3, height, width] RGB, and how many of its pixels one of these is.
 
     Blue, green, red, 0 to 255; black at the right and bottom makes both sides multiples of 32.
     """
-    height, width = image.shape[:2]
+    height, width = planes.shape[1:]
     padded = np.zeros((1, 3, -height % 32 + height, -width % 32 + width), np.float32)
-    padded[0, :, :height, :width] = image[..., ::-1].transpose(2, 0, 1)
+    padded[0, :, :height, :width] = planes[::-1]
     return padded, (1.0, 1.0)
 
 

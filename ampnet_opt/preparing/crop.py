@@ -64,8 +64,9 @@ def crop(image: np.ndarray, box: tuple[float, float, float, float], landmarks: n
     # The square alone becomes a picture of Pillow's, which copies what it is given: of a photo, hundreds of megabytes.
     inside = image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
     square = Image.fromarray(np.ascontiguousarray(inside)) if inside.size else Image.new("RGB", (1, 1))
-    # Pillow fills what is outside with black; it averages all pixels under each new one when it scales down.
-    square = square.crop((min(0, left), min(0, top), min(0, left) + side, min(0, top) + side))
+    if square.size != (side, side):  # Pillow fills what is outside with black
+        square = square.crop((min(0, left), min(0, top), min(0, left) + side, min(0, top) + side))
+    # It averages all pixels under each new one when it scales down.
     scaled = square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(scaled), _in_cut(box, landmarks)
 
