@@ -59,7 +59,9 @@ def to_bfloat16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     graph = converted.graph
     floats = _floats(graph)
     single = _on_landmarks(graph)
-    _rewrite(graph, floats, single, TensorProto.BFLOAT16)
+    # TensorRT documents casts of uint8 to float32 and float16 alone (DataType.kUINT8): pixels become float32 first.
+    pixels = [node.name for node in graph.node if node.op_type == "Cast" and node.input[0] in INPUTS]
+    _rewrite(graph, floats, [*single, *pixels], TensorProto.BFLOAT16)
     onnx.checker.check_model(serialised(converted), full_check=True)
     return converted, single
 

@@ -25,13 +25,16 @@ def install_command(*extras: str) -> str:
 def cuda_binding_command(cuda: Tuple[int, int]) -> str:
     """A line for the shell that installs what reaches a GPU, for the CUDA of its driver, (12, 6) say.
 
-    A binding may not be of a newer CUDA than the driver's, but for its minor version. cuda-bindings has wheels for x86-64
-    and 64-bit Arm from Python 3.9 on; on 3.8, of JetPack 5, PyCUDA is compiled, with nvcc and Python's headers.
+    A binding may not be of a newer CUDA than the driver's. Up to 12.8, cuda-bindings calls the driver alone, of whichever
+    CUDA 12; later ones contain CUDA's own runtime library, which a Jetson's driver refuses where it is newer, by its minor
+    version too. There are wheels for x86-64 and 64-bit Arm from Python 3.9 on; on 3.8, of JetPack 5, PyCUDA is compiled,
+    with nvcc and Python's headers.
     """
     if sys.version_info < (3, 9):
         return f"sudo apt install python3-dev && PATH=$PATH:/usr/local/cuda/bin {_pip()} install pycuda"
-    version = "11.8.*" if cuda < (12, 0) else f"{cuda[0]}.*"
-    return f"{_pip()} install 'cuda-bindings=={version}'"
+    if cuda < (12, 9):
+        return f"{_pip()} install 'cuda-bindings=={'11.8' if cuda < (12, 0) else '12.8'}.*'"
+    return f"{_pip()} install 'cuda-bindings>={cuda[0]},<{cuda[0]}.{cuda[1] + 1}'"
 
 
 def _pip() -> str:

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 CLOSED = "the engine is closed; load it again"
 FORKED = (
-    "this engine was loaded before this process was forked, and works in the parent alone: load engines in the child, or "
-    "start it with multiprocessing's spawn method"
+    "this engine was loaded before this process was forked, and works in the parent alone: start processes with "
+    "multiprocessing's spawn method (on a CPU, a forked one may load engines of its own)"
 )
 ENDING = "this process is ending"
 AT_EXIT = 60.0  # seconds that the end of the process waits for what daemon threads do in a library: one batch, or a load

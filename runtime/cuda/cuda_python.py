@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from typing import Any, Callable, Iterator, List, Tuple
+import os
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import numpy as np
 from cuda.bindings import driver, runtime
@@ -12,6 +13,8 @@ from cuda.bindings import driver, runtime
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime.cuda.driver import binding_advice, driver_cuda
 from ampnet_opt.runtime.cuda.stream import DEVICE, RECORDING, Buffer, Gpu, Queue
+
+_IMPORTED_BY = os.getpid()
 
 
 class CudaPythonQueue(Queue):
@@ -40,14 +43,14 @@ class CudaPythonQueue(Queue):
     def buffer(self, shape: Tuple[int, ...], dtype: str) -> Buffer:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         flags = runtime.cudaHostAllocMapped if self._integrated else runtime.cudaHostAllocDefault
-        with RECORDING:
+        with RECORDING.waiting():
             pinned = checked(runtime.cudaHostAlloc(size, flags))
         self._memory.append((runtime.cudaFreeHost, pinned))
         view: Any = (ctypes.c_uint8 * size).from_address(pinned)
         host = np.frombuffer(view, dtype).reshape(shape)
         if self._integrated:
             return Buffer(host, checked(runtime.cudaHostGetDevicePointer(pinned, 0)), shared=True)
-        with RECORDING:
+        with RECORDING.waiting():
             address = checked(runtime.cudaMalloc(size))
         self._memory.append((runtime.cudaFree, address))
         return Buffer(host, address, shared=False)
@@ -76,13 +79,15 @@ class CudaPythonQueue(Queue):
             checked(runtime.cudaEventDestroy(event))  # CUDA frees it once it is no longer waited for
 
     def wait_for_all(self) -> None:
-        with RECORDING:
+        with RECORDING.waiting():
             checked(runtime.cudaDeviceSynchronize())
 
-    def record(self, work: Callable[[], None]) -> Any:
+    def record(self, work: Callable[[], None]) -> Optional[Any]:
         # Other threads may go on calling CUDA meanwhile, but for what RECORDING keeps out.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        with RECORDING:
+        with RECORDING.recording() as able:
+            if not able:
+                return None
             try:
                 checked(runtime.cudaStreamBeginCapture(self._stream, mode))
                 work()
@@ -127,7 +132,7 @@ class CudaPythonQueue(Queue):
     def close(self) -> None:
         while self._memory:
             free, address = self._memory.pop()
-            with RECORDING:
+            with RECORDING.waiting():
                 checked(free(address))
         if self._stream is not None:
             stream, self._stream = self._stream, None
@@ -156,10 +161,15 @@ def _integrated(device: int) -> bool:
 def checked(result: Tuple[Any, ...]) -> Any:
     """The value of a call, (status, value) or (status,); AmpnetError when the status is not success."""
     status = result[0]
+    if status == runtime.cudaError_t.cudaSuccess:
+        return result[1] if len(result) > 1 else None
     if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
         reason = "" if driver_cuda() is None else "cuda-bindings is newer than the driver: "
         raise AmpnetError(f"CUDA failed: {reason}{binding_advice()}")
-    if status != runtime.cudaError_t.cudaSuccess:
-        reason = runtime.cudaGetErrorString(status)[1].decode()
-        raise AmpnetError(f"CUDA failed: {reason} ({status.name})")
-    return result[1] if len(result) > 1 else None
+    if status == runtime.cudaError_t.cudaErrorInitializationError and os.getpid() != _IMPORTED_BY:
+        raise AmpnetError(
+            "CUDA failed: it was used before this process was forked, and works in the parent alone: start processes with "
+            "multiprocessing's spawn method"
+        )
+    reason = runtime.cudaGetErrorString(status)[1].decode()
+    raise AmpnetError(f"CUDA failed: {reason} ({status.name})")

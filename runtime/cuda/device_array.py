@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence, Tuple
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.runtime.cuda.stream import Queue
+from ampnet_opt.runtime.cuda.stream import DEVICE, Queue
 
 ALIGNMENT = 256  # bytes, of what cudaMalloc gives: kernels read several numbers at once
 
@@ -61,6 +61,11 @@ def device_array(array: Any, name: str, dtype: str, row: Tuple[int, ...]) -> Dev
 
     name: of the tensor, for messages. The protocol is Numba's "CUDA Array Interface", versions 2 and 3.
     """
+    _, device = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (None, DEVICE)
+    if device != DEVICE:  # which the CUDA array interface does not tell: it would be read as memory of this GPU
+        raise MisuseError(
+            f"{name} is on GPU {device}, but engines run on GPU {DEVICE}; CUDA_VISIBLE_DEVICES chooses that one"
+        )
     about = array.__cuda_array_interface__
     shape, kind = tuple(about["shape"]), np.dtype(about["typestr"])
     if kind != np.dtype(dtype) or shape[1:] != row or not shape:

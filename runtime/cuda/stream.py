@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from dataclasses import dataclass
-from typing import Any, Callable, ContextManager, List, Tuple
+from typing import Any, Callable, ContextManager, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-# Held while a CUDA graph is recorded, and by what waits for the whole GPU, as allocating and freeing may: a wait of another
-# thread spoils the recording (TensorRT's issue 2888).
-RECORDING = threading.Lock()
 DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another
+
+
+class RecordingGuard:
+    """Keeps the recording of CUDA graphs apart from what waits for the whole GPU, as allocating and freeing may: such a wait
+    of another thread spoils a recording (TensorRT's issue 2888).
+
+    A wait lets a recording end first, which takes milliseconds. A recording does not wait, as a build, which is one long
+    wait, takes minutes.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waits = 0
+        self._recording = False
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For what may wait for the whole GPU; any number of threads at a time."""
+        counted = False
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._recording)
+                counted = True
+                self._waits += 1
+            yield
+        finally:
+            if counted:
+                with self._changed:
+                    self._waits -= 1
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[bool]:
+        """Gives whether a graph can be recorded now: while nothing waits for the whole GPU, and no other is recorded."""
+        able = False
+        try:
+            with self._changed:
+                if not (self._waits or self._recording):
+                    able = self._recording = True
+            yield able
+        finally:
+            if able:
+                with self._changed:
+                    self._recording = False
+                    self._changed.notify_all()
+
+
+RECORDING = RecordingGuard()
 
 
 @dataclass(frozen=True)
@@ -82,8 +127,11 @@ class Queue:
         """Wait until the GPU has done all that was queued on any stream."""
         raise NotImplementedError
 
-    def record(self, work: Callable[[], None]) -> Any:
-        """What `work` puts on the stream, not run but kept as a CUDA graph for `launch`."""
+    def record(self, work: Callable[[], None]) -> Optional[Any]:
+        """What `work` puts on the stream, not run but kept as a CUDA graph for `launch`.
+
+        None while another thread does what would spoil it (`RecordingGuard`): `work` was not called then.
+        """
         raise NotImplementedError
 
     def launch(self, graph: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import one_line
@@ -23,10 +23,11 @@ from ampnet_opt.runtime.tensorrt.library import (
     known_capabilities,
     load_library,
     new_logger,
+    started,
     this_board,
     this_platform,
 )
-from ampnet_opt.runtime.tensorrt.options import apply_options, new_builder
+from ampnet_opt.runtime.tensorrt.options import apply_options
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
 
 log = logging.getLogger(__name__)
@@ -67,47 +68,48 @@ def serialise(
     shared = gpu is not None and gpu.integrated  # then kernels compute in the memory that the build itself takes
     warn_of_memory(len(graph), (options.workspace or 0) << 20 if shared else 0, log.warning)
     logger = new_logger(trt, hear)
-    builder = new_builder(trt, logger)
-    config = _made(builder.create_builder_config(), "configuration", logger)
-    # TF32 is on by default and rounds float32 products to 10 bits: FP32 here means FP32.
-    config.clear_flag(trt.BuilderFlag.TF32)
-    apply_options(trt, config, options)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector tells no layer's precision
-    if hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):  # see `shares_profile`
-        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
-    target = options.record()
-    timings: Optional[TimingCache] = None
-    if gpu is not None:
-        target.update(gpu=gpu.name, compute_capability=gpu.compute_capability, platform=this_platform())
-        if this_board():
-            target.update(board=this_board())
-        timings = TimingCache(config, logger, options.timing_cache, default_path(gpu, trt.__version__))
-    if hasattr(config, "num_compute_capabilities"):
-        target.update(compute_capabilities=_set_capabilities(trt, config, capabilities))
+    # Builder, timing cache and build have to be on one GPU, whichever is the caller's current one.
+    with contextlib.nullcontext() if gpu is None else cuda.current():
+        builder = started(trt, trt.Builder, logger)
+        config = _made(builder.create_builder_config(), "configuration", logger)
+        # TF32 is on by default and rounds float32 products to 10 bits: FP32 here means FP32.
+        config.clear_flag(trt.BuilderFlag.TF32)
+        apply_options(trt, config, options)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector tells no layer's precision
+        if hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):  # see `shares_profile`
+            config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+        target = options.record()
+        timings: Optional[TimingCache] = None
+        if gpu is not None:
+            target.update(gpu=gpu.name, compute_capability=gpu.compute_capability, platform=this_platform())
+            if this_board():
+                target.update(board=this_board())
+            timings = TimingCache(config, logger, options.timing_cache, default_path(gpu, trt.__version__))
+        if hasattr(config, "num_compute_capabilities"):
+            target.update(compute_capabilities=_set_capabilities(trt, config, capabilities))
 
-    network = _made(builder.create_network(network_flags(trt, options)), "network", logger)
-    parser = trt.OnnxParser(network, logger.native)
-    if not parser.parse(graph):
-        raise AmpnetError(f"{backend} cannot read the graph: {_parser_errors(parser)}")
-    for shapes in prepare(trt, builder, config, network):
-        profile = builder.create_optimization_profile()
-        for name, (low, best, high) in shapes.items():
-            profile.set_shape(name, low, best, high)
-        if config.add_optimization_profile(profile) < 0:
-            sizes = " and ".join(f"{name} of {list(low)} to {list(high)}" for name, (low, _, high) in shapes.items())
-            raise AmpnetError(f"{backend} refuses {sizes} for this graph: {logger.reason()}")
+        network = _made(builder.create_network(network_flags(trt, options)), "network", logger)
+        parser = trt.OnnxParser(network, logger.native)
+        if not parser.parse(graph):
+            raise AmpnetError(f"{backend} cannot read the graph: {_parser_errors(parser)}")
+        for shapes in prepare(trt, builder, config, network):
+            profile = builder.create_optimization_profile()
+            for name, (low, best, high) in shapes.items():
+                profile.set_shape(name, low, best, high)
+            if config.add_optimization_profile(profile) < 0:
+                sizes = " and ".join(f"{name} of {list(low)} to {list(high)}" for name, (low, _, high) in shapes.items())
+                raise AmpnetError(f"{backend} refuses {sizes} for this graph: {logger.reason()}")
 
-    logger.errors.clear()
-    # A build for this GPU takes memory on it, and waits for it, again and again: no engine may record meanwhile.
-    alone: ContextManager[Any] = contextlib.nullcontext() if gpu is None else cuda.RECORDING
-    with alone:
-        data = watched_build(trt, builder, network, config, progress, name=thread)
+        logger.errors.clear()
+        # A build for this GPU takes memory on it, and waits for it, again and again: no engine may record meanwhile.
+        with contextlib.nullcontext() if gpu is None else cuda.RECORDING.waiting():
+            data = watched_build(trt, builder, network, config, progress, name=thread)
+        if timings is not None and data is not None:
+            timings.save()
     for warning in logger.warnings:
         log.debug("%s: %s", backend, warning)
     if data is None:
         raise AmpnetError(f"{backend} could not build the engine: {logger.reason()}")
-    if timings is not None:
-        timings.save()
     return bytes(data), target
 
 

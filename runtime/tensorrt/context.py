@@ -147,10 +147,14 @@ class Context:
         fitting = [i for i, of in enumerate(self._profiles) if all(within(shapes[name], *of[name]) for name in shapes)]
         if not fitting or fitting[0] == self._native.active_optimization_profile:
             return  # of none, the shape will be refused
-        with cuda.RECORDING:  # it may take GPU memory
-            if not self._native.set_optimization_profile_async(fitting[0], self.queue.handle):
-                sizes = " and ".join(f"{name} of {list(shape)}" for name, shape in shapes.items())
-                raise AmpnetError(f"{self._plan.name} does not take {sizes}: {self._plan.logger.reason()}")
+        with cuda.RECORDING.waiting():  # it may take GPU memory
+            try:
+                chosen = self._native.set_optimization_profile_async(fitting[0], self.queue.handle)
+            except RuntimeError:  # what the bindings make of False
+                chosen = False
+        if not chosen:
+            sizes = " and ".join(f"{name} of {list(shape)}" for name, shape in shapes.items())
+            raise AmpnetError(f"{self._plan.name} does not take {sizes}: {self._plan.logger.reason()}")
 
     def _execute(self) -> None:
         if not self._native.execute_async_v3(self.queue.handle):

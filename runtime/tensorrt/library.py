@@ -129,6 +129,15 @@ def _native_logger(base: Any) -> Any:
     return Logger()
 
 
+def started(trt: Any, kind: Any, logger: Messages) -> Any:
+    """The library's Builder or Runtime (`kind`); AmpnetError when it does not come up, as with too old a driver."""
+    try:
+        return kind(logger.native)
+    except TypeError as error:  # what the bindings make of a null pointer; 8.5 says why in a warning
+        reason = (logger.errors + logger.warnings or ["the library gave no reason"])[-1]
+        raise AmpnetError(f"TensorRT {trt.__version__} does not start: {reason}") from error
+
+
 def known_capabilities(trt: Any) -> Dict[str, Any]:
     """Compute capabilities of the GPUs that TensorRT-RTX compiles for, "8.9" say, with the library's names of them."""
     members = trt.ComputeCapability.__members__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Dict, Optional
 
 import numpy as np
@@ -10,8 +11,10 @@ from ampnet_opt.runtime import cuda, network
 from ampnet_opt.runtime.onnx_interface import FlexibleGraph
 from ampnet_opt.runtime.tensorrt.context import Context, Shape
 from ampnet_opt.runtime.tensorrt.library import load_library
-from ampnet_opt.runtime.tensorrt.network_plan import Sizes, network_plan, sizes_for
-from ampnet_opt.runtime.tensorrt.plan import LoadedPlan
+from ampnet_opt.runtime.tensorrt.network_plan import NetworkPlan, Sizes, network_plan, sizes_for
+from ampnet_opt.runtime.tensorrt.plan import LoadedPlan, PlanRefused
+
+log = logging.getLogger(__name__)
 
 
 class Network(network.Network):
@@ -69,10 +72,20 @@ class Network(network.Network):
 
     def _load(self, shape: Shape) -> None:
         sizes = sizes_for(shape, self._sizes)
-        data, name = network_plan(self._backend, self._graph, sizes, self._require_open)
-        with cuda.current():
-            self._plan = LoadedPlan(self._backend, load_library(self._backend), data, name)
+        plan = network_plan(self._backend, self._graph, sizes, self._require_open)
+        try:
+            self._plan = self._loaded(plan)
+        except PlanRefused as error:
+            if not plan.kept:
+                raise
+            # The name of a kept plan has the library's version, but not always to the last number.
+            log.warning("%s; it is built again", error)
+            self._plan = self._loaded(network_plan(self._backend, self._graph, sizes, self._require_open, anew=True))
         self._sizes = sizes
+
+    def _loaded(self, plan: NetworkPlan) -> LoadedPlan:
+        with cuda.current():
+            return LoadedPlan(self._backend, load_library(self._backend), plan.data, plan.name)
 
     def _require_open(self, done: float) -> None:
         """Stops a build once the network is to be closed, which waits for this call."""

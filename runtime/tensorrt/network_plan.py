@@ -16,7 +16,7 @@ import hashlib
 import logging
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from ampnet_opt.core.cache import cache_folder, keep_bytes, kept_bytes
 from ampnet_opt.core.errors import AmpnetError
@@ -94,11 +94,21 @@ def build_network_plan(
     return serialise(backend, graph.content, prepare, DEFAULTS, capabilities, progress=progress)[0]
 
 
-def network_plan(backend: str, graph: FlexibleGraph, sizes: Sizes, progress: Callable[[float], None]) -> Tuple[bytes, str]:
-    """The kept plan for this machine's GPU; else a new one, which is kept, and of which a warning tells. With its name for
-    messages.
+class NetworkPlan(NamedTuple):
+    """data: the plan. name: for messages. kept: whether an earlier call or process built it."""
 
-    progress: called while it is built; what it raises stops the build. Raises AmpnetError when it cannot be built.
+    data: bytes
+    name: str
+    kept: bool
+
+
+def network_plan(
+    backend: str, graph: FlexibleGraph, sizes: Sizes, progress: Callable[[float], None], *, anew: bool = False
+) -> NetworkPlan:
+    """The kept plan for this machine's GPU; else a new one, which is kept, and of which a warning tells.
+
+    progress: called while it is built; what it raises stops the build. anew: build it whatever is kept, as the library
+    refuses that. Raises AmpnetError when it cannot be built.
     """
     gpu, version = cuda.gpu(), load_library(backend).__version__
     path = _path(backend, version, gpu, graph, sizes)
@@ -111,19 +121,20 @@ def network_plan(backend: str, graph: FlexibleGraph, sizes: Sizes, progress: Cal
 
     name = f"the plan of the {graph.name}"
     if path is None:
-        return build(""), name
+        return NetworkPlan(build(""), name, kept=False)
     name = f"{name}, {path},"
     while True:
-        kept = kept_bytes(path)
+        kept = b"" if anew else kept_bytes(path)
         if kept:
-            return kept, name
+            return NetworkPlan(kept, name, kept=True)
         try:
             with _held(path) as held:
-                plan = kept_bytes(path) if held else b""  # another process may have built it meanwhile
-                if not plan:
-                    plan = build("; the plan is kept for the next run")
-                    _write(path, plan, graph.name)
-                return plan, name
+                kept = kept_bytes(path) if held and not anew else b""  # another process may have built it meanwhile
+                if kept:
+                    return NetworkPlan(kept, name, kept=True)
+                plan = build("; the plan is kept for the next run")
+                _write(path, plan, graph.name)
+                return NetworkPlan(plan, name, kept=False)
         except BusyError:
             progress(0.0)  # which may want to stop
             time.sleep(WAIT)

@@ -10,7 +10,7 @@ from ampnet_opt.runtime.compile_options import FLAGS, HARDWARE, BuilderOptions
 from ampnet_opt.runtime.cuda import Gpu
 from ampnet_opt.runtime.sidecar import BatchRange
 from ampnet_opt.runtime.tensorrt.build_log import LogFile
-from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger
+from ampnet_opt.runtime.tensorrt.library import FAMILIES, load_library, new_logger, started
 
 # Option -> (the class of the library that has it, the attribute, which versions have that).
 # {hardware} is the level that was asked for.
@@ -84,7 +84,7 @@ def _require_dla(trt: Any, core: int, precisions: Sequence[str], batch: BatchRan
         )
     if batch.min != batch.max:
         raise MisuseError(f"--dla takes one batch size, not {batch.min} to {batch.max}: name it with --static-batch")
-    cores = new_builder(trt, new_logger(trt)).num_DLA_cores
+    cores = started(trt, trt.Builder, new_logger(trt)).num_DLA_cores
     if core >= cores:
         found = f"has {count(cores, 'DLA core')}, counted from 0" if cores else "has no DLA"
         raise AmpnetError(f"this machine {found}, as TensorRT {trt.__version__} sees it; there is DLA on {HAVE_DLA}")
@@ -103,15 +103,6 @@ def without_bfloat16(trt: Any, gpu: Optional[Gpu]) -> str:
             f"{gpu.name}, of compute capability {gpu.compute_capability}, does not compute in BF16, which 8.0 and later do"
         )
     return ""
-
-
-def new_builder(trt: Any, logger: Any) -> Any:
-    """The library's builder; AmpnetError when it does not come up, as with too old a driver. logger: as of `new_logger`."""
-    try:
-        return trt.Builder(logger.native)
-    except TypeError as error:  # what the bindings make of a null pointer; 8.5 says why in a warning
-        reason = (logger.errors + logger.warnings or ["the library gave no reason"])[-1]
-        raise AmpnetError(f"TensorRT {trt.__version__} does not start: {reason}") from error
 
 
 def apply_options(trt: Any, config: Any, options: BuilderOptions) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.text import release
+from ampnet_opt.core.text import count, release
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.pool import Pool
 from ampnet_opt.runtime.sidecar import Sidecar, read_unchanged, rebuild_command
@@ -19,6 +19,7 @@ from ampnet_opt.runtime.tensorrt.library import (
     diagnostics,
     load_runtime,
     new_logger,
+    started,
     this_board,
     this_platform,
 )
@@ -110,42 +111,74 @@ def shares_profile(sidecar: Sidecar) -> bool:
 def engine_plan(directory: Path, sidecar: Sidecar) -> LoadedPlan:
     """The plan of an engine; made with the GPU's context current."""
     path = directory / PLAN
-    data, host_code = read_unchanged(path, sidecar.files), bool(sidecar.target.get("version_compatible"))
-    return LoadedPlan(sidecar.backend, load_runtime(sidecar), data, f"engine {path}", host_code)
+    return LoadedPlan(
+        sidecar.backend,
+        load_runtime(sidecar),
+        read_unchanged(path, sidecar.files),
+        f"engine {path}",
+        host_code=bool(sidecar.target.get("version_compatible")),
+        dla_core=sidecar.target.get("dla_core"),
+    )
+
+
+class PlanRefused(AmpnetError):
+    """A plan of another version, GPU or kind than the library takes."""
 
 
 class LoadedPlan:
     """A plan on the GPU: what its contexts share, freed with the last of them. Made with the GPU's context current.
 
     backend: tensorrt or tensorrt-rtx. library: the module that runs it. data: the plan. name: for messages. host_code: that
-    it brings its lean runtime, as a version-compatible plan does. tensors: names of the inputs and outputs, in order, with
-    whether each is an input. Raises AmpnetError when the library does not take the plan.
+    it brings its lean runtime, as a version-compatible plan does. dla_core: that it was built for, if any. tensors:
+    names of the inputs and outputs, in order, with whether each is an input. Raises AmpnetError when the plan cannot be
+    loaded, PlanRefused when that is because the library does not take it.
     """
 
-    def __init__(self, backend: str, library: Any, data: Any, name: str, host_code: bool = False) -> None:
+    def __init__(
+        self,
+        backend: str,
+        library: Any,
+        data: Any,
+        name: str,
+        *,
+        host_code: bool = False,
+        dla_core: Optional[int] = None,
+    ) -> None:
         self.backend, self.library, self.name = backend, library, name
         self.logger = new_logger(library)
-        self._runtime = library.Runtime(self.logger.native)  # must outlive the engine
+        self._runtime = started(library, library.Runtime, self.logger)  # must outlive the engine
         if host_code:
             self._runtime.engine_host_code_allowed = True
+        if dla_core is not None:
+            self._choose_dla(dla_core)
         self._config: Any = None  # of the contexts, which do not keep it alive; named before the engine, so freed before it
         self._kernels: Optional[KernelCache] = None
         self._sha256 = hashlib.sha256(data).hexdigest()
         if hasattr(self._runtime, "get_engine_validity"):
             validity, why = self._runtime.get_engine_validity(data)
             if validity == library.EngineValidity.INVALID:
-                raise AmpnetError(f"{name} cannot run here ({diagnostics(library, why)}); build it again on this machine")
-        with cuda.RECORDING:  # it takes GPU memory
+                raise PlanRefused(f"{name} cannot run here ({diagnostics(library, why)}); build it again on this machine")
+        with cuda.RECORDING.waiting():  # it takes GPU memory
             self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            raise AmpnetError(f"{name} cannot be loaded: {self.logger.reason()}")
+            reason = self.logger.reason()
+            kind = AmpnetError if "memory" in reason.lower() else PlanRefused
+            raise kind(f"{name} cannot be loaded: {reason}")
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         self.tensors = {tensor: self.engine.get_tensor_mode(tensor) == library.TensorIOMode.INPUT for tensor in names}
+
+    def _choose_dla(self, core: int) -> None:
+        """Otherwise all plans run on core 0, whichever they were built on."""
+        cores = self._runtime.num_DLA_cores
+        if core >= cores:
+            found = count(cores, "DLA core") if cores else "no DLA"
+            raise AmpnetError(f"{self.name} is for DLA core {core}, counted from 0, and this machine has {found}")
+        self._runtime.DLA_core = core
 
     def create_context(self, cuda_graph: bool) -> Any:
         """An execution context. TensorRT-RTX records CUDA graphs itself, once the kernels for a shape are compiled."""
         engine = self.engine
-        with cuda.RECORDING:
+        with cuda.RECORDING.waiting():
             if FAMILIES[self.backend].ahead:
                 if self._config is None:
                     self._configure(cuda_graph)

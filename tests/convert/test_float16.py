@@ -218,7 +218,10 @@ def test_bfloat16_moves_no_box_and_answers_alike() -> None:
 
 
 def test_every_other_node_computes_in_bfloat16() -> None:
+    """Pixels become float32 first: TensorRT documents no cast of uint8 to bfloat16."""
     small, kept = to_bfloat16(float_graph())
+    (pixels,) = (node for node in small.graph.node if node.op_type == "Cast" and node.input[0] == "image")
+    assert pixels.attribute[0].i == TensorProto.FLOAT
     assert signature(small) == signature(float_graph())
     types = element_types(small)
     mine = {node.name for node in float_graph().graph.node} - {*kept}

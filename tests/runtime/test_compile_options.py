@@ -25,8 +25,8 @@ from ampnet_opt.runtime.sidecar import BatchRange, read_sidecar
 from ampnet_opt.runtime.tensorrt import host_memory as memory
 from ampnet_opt.runtime.tensorrt.builder import network_flags, strongly_typed
 from ampnet_opt.runtime.tensorrt.compile import build_plan
-from ampnet_opt.runtime.tensorrt.options import NOT_FOR_RTX, apply_options, new_builder, require_features, require_options
-from ampnet_opt.runtime.tensorrt.plan import new_logger
+from ampnet_opt.runtime.tensorrt.library import new_logger, started
+from ampnet_opt.runtime.tensorrt.options import NOT_FOR_RTX, apply_options, require_features, require_options
 from ampnet_opt.runtime.tensorrt.timing_cache import TimingCache, default_path
 
 ONE = BatchRange(1, 1, 1)
@@ -254,7 +254,7 @@ def test_library_that_does_not_start_says_why() -> None:
 
     library = SimpleNamespace(__version__="8.5.3.1", Builder=null)
     with pytest.raises(AmpnetError, match=r"TensorRT 8\.5\.3\.1 does not start: CUDA initialization failure .* check$"):
-        new_builder(library, logger)
+        started(library, library.Builder, logger)
 
 
 def test_workspace_that_the_library_does_not_keep_is_an_error() -> None:

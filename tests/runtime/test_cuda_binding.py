@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from rehearsal import driver
+
+from ampnet_opt.runtime.cuda.stream import RecordingGuard
 
 # What cuda-bindings 12.8.0 does without a driver: it imports, and each call raises.
 BROKEN = """
@@ -105,7 +109,7 @@ def cudaGetDeviceCount():
 def test_a_binding_that_is_newer_than_the_driver_names_the_one_that_fits(tmp_path: Path) -> None:
     (line,) = said(tmp_path, OUTDATED, UNINSTALLED, libraries=driver()).splitlines()
     assert "CUDA failed: cuda-bindings is newer than the driver: the driver's CUDA is 12.8, for which: " in line
-    assert line.endswith("pip install 'cuda-bindings==12.*'")
+    assert line.endswith("pip install 'cuda-bindings==12.8.*'")
 
 
 def test_where_no_binding_is_installed_the_one_of_the_driver_is_named(tmp_path: Path) -> None:
@@ -164,6 +168,32 @@ first.record(work)
 other.join()
 print(*(name for name in runtime.calls if name in {"recorded", "cudaStreamEndCapture", "cudaDeviceSynchronize"}))
 """
+
+
+def test_a_graph_is_recorded_while_nothing_waits_for_the_whole_gpu_and_a_wait_lets_it_end() -> None:
+    guard, order = RecordingGuard(), []
+
+    def wait(name: str) -> None:
+        with guard.waiting():
+            order.append(name)
+
+    with guard.waiting(), guard.waiting(), guard.recording() as able:
+        assert not able
+    with ThreadPoolExecutor(2) as threads:
+        with guard.recording() as able, guard.recording() as another:
+            assert able and not another
+            waits = [threads.submit(wait, "wait") for _ in range(2)]
+            time.sleep(0.1)
+            order.append("recorded")
+        for one in waits:
+            one.result(timeout=10)
+    assert order == ["recorded", "wait", "wait"]
+    with pytest.raises(KeyboardInterrupt), guard.recording():
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), guard.waiting():
+        raise KeyboardInterrupt
+    with guard.recording() as able:
+        assert able
 
 
 def test_no_thread_waits_for_the_whole_gpu_while_a_graph_is_recorded(tmp_path: Path) -> None:

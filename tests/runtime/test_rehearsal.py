@@ -156,6 +156,63 @@ def test_a_network_that_fails_on_the_gpu_is_a_sentence_to_the_end(built: Built, 
     assert machine.faults()[0] == "the work of a library failed (719)"
 
 
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("runtime", "TensorRT 10.3.0 does not start: CUDA initialization failure with error: 3"),
+        (
+            "profile",
+            "does not take image of [4, 224, 224, 3] and landmarks of [4, 5, 2]: IExecutionContext::setOptimization",
+        ),
+    ],
+)
+def test_what_the_bindings_raise_is_a_sentence(built: Built, tmp_path: Path, what: str, told: str) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    machine.variables["STAND_IN_TENSORRT_REFUSES"] = what
+    engine = built(VERSIONS[1]) / "tensorrt-fp32"
+    fails(1, told, "benchmark", engine, "--batches", 4, "--runs", 30, "--seconds", 0, variables=machine.variables)
+    assert machine.faults() == []
+
+
+def test_a_plan_runs_on_the_dla_core_that_it_was_built_for(bundle: Path, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    machine.variables["STAND_IN_TENSORRT_DLA"] = "2"
+    options = ("--fp16", "--dla", 1, "--static-batch", 1, "--backend", "tensorrt")
+    graphs = make_bundle(tmp_path / "half.tar", "agx-orin", ["fp16"])
+    succeeds("build", graphs, "-o", tmp_path / "engines", *options, variables=machine.variables)
+    engine = tmp_path / "engines" / "tensorrt-fp16"
+    succeeds("benchmark", engine, "--runs", 30, "--seconds", 0, variables=machine.variables)
+    assert machine.faults() == []
+    machine.variables["STAND_IN_TENSORRT_DLA"] = "1"
+    said = "is for DLA core 1, counted from 0, and this machine has 1 DLA core"
+    fails(1, said, "benchmark", engine, variables=machine.variables)
+
+
+FORKED = """
+import os, sys
+import run_engines
+from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.runtime import Engine
+engine = Engine.load(sys.argv[1])
+if not os.fork():
+    for work in (lambda: engine.infer(*run_engines.faces(1, 0)), lambda: Engine.load(sys.argv[1])):
+        try:
+            work()
+        except AmpnetError as error:
+            print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_forked_process_is_told_to_spawn(built: Built, tmp_path: Path) -> None:
+    machine = rehearse(tmp_path, VERSIONS[1])
+    told = machine.run("-c", FORKED, built(VERSIONS[1]) / "tensorrt-fp32").splitlines()
+    assert [line.count("multiprocessing's spawn method") for line in told] == [1, 1]
+    assert "CUDA failed: it was used before this process was forked" in told[1]
+    assert machine.faults() == []
+
+
 OWN_CONTEXT = """
 import ctypes, sys
 import run_engines

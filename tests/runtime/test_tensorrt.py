@@ -270,6 +270,21 @@ def test_other_arrays_are_waited_for_as_they_ask(described: dict[str, Any], wait
     assert waits.waited == waited
 
 
+def test_a_tensor_on_another_gpu_is_refused() -> None:
+    """As PyTorch and CuPy tell the device: CUDA is kind 2 of DLPack."""
+
+    class Elsewhere(OnDevice):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, self.gpu
+
+    array = Elsewhere(on_device(IMAGES).__cuda_array_interface__)
+    array.gpu = 0
+    assert len(device_array(array, "images", "uint8", (224, 224, 3))) == 3
+    array.gpu = 1
+    with pytest.raises(MisuseError, match="images is on GPU 1, but engines run on GPU 0"):
+        device_array(array, "images", "uint8", (224, 224, 3))
+
+
 @pytest.mark.parametrize("wanting", ["images", "landmarks"])
 def test_a_tensor_that_requires_grad_is_an_error_in_words(wanting: str) -> None:
     faces = {"images": torch.zeros(3, 3, 224, 224), "landmarks": torch.full((3, 5, 2), 100.0)}

@@ -6,6 +6,7 @@ They run on the stand-in GPU (docs/results/gpu.md); plans are also built by the 
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from places import SHARED
 from rehearsal import Rehearsal, rehearse
 
+from ampnet_opt.core.cache import DIGEST
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.detection.detector import installed_file, load_detector
 from ampnet_opt.runtime.backend import find_backend
@@ -252,6 +254,22 @@ def test_a_network_of_fixed_size_takes_any_batch_and_its_plan_is_built_once(tmp_
     plans[0].write_bytes(plans[0].read_bytes()[:-1] + b"?")  # damaged
     plans[1].chmod(0o666)  # what others may have written is not run
     assert batches(tmp_path, here)[1].count(building) == warned.count(building)
+
+
+def test_a_kept_plan_that_the_library_refuses_is_built_again(tmp_path: Path) -> None:
+    """As after an update to a build of the library whose version differs in its last number alone."""
+    here = machine(tmp_path, "tensorrt-10.3.0")
+    _, warned = batches(tmp_path, here)
+    kept = list((tmp_path / "cache" / "plans").glob("*.plan"))
+    for path in kept:
+        plan = path.read_bytes()[:-DIGEST].replace(b'"version": "10.3.0"', b'"version": "10.3.1"')
+        path.write_bytes(plan + sha256(plan).digest())
+    told, again = batches(tmp_path, here)
+    assert len(told) == 3, "every size runs"
+    assert again.count("builds a plan") == warned.count("builds a plan")
+    assert again.count("it is built again") == len(kept)
+    assert "cannot be loaded: IRuntime::deserializeCudaEngine: version tag does not match" in again
+    assert "it is built again" not in batches(tmp_path, here)[1]
 
 
 def test_another_gpu_and_another_version_have_plans_of_their_own(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
@@ -65,7 +66,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static Object *objects;
 static Memory memories[1 << 16];
-static int memory_count, initialized, waits[2]; /* that ask again and again, and that sleep */
+static int memory_count, waits[2]; /* that ask again and again, and that sleep */
+static pid_t initialized; /* the process that called cuInit */
 static long orders;
 static size_t allocated;
 static Context primary = {{"primary context", 0, NULL}, 0, 0, NULL};
@@ -113,6 +115,7 @@ static Context *current(void) { return depth ? stack[depth - 1] : NULL; }
 static int require_context(const char *call) {
     Context *context = current();
     if (!initialized) return fault(NOT_INITIALIZED, "%s before cuInit", call);
+    if (getpid() != initialized) return NOT_INITIALIZED; /* CUDA does not work after fork */
     if (!context) return fault(INVALID_CONTEXT, "%s: no context is current", call);
     if (!context->object.alive) return fault(CONTEXT_IS_DESTROYED, "%s: the current context was destroyed", call);
     return context->error;
@@ -355,7 +358,11 @@ static int require_no_capture(const char *call, int everywhere) {
 
 /* ---- the driver API ---- */
 
-int cuInit(unsigned flags) { (void)flags; initialized = 1; return SUCCESS; }
+int cuInit(unsigned flags) {
+    (void)flags;
+    if (!initialized) initialized = getpid();
+    return initialized == getpid() ? SUCCESS : NOT_INITIALIZED;
+}
 int cuDriverGetVersion(int *version) { *version = atoi(setting("STAND_IN_CUDA_VERSION", "12080")); return SUCCESS; }
 int cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
 int cuDeviceGet(int *device, int number) { *device = 0; return number ? INVALID_DEVICE : SUCCESS; }

@@ -151,6 +151,21 @@ def by_eight_threads(engine: Engine, expected: Expected) -> None:
         queue.close()
 
 
+def beside_a_build(engine: Engine, expected: Expected) -> None:
+    """Nothing of an engine waits for a build, in which no graph can be recorded; it is recorded afterwards."""
+    batch = faces(3, 6)
+
+    def infer() -> None:
+        for _ in range(3):
+            expected.require(engine.infer(*batch), *batch)
+        with Engine.load(engine.directory) as another:
+            expected.require(another.infer(*batch), *batch)
+
+    with cuda.RECORDING.waiting(), ThreadPoolExecutor(1) as thread:
+        thread.submit(infer).result(timeout=60)
+    infer()
+
+
 def main(engines: list[str]) -> None:
     launched = {}
     for path in map(Path, engines):
@@ -159,6 +174,7 @@ def main(engines: list[str]) -> None:
             in_host_memory(engine, expected)
             on_the_gpu(engine, expected)
             by_eight_threads(engine, expected)
+            beside_a_build(engine, expected)
         with Engine.load(path, blocking_wait=True) as engine:
             before, batch = waits(), faces(2, 0)
             for _ in range(3):

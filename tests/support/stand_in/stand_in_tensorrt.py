@@ -6,7 +6,9 @@ runtime/tensorrt calls is here. What the real library leaves undefined is a faul
 
 With STAND_IN_TENSORRT_ALLOCATES in the environment every run allocates, so that none can be recorded as a CUDA graph;
 with STAND_IN_TENSORRT_FAILS the network fails on the GPU, once the stream gets there; STAND_IN_TENSORRT_WRONG names a node
-that it computes wrongly.
+that it computes wrongly. STAND_IN_TENSORRT_REFUSES names what does not work: "runtime", which does not start, or "profile",
+which cannot be chosen. STAND_IN_TENSORRT_DLA is the number of DLA cores; a plan that comes to another core than its own is
+a fault.
 """
 
 from __future__ import annotations
@@ -109,6 +111,10 @@ def _capability() -> str:
 def _named(names: Any) -> list[str]:
     """ "SM86" -> "8.6"."""
     return [f"{name[2:-1]}.{name[-1]}" for name in names]
+
+
+def refuses(what: str) -> bool:
+    return os.environ.get("STAND_IN_TENSORRT_REFUSES") == what
 
 
 # ---- one version of the module ----
@@ -387,7 +393,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
     class Builder:
         platform_has_fast_fp16 = True
         platform_has_fast_int8 = True
-        num_DLA_cores = 0
+        num_DLA_cores = int(os.environ.get("STAND_IN_TENSORRT_DLA", "0"))
 
         def __init__(self, logger: Any) -> None:
             self._logger = logger
@@ -443,6 +449,7 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 "detailed": config.profiling_verbosity.name == "DETAILED",
                 "half": "FP16" in chosen,
                 "tf32": "TF32" in chosen,
+                "dla_core": config.DLA_core,
             }
             graph = _wrong(network._graph).SerializeToString()
             return IHostMemory(MAGIC + json.dumps(about).encode() + b"\n" + graph)
@@ -482,7 +489,10 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
             engine = self._engine
             if not engine._about["shared"] and profile_index in engine._in_use:
                 engine._log("IExecutionContext::setOptimizationProfileAsync: another context uses the profile")
-                return False
+                raise RuntimeError("Error in set optimization profile async.")
+            if refuses("profile"):
+                engine._log("IExecutionContext::setOptimizationProfileAsync: as it was asked to")
+                raise RuntimeError("Error in set optimization profile async.")
             engine._in_use.discard(self._profile)
             engine._in_use.add(profile_index)
             self._profile, self._planned = profile_index, False
@@ -669,8 +679,13 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
 
     class Runtime:
         engine_host_code_allowed = False
+        num_DLA_cores = Builder.num_DLA_cores
+        DLA_core = -1
 
         def __init__(self, logger: Any) -> None:
+            if refuses("runtime"):
+                logger.log(ILogger.Severity.WARNING, "CUDA initialization failure with error: 3")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
 
         def get_engine_validity(self, plan: Any) -> Any:
@@ -685,6 +700,8 @@ def _classes(trt: Any, recorded: set[str], version: tuple[int, ...]) -> list[Any
                 self._logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: {why}")
                 return None
             head, _, graph = plan[len(MAGIC) :].partition(b"\n")
+            if json.loads(head)["dla_core"] != self.DLA_core:
+                _fault(f"a plan for DLA core {json.loads(head)['dla_core']} runs on core {max(0, self.DLA_core)}")
             try:
                 return ICudaEngine(self._logger, json.loads(head), graph)
             except RuntimeError as error:
