@@ -120,7 +120,7 @@ def benchmark(
     from ampnet_opt.benchmarks.bench_report import draw_benchmark, render_benchmark, render_changes, require_matplotlib
     from ampnet_opt.benchmarks.regression import changes, read_accuracy, read_benchmark
     from ampnet_opt.core.console import console
-    from ampnet_opt.core.files import new_file, require_new_file
+    from ampnet_opt.core.files import new_file, require_apart, require_new_file
 
     sizes = _sizes(batches)
     for file in (json_file, picture):
@@ -128,8 +128,7 @@ def benchmark(
             require_new_file(file, force)
     if picture is not None:
         require_matplotlib()
-        if json_file is not None and picture.resolve() == json_file.resolve():
-            raise MisuseError("--json and --picture name the same file")
+    require_apart({"--json": json_file, "--picture": picture}, [*engines, *filter(None, [accuracy])])
     before = None if against is None else read_benchmark(against)
     scores = {} if accuracy is None else read_accuracy(accuracy, engines)
     with stages() as progress:
@@ -164,10 +163,11 @@ def _benchmark_pipeline(
     from ampnet_opt.benchmarks.bench_pipeline import benchmark_pipeline
     from ampnet_opt.benchmarks.bench_report import render_pipeline
     from ampnet_opt.core.console import console
-    from ampnet_opt.core.files import require_new_file
+    from ampnet_opt.core.files import require_apart, require_new_file
 
     if json_file is not None and json_file != STDOUT:
         require_new_file(json_file, force)
+    require_apart({"--json": json_file}, [*engines, request.source, *filter(None, [request.detector])])
     with stages() as progress:
         found = benchmark_pipeline(engines, request, seconds=seconds, progress=progress)
     if json_file != STDOUT:

@@ -100,7 +100,8 @@ def bundle(
     """
     from ampnet_opt.bundling.targets import TARGETS
     from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
-    from ampnet_opt.core.files import require_new_file
+    from ampnet_opt.core.files import require_apart, require_new_file
+    from ampnet_opt.core.tables import find_table
     from ampnet_opt.runtime.backend import find_backend
 
     target = TARGETS[name]
@@ -120,6 +121,8 @@ def bundle(
         precisions = [precision for precision in usual if precision in backend.precisions] or list(backend.precisions)
         remark(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)")
     require_new_file(output, force)
+    tables = [] if data is None else [find_table(data, "data file")]
+    require_apart({"-o": output}, [*filter(None, [source, scales, ranking]), *tables])
     request = ConversionRequest(
         checkpoint=source,
         backend=target.backend,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 import typer
 
@@ -140,6 +140,7 @@ def compare(
         detector_backend=detector_backend,
         drawn=data is None,
     )
+    require_apart_from(request, {"--json": json_file}, data)
     require_extra()
     from ampnet_opt.benchmarks.report import render_comparison
 
@@ -149,6 +150,16 @@ def compare(
         console().print(render_comparison(found.report))
     if json_file is not None:
         write_json(json_file, found.report.to_json())
+
+
+def require_apart_from(request: ComparisonRequest, outputs: Mapping[str, Optional[Path]], data: Optional[Path]) -> None:
+    """As `core.files.require_apart`, of what a comparison reads. data: the table of its faces."""
+    from ampnet_opt.core.files import require_apart
+    from ampnet_opt.core.tables import find_table
+
+    others = [] if data is None else [find_table(data, "data file")]
+    pictures = [face.file for face in request.faces]
+    require_apart(outputs, [request.checkpoint, *request.engines, *filter(None, [request.detector]), *others, *pictures])
 
 
 def scored_faces(data: Optional[Path], split: str, most: Optional[int], form: str) -> List[Any]:

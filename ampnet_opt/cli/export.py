@@ -20,9 +20,10 @@ def export(
     force: bool = FORCE,
 ) -> None:
     """Write the network as one ONNX graph: image and landmarks in, logits out, any batch."""
-    from ampnet_opt.core.files import new_file, require_new_file
+    from ampnet_opt.core.files import new_file, require_apart, require_new_file
 
     require_new_file(output, force)
+    require_apart({"-o": output}, [checkpoint])
     loaded = read_checkpoint(checkpoint, classes, patch_radius)
     from ampnet_opt.convert.export import OPSET
     from ampnet_opt.convert.export import export as export_graph

@@ -51,7 +51,7 @@ def report(
     force: bool = FORCE,
 ) -> None:
     """Compare engines with PyTorch as an HTML page, with the layers and faces that INT8 changes most."""
-    from ampnet_opt.cli.compare import ComparisonRequest, run_comparison
+    from ampnet_opt.cli.compare import ComparisonRequest, require_apart_from, run_comparison
     from ampnet_opt.core.errors import MisuseError
     from ampnet_opt.core.files import require_new_file, sha256, write_text
     from ampnet_opt.faces.face import spread
@@ -69,6 +69,7 @@ def report(
         runs=runs,
         drawn=data is None,
     )
+    require_apart_from(request, {"-o": output}, data)
     require_extra()
     from ampnet_opt.benchmarks.page.activations import worst_activations
     from ampnet_opt.benchmarks.page.data import page_of

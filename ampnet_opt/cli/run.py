@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence
 
 import typer
 
@@ -134,9 +134,11 @@ def run(
 ) -> None:
     """Find the faces in pictures, videos and cameras, and say which expression each has."""
     from ampnet_opt.core.files import require_new
+    from ampnet_opt.core.tables import find_table
 
     if ray is not None or parquet is not None or workers is not None:
         return _run_ray(context, ray, parquet, workers)
+    places = _Places(json_file, table, drawn)
     if landmarks is not None:
         refused = {
             "--view": view,
@@ -151,9 +153,13 @@ def run(
             raise MisuseError(f"{extra[0]} goes without --landmarks: each picture is one face, and none is sought")
         if drawn is not None:
             require_new(drawn, force)
-        places = _Places(json_file, table, drawn)
+        _require_apart(places, engine, sources, find_table(landmarks, "landmarks file"))
         loading = {"threads": threads, "trusted": trusted, "blocking_wait": blocking_wait}
         return _run_given(engine, sources, landmarks, form, warm_up=warm_up, loading=loading, places=places)
+    if view is not None:
+        from ampnet_opt.pipeline.view import parse_address
+
+        parse_address(view)  # known to fail before any work is done
     if blur and drawn is None and view is None:
         raise MisuseError("--blur changes what -o and --view show; give one of them")
     from ampnet_opt.detection.detector import load_detector
@@ -165,6 +171,7 @@ def run(
 
     if drawn is not None:
         require_new(drawn, force)
+    _require_apart(places, engine, sources, detector)
     with ExitStack() as stack:
         loaded = stack.enter_context(Engine.load(engine, threads, trusted=trusted, blocking_wait=blocking_wait))
         live = is_camera(*sources)
@@ -185,11 +192,11 @@ def run(
             keep_freed_memory()
             remark(f"faces: {finder.summary}")
         files = None if json_file == STDOUT else json_file
-        outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=drawn, json_lines=files, table=table, blur=blur))
         page = _page(view, engine, loaded, [str(path) for path in (drawn, files, table) if path is not None])
-        if page is not None:
+        if page is not None:  # before files of earlier results are replaced: its port may be in use
             stack.enter_context(page)
             remark(f"the page is at {page.address}")
+        outputs = stack.enter_context(Outputs(source, loaded.classes, drawn=drawn, json_lines=files, table=table, blur=blur))
         _warn_untrained(loaded)
         if source.still:
             _note_left_out([Path(text) for text in sources])
@@ -244,6 +251,19 @@ def _run_ray(context: typer.Context, address: Optional[str], output: Optional[Pa
     say(f"{output}: {count(totals.faces, 'face')} in {count(totals.pictures, 'picture')}{earlier}")
     if totals.failures:
         raise AmpnetError(f"{totals.failures} of {totals.pictures} pictures could not be read; the column error says why")
+
+
+def _require_apart(places: _Places, engine: Path, sources: Sequence[str], other: Optional[Path]) -> None:
+    """MisuseError when what is to be written is what is read, or two outputs are one. other: the table or the detector."""
+    from ampnet_opt.core.files import require_apart
+    from ampnet_opt.pipeline.classify import pictures_in
+
+    paths = [Path(text) for text in sources]
+    pictures = [file for path in paths for file in (pictures_in(path) if path.is_dir() else [path] if path.exists() else [])]
+    outputs, drawn = {"-o": places.drawn, "--json": places.json_file, "--csv": places.table}, places.drawn
+    require_apart(outputs, [engine, *pictures, *filter(None, [other])])
+    if drawn is not None and drawn.is_dir() and any(drawn.samefile(folder) for folder in {file.parent for file in pictures}):
+        raise MisuseError(f"-o names the folder of the pictures, {drawn}, which drawn ones would replace; name another")
 
 
 def _report(failures: List[AmpnetError], reported: int) -> int:
@@ -301,7 +321,7 @@ def _warn_untrained(engine: Engine) -> None:
 
 
 class _Places(NamedTuple):
-    """Where answers for given landmarks go."""
+    """Where answers go."""
 
     json_file: Optional[Path]
     table: Optional[Path]

@@ -44,6 +44,7 @@ class Mode(str, Enum):
 
 
 def sensitivity(
+    context: typer.Context,
     checkpoint: Optional[Path] = SHIPPED,
     image_input: ImageInput = INPUT,
     classes: Optional[str] = CLASSES,
@@ -67,14 +68,19 @@ def sensitivity(
     force: bool = FORCE,
 ) -> None:
     """Which layers INT8 hurts most: divergence, agreement, top-1 and SQNR of each. Interrupted runs resume."""
-    from ampnet_opt.core.files import new_file, require_new_file
+    from ampnet_opt.core.files import new_file, require_apart, require_new_file, reserved
+    from ampnet_opt.core.tables import find_table
     from ampnet_opt.faces.face import spread
     from ampnet_opt.shipped import CHECKPOINT
 
     require_new_file(output, force)
     if picture is not None:
         require_new_file(picture, force)
+    context.with_resource(reserved(output))  # to the end of the command
     chosen = spread(faces_of(data, split, form), faces)
+    tables = [] if data is None else [find_table(data, "data file")]
+    inputs = [checkpoint or CHECKPOINT, *tables, *(face.file for face in chosen)]
+    require_apart({"-o": output, "--picture": picture}, inputs)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     import numpy as np
 

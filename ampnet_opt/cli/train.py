@@ -103,12 +103,13 @@ def train(
     force: bool = FORCE,
 ) -> None:
     """Train a network on the splits train and val. Interrupted runs resume."""
-    from ampnet_opt.core.files import require_new_file, reserved, sha256
+    from ampnet_opt.core.files import require_apart, require_new_file, reserved, sha256
     from ampnet_opt.core.labels import PRESETS, label_indices, parse_classes
+    from ampnet_opt.core.tables import find_table
     from ampnet_opt.faces.face import read_faces, spread
 
     if qat is not None:
-        _require_qat_alone(qat, output, {"--from": start, "--width": width, "--bf16": bf16 or None})
+        _require_qat_alone({"--from": start, "--width": width, "--bf16": bf16 or None})
     names = PRESETS["rafdb"] if classes is None else parse_classes(classes)
     faces, held_out = (
         [face for table in data for face in read_faces(table, split, form=form)] for split in ("train", "val")
@@ -120,11 +121,17 @@ def train(
     from ampnet_opt.training.recipe import TrainingRecipe
 
     outputs = Outputs(output)
+    written = {"-o": outputs.checkpoint, "the metrics": outputs.metrics, "their picture": outputs.curve}
+    written.update({"the state": outputs.state, "the scales": outputs.scales})
+    tables = [find_table(table, "data file") for table in data]
+    pictures = [face.file for face in [*faces, *held_out]]
+    require_apart(written, [*tables, *filter(None, [start, qat]), *pictures])
     context.with_resource(reserved(output))  # to the end of the command
     if force:
         outputs.state.unlink(missing_ok=True)
     if not outputs.state.exists():
-        require_new_file(output, force)
+        for path in (output, outputs.metrics, outputs.curve, *([outputs.scales] if qat is not None else [])):
+            require_new_file(path, force)
     require_device(device)
     basis = ""
     if qat is not None:
@@ -179,9 +186,7 @@ def _require_rafdb(labels: List[str]) -> None:
         raise MisuseError(f"{error}; name the network's with --classes") from error
 
 
-def _require_qat_alone(qat: Path, output: Path, others: Dict[str, object]) -> None:
+def _require_qat_alone(others: Dict[str, object]) -> None:
     asked = [name for name, value in others.items() if value is not None]
     if asked:
         raise MisuseError(f"--qat trains the network of its checkpoint, in float32: leave out {' and '.join(asked)}")
-    if output.resolve() == qat.resolve():
-        raise MisuseError(f"-o would replace {qat}, which --qat starts from: take another name")

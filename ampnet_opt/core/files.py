@@ -9,9 +9,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import threading
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 from ampnet_opt.core import exchange, locks
 from ampnet_opt.core.errors import AmpnetError, MisuseError
@@ -58,6 +59,38 @@ def require_new_file(path: PathLike, force: bool) -> Path:
     target = require_new(path, force)
     _require_kind(target, directory=False)
     return target
+
+
+def require_apart(outputs: Mapping[str, Optional[PathLike]], inputs: Iterable[PathLike]) -> None:
+    """MisuseError when two outputs are one file, or one is a file that is read, which writing would destroy.
+
+    outputs: by what names each on the command line, "--json"; None is none, "-" stdout. inputs: files; a directory stands
+    for the files in it. Links are followed. What is no regular file, such as /dev/null, may be several outputs.
+    """
+    places: Dict[Tuple[object, ...], str] = {}
+    for name, path in outputs.items():
+        place = () if path is None or str(path) == "-" else _identity(Path(path))
+        if place in places:
+            raise MisuseError(f"{places[place]} and {name} would be written to the same file, {path}")
+        if place:
+            places[place] = name
+    if not places:
+        return
+    for path in inputs:
+        found = Path(path)
+        for file in found.iterdir() if found.is_dir() else [found]:
+            written = places.get(_identity(file) or ("",))
+            if written is not None:
+                raise MisuseError(f"{written} would be written to {file}, which is read; name another file")
+
+
+def _identity(path: Path) -> Tuple[object, ...]:
+    """Equal for paths of one file, that is there or may be made; () for what is no regular file."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return (os.path.realpath(path),)
+    return (about.st_dev, about.st_ino) if stat.S_ISREG(about.st_mode) else ()
 
 
 def _require_kind(target: Path, directory: bool) -> None:

@@ -71,6 +71,8 @@ class CheckpointMaker:
         self.reference: Subject | None = Subject(REFERENCE, "torch", file.path, threads, file.classes, file.patch_radius)
         self.identity = {
             "checkpoint": checkpoint.sha256,
+            "classes": f"{list(checkpoint.classes)}{', assumed' if checkpoint.assumed else ''}",
+            "patch_radius": str(checkpoint.model.config.patch_radius),
             "image_input": image_input,
             "calibration": fingerprint(calibrating),
             "batch": str(compiling.batch),

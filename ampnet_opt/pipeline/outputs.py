@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Callable, List, Optional, Sequence, Set, Type, Union
+from typing import List, Optional, Sequence, Set, Type, Union
 
 import numpy as np
 from PIL import Image
@@ -54,7 +54,7 @@ class Outputs:
         self._names: Set[str] = set()
         self._lingering = Lingering()
         self._video: Optional[VideoWriter] = None
-        self._writers: List[Callable[[FrameResult], None]] = []
+        self._writers: List[Union[JsonLines, FaceTable]] = []
         if drawn is not None:
             _require_name(drawn, source)
             if drawn.is_dir():
@@ -65,10 +65,12 @@ class Outputs:
             if table is not None:
                 self._add(FaceTable(Lines(table), classes), begun)
             self._closing = begun.pop_all()
+        for writer in self._writers:  # once all can be written: earlier results go now
+            writer.begin()
 
     def _add(self, writer: Union[JsonLines, FaceTable], begun: ExitStack) -> None:
         begun.callback(writer.close)
-        self._writers.append(writer.write)
+        self._writers.append(writer)
 
     def write(self, result: FrameResult, *, shown: bool = False) -> Optional[np.ndarray]:
         """Write a result, and add the seconds of the stages draw and encode to it.
@@ -83,8 +85,8 @@ class Outputs:
         Raises:
             AmpnetError: a file takes no more; what was written stays.
         """
-        for write in self._writers:
-            write(result)
+        for writer in self._writers:
+            writer.write(result)
         if self._drawn is None and not shown:
             return None
         start = time.perf_counter()

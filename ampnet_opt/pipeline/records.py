@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -35,17 +36,26 @@ class Lines:
     """A text file to which whole lines are added; a line that the disk has no room for leaves nothing of itself."""
 
     def __init__(self, path: PathLike) -> None:
-        """Replaces what is there. Raises AmpnetError when the file cannot be made."""
+        """What is there, of an earlier run, stays until `begin`. Raises AmpnetError when the file cannot be made."""
         self.path = Path(path)
         self._length = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+            self._begun, self._made = False, not self.path.exists()
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise AmpnetError(f"cannot write {printable(self.path)}: {error.strerror}") from error
 
+    def begin(self) -> None:
+        """Remove what is there, before the first line at the latest."""
+        self._begun = True
+        if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.ftruncate(self._descriptor, 0)
+
     def add(self, text: str) -> None:
         """Add text that ends with a line. Raises AmpnetError when the system refuses it."""
+        if not self._begun:
+            self.begin()
         data, written = text.encode("utf-8"), 0
         try:
             while written < len(data):
@@ -65,6 +75,8 @@ class Lines:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            if self._made and not self._begun:
+                self.path.unlink()
 
 
 class JsonLines:
@@ -72,6 +84,9 @@ class JsonLines:
 
     def __init__(self, lines: Lines, classes: Sequence[str]) -> None:
         self._lines, self._classes = lines, list(classes)
+
+    def begin(self) -> None:
+        self._lines.begin()
 
     def write(self, result: FrameResult) -> None:
         self._lines.add(json.dumps(as_dict(result, self._classes)) + "\n")
@@ -89,7 +104,10 @@ class FaceTable:
 
     def __init__(self, lines: Lines, classes: Sequence[str]) -> None:
         self._lines, self._classes = lines, list(classes)
-        raw, smoothed = ([f"{kind}_{name}" for name in classes] for kind in ("raw", "smoothed"))
+
+    def begin(self) -> None:
+        self._lines.begin()
+        raw, smoothed = ([f"{kind}_{name}" for name in self._classes] for kind in ("raw", "smoothed"))
         head = ["frame", "time", "file", "track", "label", "probability", "score"]
         boxes = ["box_x", "box_y", "box_width", "box_height"]
         self._row([*head, *boxes, *COLUMNS, *raw, *smoothed])

@@ -64,7 +64,7 @@ def device_array(array: Any, name: str, dtype: str, row: Tuple[int, ...]) -> Dev
     _, device = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (None, DEVICE)
     if device != DEVICE:  # which the CUDA array interface does not tell: it would be read as memory of this GPU
         raise MisuseError(
-            f"{name} is on GPU {device}, but engines run on GPU {DEVICE}; CUDA_VISIBLE_DEVICES chooses that one"
+            f"{name} is on GPU {device}, but engines run on GPU {DEVICE}: copy it there, or choose with CUDA_VISIBLE_DEVICES"
         )
     about = array.__cuda_array_interface__
     shape, kind = tuple(about["shape"]), np.dtype(about["typestr"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ampnet_opt import synthetic
 from ampnet_opt.benchmarks.noninferiority import Margin
 from ampnet_opt.core.labels import PRESETS, label_indices
 from ampnet_opt.faces.face import read_faces
-from ampnet_opt.network.checkpoint import read_checkpoint
+from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
+from ampnet_opt.network.model import AMPNet
 from ampnet_opt.optimize.candidates import Candidate, Faces, runnable
 from ampnet_opt.optimize.contest import Request
 from ampnet_opt.optimize.from_checkpoint import RANKING, CheckpointMaker, NetworkFile
@@ -116,9 +117,11 @@ def splits(ground: Ground) -> dict[str, Faces]:
     return {split: Faces(some, label_indices(classes, [face.label for face in some])) for split, some in faces.items()}
 
 
-def maker_of(ground: Ground, sets: dict[str, Faces], precisions: tuple[str, ...]) -> CheckpointMaker:
+def maker_of(
+    ground: Ground, sets: dict[str, Faces], precisions: tuple[str, ...], checkpoint: Checkpoint | None = None
+) -> CheckpointMaker:
     return CheckpointMaker(
-        read_checkpoint(ground.checkpoint),
+        checkpoint or read_checkpoint(ground.checkpoint),
         NetworkFile(ground.checkpoint),
         [("cpu", precisions)],
         image_input="uint8",
@@ -127,6 +130,21 @@ def maker_of(ground: Ground, sets: dict[str, Faces], precisions: tuple[str, ...]
         compiling=CompileOptions(),
         threads=1,
     )
+
+
+def test_a_result_is_of_its_classes_and_patch_radius_not_of_the_file_alone(ground: Ground) -> None:
+    """Files of the authors hold neither."""
+    sets, found = splits(ground), read_checkpoint(ground.checkpoint)
+    config = found.model.config
+    others = (
+        found,
+        replace(found, classes=[*reversed(found.classes)]),
+        replace(found, assumed="the classes are assumed"),
+        replace(found, model=AMPNet(config.num_classes, config.width, config.patch_radius - 2, config.beta)),
+    )
+    identities = [maker_of(ground, sets, ("fp32",), checkpoint).identity for checkpoint in others]
+    assert all(identities.count(one) == 1 for one in identities)
+    assert maker_of(ground, sets, ("fp32",)).identity == identities[0]
 
 
 @contextmanager

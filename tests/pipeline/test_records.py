@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from faces_of_a_frame import CLASSES, face, result
 from full_disk import no_file_beyond
+from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.faces.face import read_landmarks
+from ampnet_opt.pipeline.frames import FrameResult
+from ampnet_opt.pipeline.outputs import Outputs
 from ampnet_opt.pipeline.records import FORMAT, FaceTable, JsonLines, Lines
+from ampnet_opt.pipeline.sources.pictures import Pictures
 
 IMAGE = np.zeros((48, 64, 3), np.uint8)
 
@@ -45,15 +49,38 @@ def test_pixels_are_those_of_the_file_when_a_picture_was_scaled_down(tmp_path: P
     assert json.loads((tmp_path / "f.jsonl").read_text())["faces"][0]["box"] == [20, 40, 60, 60]
 
 
+def written(path: Path, one: FrameResult) -> None:
+    table = FaceTable(Lines(path), CLASSES)
+    table.begin()
+    table.write(one)
+    table.close()
+
+
+def test_earlier_results_stay_until_all_files_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "old.jsonl").write_text("old\n" * 100)
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    source = Pictures([tmp_path / "a.png"])
+    with pytest.raises(AmpnetError, match="cannot write"):
+        Outputs(source, CLASSES, json_lines=tmp_path / "old.jsonl", table=tmp_path / "a.png" / "new.csv")
+    with pytest.raises(AmpnetError, match="cannot write"):
+        Outputs(source, CLASSES, json_lines=tmp_path / "new.jsonl", table=tmp_path / "a.png" / "new.csv")
+    assert (tmp_path / "old.jsonl").read_text() == "old\n" * 100
+    assert {path.name for path in tmp_path.iterdir()} == {"old.jsonl", "a.png"}
+    with Outputs(source, CLASSES, json_lines=tmp_path / "old.jsonl", table=tmp_path / "new.csv") as outputs:
+        assert (tmp_path / "old.jsonl").read_text() == "" and len((tmp_path / "new.csv").read_text().splitlines()) == 1
+        outputs.write(result(IMAGE, face(1, 2, 3, None), name="a.png"))
+    assert len((tmp_path / "old.jsonl").read_text().splitlines()) == 1
+
+
 def test_a_file_name_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
-    FaceTable(Lines(tmp_path / "f.csv"), CLASSES).write(result(IMAGE, face(1, 2, 3, None), name="=cmd()\n.jpg"))
+    written(tmp_path / "f.csv", result(IMAGE, face(1, 2, 3, None), name="=cmd()\n.jpg"))
     [row] = csv.DictReader((tmp_path / "f.csv").open(newline=""))
     assert row["file"] == "'=cmd()\\n.jpg" and row["track"] == ""
 
 
 def test_the_table_of_pictures_gives_landmarks_to_run(tmp_path: Path) -> None:
     one = face(10, 20, 30, None)
-    FaceTable(Lines(tmp_path / "f.csv"), CLASSES).write(result(IMAGE, one, name="a.jpg"))
+    written(tmp_path / "f.csv", result(IMAGE, one, name="a.jpg"))
     (tmp_path / "a.jpg").touch()
     [read] = read_landmarks(tmp_path / "f.csv", [tmp_path / "a.jpg"])
     np.testing.assert_allclose(read.landmarks, one.detection.landmarks, atol=0.05)

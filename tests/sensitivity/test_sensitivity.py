@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -107,13 +108,13 @@ def test_effect_counts_agreement_and_hits() -> None:
     assert (found.agreement, found.top1) == (0.75, 0.75)
 
 
-def analysed(state: Path, mode: str = "only", **options: object) -> Sensitivity:
+def analysed(state: Path, mode: str = "only", labels: np.ndarray = LABELS, **options: object) -> Sensitivity:
     return analyse(
         float_graph(),
         int8(),
         checkpoint_sha256="checkpoint",
         batches=in_two_batches(),
-        labels=LABELS,
+        labels=labels,
         kind="block",
         mode=mode,
         state=state,
@@ -163,6 +164,9 @@ def test_a_stopped_analysis_goes_on(tmp_path: Path, found: Sensitivity) -> None:
     assert len(kept) == 30
     kept[0]["kl"] = 77.0  # a mark, to see that it is not measured again
     state.write_text(json.dumps({**json.loads(state.read_text()), "rows": kept}))
+    shutil.copy(state, tmp_path / "copy")
+    other = analysed(tmp_path / "copy", labels=LABELS[::-1].copy())  # top-1 is another
+    assert all(row.effect.kl != 77.0 for row in other.rows)
     resumed = analysed(state)
     assert resumed.rows[0].effect.kl == 77.0
     assert resumed.rows[0].name == kept[0]["name"]

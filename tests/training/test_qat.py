@@ -329,7 +329,7 @@ def test_command(tmp_path: Path) -> None:
     fails(2, "does not exist", "train", "--data", data, "--qat", tmp_path / "no.pth", "-o", output)
     fails(2, "leave out --width", *fine_tune, "-o", output, "--width", 0.25)
     fails(2, "leave out --from and --bf16", *fine_tune, "-o", output, "--from", start, "--bf16")
-    fails(2, "take another name", *fine_tune, "-o", start, "--force")
+    fails(2, "which is read", *fine_tune, "-o", start, "--force")
     fails(2, "leave out --classes", *fine_tune, "-o", output, "--classes", "contempt,joy,awe")
     assert not output.parent.exists()
     result = succeeds(*fine_tune, "-o", output, "--epochs", 1)
