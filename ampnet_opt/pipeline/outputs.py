@@ -116,11 +116,12 @@ class Outputs:
             Image.fromarray(image).save(temporary, PICTURES[place.suffix.lower()], quality=92)
 
     def _free_name(self, file: Path, index: int) -> str:
-        """The name of a picture's drawing: its own, with a number where two pictures have the same."""
+        """The name of a picture's drawing: its own, with a number where an earlier drawing has the same."""
         suffix = file.suffix.lower() if file.suffix.lower() in PICTURES else ".jpg"
         name = f"{file.stem}{suffix}"
-        if name.lower() in self._names:
+        while name.lower() in self._names:  # a picture may be called as another one was numbered
             name = f"{file.stem}+{index}{suffix}"
+            index += 1
         self._names.add(name.lower())
         return name
 
