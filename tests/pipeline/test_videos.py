@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,45 @@ def test_a_whole_video_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         assert len(frames(tmp_path / "clip.mkv")) == 40
     assert not caplog.records
+
+
+LAPSE = Fraction(1, 3)  # frames a second
+
+
+@pytest.mark.parametrize(
+    "name, times, rate",
+    [
+        ("lapse.mp4", [index * 3.0 for index in range(10)], LAPSE),  # whose last frame is a tenth of it
+        ("lapse.mkv", [index * 3.0 for index in range(10)], LAPSE),
+        ("one.mp4", [0.0], Fraction(1, 2)),
+        ("one.mkv", [0.0], Fraction(1, 2)),
+        ("late.mkv", [5 + index / 25 for index in range(60)], 25),  # as -copyts leaves it
+        ("late.mp4", [5 + index / 25 for index in range(60)], 25),
+    ],
+)
+def test_a_video_that_is_whole_does_not_break_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, times: list[float], rate: int | Fraction
+) -> None:
+    write_video(tmp_path / name, times, rate=rate)
+    with caplog.at_level(logging.WARNING):
+        found = frames(tmp_path / name)
+    assert [frame.time for frame in found] == pytest.approx([time - times[0] for time in times], abs=0.002)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "times, rate, words",
+    [([index * 3.0 for index in range(20)], LAPSE, "of 60.0 s"), ([5 + index / 10 for index in range(60)], 10, "of 6.0 s")],
+)
+def test_a_slow_and_a_late_video_that_are_cut_off_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, times: list[float], rate: int | Fraction, words: str
+) -> None:
+    write_video(tmp_path / "clip.mkv", times, size=(320, 240), rate=rate)
+    data = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "clip.mkv").write_bytes(data[: len(data) * 2 // 3])
+    with caplog.at_level(logging.WARNING):
+        assert 2 < len(frames(tmp_path / "clip.mkv")) < len(times)
+    assert "breaks off" in caplog.text and words in caplog.text
 
 
 def test_a_codec_that_is_missing_is_one_sentence(tmp_path: Path) -> None:

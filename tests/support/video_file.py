@@ -25,12 +25,16 @@ def write_video(
     pixels: str = "yuv420p",
     container: str = "",
     sound: bool = False,
+    rate: Union[int, Fraction] = 25,
 ) -> None:
-    """A frame at each of the times (in seconds): `picture(index)`, grey but for a red corner at the top left."""
+    """A frame at each of the times (in seconds): `picture(index)`, grey but for a red corner at the top left.
+
+    rate: frames a second, as the file states them; above all how long it shows the last one.
+    """
     import av
 
     with av.open(str(place) if isinstance(place, Path) else place, "w", format=container or None) as out:
-        stream: Any = out.add_stream(codec, rate=25)
+        stream: Any = out.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         stream.codec_context.time_base = Fraction(1, CLOCK if codec not in ("mpeg2video", "mjpeg") else 25)
         audio: Any = out.add_stream("mp2", rate=48000) if sound else None

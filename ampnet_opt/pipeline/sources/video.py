@@ -77,7 +77,8 @@ class Video(Source):
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = float(rate) if rate and SLOWEST <= rate <= FASTEST else None
         self.count = self._stream.frames or None
-        self._length = _stated_length(self._container, self._stream)
+        self._end = _stated_end(self._container, self._stream)
+        self._shown_for = 0.0  # seconds, of the last packet, as the file says
 
     def _format(self, path: str) -> Optional[str]:
         """Motion JPEG without a container begins as a picture, for which FFmpeg takes it; None leaves it to FFmpeg."""
@@ -115,7 +116,8 @@ class Video(Source):
             return
         if index == 0:
             raise MisuseError(f"{self.name} has no frame that can be decoded")
-        self._warn(index, damaged, clock.last)
+        self._warn_of_end(clock)
+        self._warn(index, damaged)
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames, and None for a packet that is damaged; an end that is missing is a warning."""
@@ -128,12 +130,20 @@ class Video(Source):
         for packet in self._container.demux(self._stream):
             # What lies before the start of a cut is marked as not to be shown.
             self._expected += bool(packet.size and not packet.is_discard)
+            if packet.size:
+                self._shown_for = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
             yield packet
 
-    def _warn(self, read: int, damaged: int, last: float) -> None:
-        """Say what is missing: the end, packets that are damaged, or frames."""
-        if last + max(1.0, 0.05 * self._length) < self._length:
-            log.warning("%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, last, self._length)
+    def _warn_of_end(self, clock: _Clock) -> None:
+        """Say that the end is missing."""
+        length = self._end - clock.begun
+        # In a time-lapse, the last frame is shown for seconds; rates that are not believed are no measure.
+        read = clock.last + max(self._shown_for, 1 / self.rate if self.rate else 0.0)
+        if read + max(1.0, 0.05 * length) < length:
+            log.warning("%s breaks off after %.1f of %.1f seconds: it is cut off or damaged", self.name, read, length)
+
+    def _warn(self, read: int, damaged: int) -> None:
+        """Say what is missing amid it: packets that are damaged, or frames."""
         counted = any(name in self._container.format.name for name in FRAME_A_PACKET)
         missing = self._expected - read if counted else 0
         if missing > max(1, MISSING * self._expected):
@@ -157,17 +167,20 @@ class Video(Source):
             self._pipe.close()
 
 
-def _stated_length(container: Any, stream: Any) -> float:
-    """Seconds of the pictures as an index states them, 0 where FFmpeg only estimates them, or sound may be longer."""
+def _stated_end(container: Any, stream: Any) -> float:
+    """When the pictures end, in seconds on the file's own clock, as an index states it.
+
+    0 where FFmpeg only estimates it, or sound may be longer.
+    """
     if stream.duration and "mp4" in container.format.name:
-        return float(stream.duration * stream.time_base)
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     if container.duration and "matroska" in container.format.name and len(container.streams) == 1:
-        return float(container.duration) / MICROSECONDS
+        return float(container.duration) / MICROSECONDS  # despite its name an end: it counts from 0, wherever the first is
     return 0.0
 
 
 class _Clock:
-    """Times of frames from 0, never falling; `last` is the last one given.
+    """Times of frames from 0, never falling; `last` is the last one given, `begun` the file's own time of the first.
 
     Where a file's clock starts again, as in videos that were put one behind the other, this one goes on.
     """
@@ -175,12 +188,12 @@ class _Clock:
     def __init__(self, rate: float) -> None:
         self._step = 1 / rate
         self._start: Optional[float] = None
-        self.last = 0.0
+        self.last = self.begun = 0.0
 
     def time(self, shown: Optional[float]) -> float:
         """The next frame's, in seconds. shown: what the file says; without it, a frame follows the last at the rate."""
         if self._start is None:
-            self._start = shown or 0.0
+            self._start = self.begun = shown or 0.0
             return self.last
         now = self.last + self._step if shown is None else shown - self._start
         if now < self.last - 2 * self._step:  # more than frames that are out of order
