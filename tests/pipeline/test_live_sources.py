@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from queue import SimpleQueue
 from typing import Union
 
@@ -17,7 +18,7 @@ import pytest
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.pipeline.sources import camera, csi, open_source
 from ampnet_opt.pipeline.sources.available import available_sources
-from ampnet_opt.pipeline.sources.source import LiveSource
+from ampnet_opt.pipeline.sources.source import LiveSource, believed_rate
 
 
 class Queued(LiveSource[int]):
@@ -53,6 +54,15 @@ class Queued(LiveSource[int]):
             self.queue.put(each)
         while self.read_last != numbers[-1]:
             time.sleep(0.001)
+
+
+@pytest.mark.parametrize("stated", [None, 0, 0.0, -1.0, float("nan"), float("inf"), 1e-4, 90_000, Fraction(90_000, 1)])
+def test_a_rate_that_no_device_has_is_not_believed(stated: Union[float, Fraction, None]) -> None:
+    assert believed_rate(stated) is None
+
+
+def test_the_rates_of_devices_and_time_lapses_are_believed() -> None:
+    assert [believed_rate(stated) for stated in (Fraction(30_000, 1001), 30, Fraction(1, 60))] == [30_000 / 1001, 30, 1 / 60]
 
 
 def test_the_newest_frame_is_given_and_older_ones_are_counted() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.pipeline.sources import open_source
 from ampnet_opt.pipeline.video_writer import CODECS, VideoWriter
 
-pytest.importorskip("av")
+av = pytest.importorskip("av")
 
 
 def frame(index: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -63,6 +64,24 @@ def test_a_frame_of_another_size_is_fitted_whole_into_the_first(tmp_path: Path, 
     assert last.shape == (48, 64, 3)
     share = min(64 / other[0], 48 / other[1]) ** 2 * other[0] * other[1] / (64 * 48)
     assert abs((last > 125).all(axis=2).mean() - share) < 0.1
+
+
+def test_avi_counts_frames_at_the_rate_and_says_that_rate(tmp_path: Path) -> None:
+    with av.open(str(write_video(tmp_path / "v.avi", [0.0, 0.1, 0.21, 0.5, 0.52, 2.0]))) as whole:
+        stream = whole.streams.video[0]
+        assert (stream.average_rate, stream.frames, stream.duration * stream.time_base) == (10, 21, Fraction(21, 10))
+        assert [packet.dts for packet in whole.demux(stream) if packet.size] == [0, 1, 2, 5, 6, 20]
+
+
+@pytest.mark.parametrize("suffix", sorted(CODECS))
+def test_the_first_frame_is_shown_at_once_and_the_others_in_step(tmp_path: Path, suffix: str) -> None:
+    """Our own reader counts from its first frame, whenever that is; players wait for it."""
+    times = [index / 10 for index in range(20)]
+    path = write_video(tmp_path / f"v{suffix}", times)
+    with av.open(str(path)) as whole:
+        packets = [packet for packet in whole.demux(video=0) if packet.size]
+    assert min(packet.dts if suffix == ".avi" else packet.pts for packet in packets) == 0  # AVI has no other
+    assert [each.time for each in open_source(str(path))] == pytest.approx(times, abs=0.002)
 
 
 def test_times_that_stand_still_give_frames_that_follow_each_other(tmp_path: Path) -> None:

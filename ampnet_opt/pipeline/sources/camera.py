@@ -12,7 +12,7 @@ import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import listed
-from ampnet_opt.pipeline.sources.source import LiveSource
+from ampnet_opt.pipeline.sources.source import LiveSource, believed_rate
 
 INSTALL = "pip install opencv-python-headless"
 NAME = re.compile(r"camera:(\d{1,4})|(/dev/video\d{1,4})")
@@ -39,7 +39,7 @@ class Camera(LiveSource[np.ndarray]):
             raise AmpnetError(f"camera {text} cannot be opened: another program may use it, or this user may not")
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self.size = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or None
+        self.rate = believed_rate(self._capture.get(cv2.CAP_PROP_FPS))
 
     def read(self) -> Iterator[np.ndarray]:
         seen = time.monotonic()

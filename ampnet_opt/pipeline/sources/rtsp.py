@@ -15,7 +15,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import printable
 from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources.decoding import Upright, decoded, reason, video_stream
-from ampnet_opt.pipeline.sources.source import LiveSource, require_size
+from ampnet_opt.pipeline.sources.source import LiveSource, believed_rate, require_size
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class RtspCamera(LiveSource[Any]):
         self._container: Any = self._connect()
         stream = video_stream(self._container, self.name)
         self.size = (stream.codec_context.width, stream.codec_context.height)
-        self.rate = float(stream.average_rate) if stream.average_rate else None
+        self.rate = believed_rate(stream.average_rate)
 
     def _connect(self) -> Any:
         begun = time.monotonic()

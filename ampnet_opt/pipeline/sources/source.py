@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from fractions import Fraction
 from types import TracebackType
-from typing import Generic, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import Generic, Iterator, List, Optional, Tuple, Type, TypeVar, Union
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ampnet_opt.core.picture_files import LARGEST
 from ampnet_opt.pipeline.frames import Frame
 
 Raw = TypeVar("Raw")
+SLOWEST, FASTEST = 0.01, 1000.0  # frames a second that are believed
 ENDING = 5.0  # seconds that a reading thread gets to see that it is over
 
 
@@ -156,6 +158,14 @@ class LiveSource(Source, Generic[Raw]):
         self.interrupt()
         if self._thread is not threading.current_thread():
             self._thread.join(ENDING)  # a device may keep it longer: a library's call cannot be ended from outside
+
+
+def believed_rate(stated: Union[float, Fraction, None]) -> Optional[float]:
+    """The rate, in frames a second, that a file or device states; None where that is none, or cannot be.
+
+    Drivers give 0, -1 or not-a-number for what they do not know, network streams the ticks of their clock.
+    """
+    return float(stated) if stated is not None and SLOWEST <= stated <= FASTEST else None
 
 
 def require_size(name: str, width: int, height: int) -> None:

@@ -15,7 +15,7 @@ from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources.decoding import Upright, decoded, reason, video_stream
 from ampnet_opt.pipeline.sources.pipe import Pipe, fifo, standard_input
-from ampnet_opt.pipeline.sources.source import Source, require_size
+from ampnet_opt.pipeline.sources.source import Source, believed_rate, require_size
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ RATE = 25.0  # of a video whose frames have no times and that names no rate
 FRAME_A_PACKET = ("mp4", "matroska", "avi")  # containers in which each packet is a frame; elsewhere it may be half of one
 MISSING = 0.02  # share of the frames; some codecs have packets that show nothing new
 MICROSECONDS = 1e6  # a second: FFmpeg's unit
-SLOWEST, FASTEST = 0.01, 1000.0  # rates that are believed
 VIDEOS = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"} | {
     *(".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
 }
@@ -74,8 +73,7 @@ class Video(Source):
             self._free()
             raise
         self._stream.thread_type = "AUTO"
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.rate = float(rate) if rate and SLOWEST <= rate <= FASTEST else None
+        self.rate = believed_rate(self._stream.average_rate or self._stream.guessed_rate)
         self.count = self._stream.frames or None
         self._end = _stated_end(self._container, self._stream)
         self._shown_for = 0.0  # seconds, of the last packet, as the file says
