@@ -104,7 +104,8 @@ class Outputs:
 
     def _encode(self, image: np.ndarray, result: FrameResult, place: Path) -> None:
         if self._video is None:
-            self._video = VideoWriter(place, (image.shape[1], image.shape[0]), self._source.rate)
+            size, source = (image.shape[1], image.shape[0]), self._source
+            self._video = VideoWriter(place, size, source.rate, pixel_aspect=source.pixel_aspect)
             self._closing.callback(self._video.close)
         self._video.write(image, result.frame.time)
 

@@ -52,12 +52,21 @@ class VideoWriter:
     1 / rate that is free.
     """
 
-    def __init__(self, path: PathLike, size: Tuple[int, int], rate: Optional[float] = None) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        size: Tuple[int, int],
+        rate: Optional[float] = None,
+        *,
+        pixel_aspect: Optional[Fraction] = None,
+    ) -> None:
         """
         Args:
             path: of the video; its suffix says the container. What is there is replaced.
             size: (width, height) of the first frame; an odd number grows by one, as the codecs need.
             rate: frames a second, for the codec's planning and players' information; times decide.
+            pixel_aspect: width of a pixel by its height, by which players stretch the frames, and in WebM, which cannot say
+                so here, the writer does; by default 1.
 
         Raises:
             MisuseError: the suffix is not known.
@@ -66,7 +75,9 @@ class VideoWriter:
         suffix = require_video_name(path)
         self.path, self._av = Path(path), load_av()
         self._refusals = refusals(self._av)
-        self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self._stretch = pixel_aspect if suffix == ".webm" else None
+        width, height = self._stretched(size)
+        self._size = width + width % 2, height + height % 2
         codec = next((name for name in CODECS[suffix] if name in self._av.codecs_available), None)
         if codec is None:
             raise AmpnetError(f"this FFmpeg has no codec for {suffix} ({listed(CODECS[suffix])}); take another suffix")
@@ -81,6 +92,8 @@ class VideoWriter:
             self._stream = self._container.add_stream(codec, rate=stated)
             self._stream.width, self._stream.height = self._size
             self._stream.pix_fmt = "yuv420p"
+            if pixel_aspect is not None and self._stretch is None:
+                self._stream.codec_context.sample_aspect_ratio = pixel_aspect
             in_order = {"bf": "0"} if codec == "libx264" and suffix in IN_ORDER else {}
             self._stream.options = {**SETTINGS.get(codec, {}), **in_order}
             self._stream.codec_context.time_base = self._stream.time_base = self._tick
@@ -131,7 +144,15 @@ class VideoWriter:
         except self._refusals as error:
             raise self._refusal(error, "cannot write on in") from error
 
+    def _stretched(self, size: Tuple[int, int]) -> Tuple[int, int]:
+        """(width, height) with square pixels, of which none is lost."""
+        aspect = self._stretch or Fraction(1)
+        return round(size[0] * max(aspect, Fraction(1))), round(size[1] / min(aspect, Fraction(1)))
+
     def _fitted(self, image: np.ndarray) -> np.ndarray:
+        if self._stretch is not None:
+            stretched = self._stretched((image.shape[1], image.shape[0]))
+            image = np.asarray(Image.fromarray(image).resize(stretched, Image.Resampling.BILINEAR))
         width, height = self._size
         if image.shape[0] > height or image.shape[1] > width or (image.shape[0] + 1 < height and image.shape[1] + 1 < width):
             factor = min(width / image.shape[1], height / image.shape[0])

@@ -26,16 +26,20 @@ def write_video(
     container: str = "",
     sound: bool = False,
     rate: Union[int, Fraction] = 25,
+    pixel_aspect: Union[Fraction, None] = None,
 ) -> None:
     """A frame at each of the times (in seconds): `picture(index)`, grey but for a red corner at the top left.
 
-    rate: frames a second, as the file states them; above all how long it shows the last one.
+    rate: frames a second, as the file states them; above all how long it shows the last one. pixel_aspect: width of a pixel
+    by its height.
     """
     import av
 
     with av.open(str(place) if isinstance(place, Path) else place, "w", format=container or None) as out:
         stream: Any = out.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         stream.codec_context.time_base = Fraction(1, CLOCK if codec not in ("mpeg2video", "mjpeg") else 25)
         audio: Any = out.add_stream("mp2", rate=48000) if sound else None
         for index, time in enumerate(times):

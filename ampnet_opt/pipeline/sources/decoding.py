@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.picture_files import LARGEST
 from ampnet_opt.core.text import one_line
+
+WIDEST_PIXEL = 4  # times its height, or the other way round; films and tapes have up to 3
 
 
 def video_stream(container: Any, name: str) -> Any:
@@ -24,6 +27,17 @@ def video_stream(container: Any, name: str) -> Any:
         raise AmpnetError(f"{name} has pictures of a codec that this FFmpeg lacks; convert it, for example to H.264")
     streams[0].codec_context.options = {"max_pixels": str(LARGEST)}  # a larger frame fails before memory is taken for it
     return streams[0]
+
+
+def pixel_aspect(stream: Any, *, turned: bool) -> Optional[Fraction]:
+    """Width of a pixel by its height as a stream states it; None where that is nothing, 1, or nothing that is believed.
+
+    turned: by a quarter, as its frames are shown; what was the width is then the height.
+    """
+    stated = stream.sample_aspect_ratio
+    if not stated or stated == 1 or not 1 / WIDEST_PIXEL <= stated <= WIDEST_PIXEL:
+        return None
+    return 1 / Fraction(stated) if turned else Fraction(stated)
 
 
 def _is_cover(stream: Any) -> bool:
@@ -47,6 +61,9 @@ class Upright:
 
     A matrix is read where it may have changed alone: each frame that was asked for one is in a cycle of references with it,
     and keeps its picture in memory until Python collects garbage. Hundreds of them would wait for that.
+
+    Attributes:
+        turned: whether the last one was turned by a quarter.
     """
 
     def __init__(self, av: Any) -> None:
@@ -55,6 +72,7 @@ class Upright:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._known: Optional[Tuple[Any, ...]] = None
         self._matrix: Optional[Tuple[int, ...]] = None
+        self.turned = False
 
     def image(self, frame: Any) -> np.ndarray:
         """uint8 [height, width, 3], RGB.
@@ -68,10 +86,12 @@ class Upright:
             matrix = frame.side_data.get("DISPLAYMATRIX")
             self._known = known
             self._matrix = None if matrix is None else tuple(map(int, np.frombuffer(bytes(matrix), np.int32)[:5]))
+        self.turned = False
         if self._matrix is None:
             return image
         a, b, _, c, d = self._matrix
-        if abs(b) > abs(a):
+        self.turned = abs(b) > abs(a)
+        if self.turned:
             image, a, d = image.swapaxes(0, 1), c, b
         return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 

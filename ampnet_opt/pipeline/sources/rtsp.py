@@ -14,7 +14,7 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import printable
 from ampnet_opt.pipeline.pyav import load_av
-from ampnet_opt.pipeline.sources.decoding import Upright, decoded, reason, video_stream
+from ampnet_opt.pipeline.sources.decoding import Upright, decoded, pixel_aspect, reason, video_stream
 from ampnet_opt.pipeline.sources.source import LiveSource, believed_rate, require_size
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class RtspCamera(LiveSource[Any]):
         self._container: Any = self._connect()
         stream = video_stream(self._container, self.name)
         self.size = (stream.codec_context.width, stream.codec_context.height)
+        self.pixel_aspect = pixel_aspect(stream, turned=False)
         self.rate = believed_rate(stream.average_rate)
 
     def _connect(self) -> Any:

@@ -29,6 +29,7 @@ class Source(ABC):
         still: whether each frame is a picture of its own.
         size: (width, height) of the frames, None where they differ or nothing tells.
         rate: frames a second, None if unknown or none.
+        pixel_aspect: width of a pixel by its height, None where that is unknown or 1. Known when there is a first frame.
         count: frames, None if unknown.
         dropped: frames that a live source gave and nobody took, so far.
         failures: what could not be read and was left out, so far.
@@ -41,6 +42,7 @@ class Source(ABC):
         self.name = name
         self.size: Optional[Tuple[int, int]] = None
         self.rate: Optional[float] = None
+        self.pixel_aspect: Optional[Fraction] = None
         self.count: Optional[int] = None
         self.dropped = 0
         self.failures: List[AmpnetError] = []

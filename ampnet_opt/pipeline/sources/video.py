@@ -13,7 +13,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import Frame
 from ampnet_opt.pipeline.pyav import load_av
-from ampnet_opt.pipeline.sources.decoding import Upright, decoded, reason, video_stream
+from ampnet_opt.pipeline.sources.decoding import Upright, decoded, pixel_aspect, reason, video_stream
 from ampnet_opt.pipeline.sources.pipe import Pipe, fifo, standard_input
 from ampnet_opt.pipeline.sources.source import Source, believed_rate, require_size
 
@@ -106,6 +106,8 @@ class Video(Source):
                 except self._av.FFmpegError:  # of a damaged header: a form of pixels that cannot be converted
                     damaged += 1
                     continue
+                if index == 0:
+                    self.pixel_aspect = pixel_aspect(self._stream, turned=upright.turned)
                 yield Frame(image, index, clock.time(frame.time), captured=time.monotonic())
                 index += 1
         finally:
