@@ -33,7 +33,10 @@ FORMAT = "ampnet-opt-faces/1"
 
 
 class Lines:
-    """A text file to which whole lines are added; a line that the disk has no room for leaves nothing of itself."""
+    """A text file to which whole lines are added; a line that the disk has no room for leaves nothing of itself.
+
+    A FIFO or device takes them, too, but gives nothing back.
+    """
 
     def __init__(self, path: PathLike) -> None:
         """What is there, of an earlier run, stays until `begin`. Raises AmpnetError when the file cannot be made."""
@@ -61,14 +64,21 @@ class Lines:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
         except OSError as error:
-            raise AmpnetError(
-                f"cannot write on in {printable(self.path)}: {error.strerror}; the lines before are kept"
-            ) from error
-        finally:
-            if written < len(data):
-                os.ftruncate(self._descriptor, self._length)
-            else:
-                self._length += written
+            kept = "; the lines before are kept" if self._cut() else ""
+            raise AmpnetError(f"cannot write on in {printable(self.path)}: {error.strerror}{kept}") from error
+        except BaseException:
+            self._cut()
+            raise
+        self._length += written
+
+    def _cut(self) -> bool:
+        """Take back what is there of an unfinished line; whether that could be done."""
+        try:
+            os.ftruncate(self._descriptor, self._length)
+            os.lseek(self._descriptor, self._length, os.SEEK_SET)
+        except OSError:  # no regular file, which shall not hide what is wrong with it
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file. A second call does nothing."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +86,36 @@ def test_the_table_of_pictures_gives_landmarks_to_run(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     [read] = read_landmarks(tmp_path / "f.csv", [tmp_path / "a.jpg"])
     np.testing.assert_allclose(read.landmarks, one.detection.landmarks, atol=0.05)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_what_a_device_refuses_is_said() -> None:
+    with pytest.raises(AmpnetError) as raised:
+        FaceTable(Lines("/dev/full"), CLASSES)
+    assert str(raised.value) == f"cannot write on in /dev/full: {os.strerror(errno.ENOSPC)}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_pipe_whose_reader_left_is_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    lines = Lines(tmp_path / "pipe")
+    lines.add("one\n")
+    assert os.read(reader, 100) == b"one\n"
+    os.close(reader)
+    with pytest.raises(AmpnetError, match=rf"pipe: {os.strerror(errno.EPIPE)}$"):
+        lines.add("two\n")
+    lines.close()
+
+
+def test_a_line_after_one_that_had_no_room_follows_the_whole_ones(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "f.jsonl")
+    lines.add("one\n")
+    with no_file_beyond(2000), pytest.raises(AmpnetError):
+        lines.add("x" * 3000 + "\n")
+    lines.add("two\n")
+    lines.close()
+    assert (tmp_path / "f.jsonl").read_text() == "one\ntwo\n"
 
 
 def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
