@@ -17,7 +17,17 @@ import typer.core
 from ampnet_opt import __version__
 from ampnet_opt.cli.options import LARGEST_INTEGER, not_a_choice
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.messages import VERBOSE, fail, message, remark, say, set_verbose, speak_safely
+from ampnet_opt.core.messages import (
+    VERBOSE,
+    fail,
+    message,
+    remark,
+    replace_closed_streams,
+    say,
+    set_verbose,
+    speak_safely,
+    stdout_named,
+)
 from ampnet_opt.core.stopping import signals_stop
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
@@ -170,13 +180,15 @@ def _options(
 
 def main() -> None:
     """Entry point of the console script: errors become one sentence and an exit code."""
+    replace_closed_streams()  # before any file is opened
     speak_safely()
     try:
         try:
             words = verbose_first(sys.argv[1:])
             application(words)(words)
         finally:
-            sys.stdout.flush()  # while a full disk can still be told of
+            with stdout_named():
+                sys.stdout.flush()  # while a full disk can still be told of
     except BrokenPipeError:
         # The reader of our output went away: not an error of ours, and no more can be said.
         _forget_output()

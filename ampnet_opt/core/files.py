@@ -118,10 +118,15 @@ def _place(target: Path, directory: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refusals_named(target: Path) -> Iterator[None]:
-    """What the system refuses in the block is an AmpnetError about `target`."""
+    """What the system refuses in the block is an AmpnetError about `target`.
+
+    But for a pipe whose reader left: `target`, a regular file or a directory, is none, so that it is stdout or stderr.
+    """
     try:
         yield
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            raise
         own = str(error.filename or target).startswith((str(target), str(target.parent / f".{target.name}.")))
         cause = f"{error.strerror or error}{'' if own else f' ({error.filename})'}"
         raise AmpnetError(f"cannot write {target}: {cause}; nothing was changed there") from error

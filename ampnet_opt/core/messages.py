@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 import warnings
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.text import LONGEST, describe, one_line, printable
@@ -24,8 +26,23 @@ def set_verbose(verbose: bool) -> None:
 
 
 def say(text: object) -> None:
-    """A line of results on stdout, whole, its control characters escaped."""
-    print(printable(text), flush=True)
+    """A line of results on stdout, whole, its control characters escaped. Raises as `stdout_named` does."""
+    with stdout_named():
+        print(printable(text), flush=True)
+
+
+@contextmanager
+def stdout_named() -> Iterator[None]:
+    """What the system refuses in the block is an AmpnetError about stdout, lest it be taken for another file's.
+
+    A BrokenPipeError stays one: its reader went away, which is no error to speak of.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AmpnetError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def remark(text: object) -> None:
@@ -60,6 +77,31 @@ def _sentence(error: BaseException) -> str:
         place = "" if error.filename is None else f" ({error.filename})"
         return f"the system refused a file: {error.strerror or error}{place}"
     return f"unexpected error: {describe(error, LONGEST // 2)}; please report it: {VERBOSE} shows where it happened"
+
+
+def replace_closed_streams() -> None:
+    """Where stdout or stderr is closed, what is written to it goes nowhere, for this process and its children.
+
+    Its descriptor is taken: the first file that is opened would get it, and whatever a library writes to descriptor 1 or 2.
+    """
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != descriptor and not _is_open(descriptor):
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+            nowhere = descriptor
+        os.set_inheritable(nowhere, True)
+        setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def speak_safely() -> None:

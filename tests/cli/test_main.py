@@ -1,14 +1,15 @@
-"""The console script: how it starts, and what a full disk leaves."""
+"""The console script: how it starts, and what a full disk and a closed stream leave."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from console_script import fails, left_in, succeeds
+from console_script import COMMAND, ampnet, fails, left_in, succeeds
 from world import World
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's signals and limits")
@@ -41,4 +42,53 @@ def test_a_full_disk_leaves_nothing(world: World, tmp_path: Path, command: str) 
         "build": ("build", world.checkpoint, "--fp32", "--backend", "cpu", "-o", tmp_path / "new"),
     }
     fails(1, "File too large" if command == "build" else "cannot write", *given[command], preexec_fn=small_files)
+    assert left_in(tmp_path) == []
+
+
+@linux
+@pytest.mark.parametrize("closed", ["1", "2", "12", "012"])
+@pytest.mark.parametrize("words", [("--version",), ("run", "nowhere", "x.jpg"), ("nonsense",)])
+def test_what_goes_to_a_closed_stream_goes_nowhere_and_the_rest_as_ever(words: tuple[str, ...], closed: str) -> None:
+    usual = ampnet(*words)
+    script = 'exec "$@" ' + " ".join(f"{descriptor}>&-" for descriptor in closed)
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    found = subprocess.run(["sh", "-c", script, "sh", *COMMAND, *words], capture_output=True, text=True, env=environment)
+    assert found.returncode == usual.returncode
+    assert (found.stdout, found.stderr) == ("" if "1" in closed else usual.stdout, "" if "2" in closed else usual.stderr)
+
+
+@linux
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """A library that writes to descriptor 1 or 2 would write into it."""
+    program = (
+        "import os, sys\n"
+        "from ampnet_opt.core.messages import replace_closed_streams\n"
+        "replace_closed_streams()\n"
+        "with open(sys.argv[1], 'w') as file:\n"
+        "    for number in (1, 2):\n"
+        "        os.write(number, b'stray')\n"
+        "    os.system('echo stray; echo stray >&2')\n"
+        "    print('stray'), print('stray', file=sys.stderr)\n"
+    )
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program, str(tmp_path / "file")]
+    assert subprocess.run(command).returncode == 0
+    assert (tmp_path / "file").read_text() == ""
+
+
+@linux
+@pytest.mark.parametrize("stdout", ["a pipe whose reader left", "/dev/full"])
+def test_a_stdout_that_takes_no_more_is_not_laid_at_an_outputs_door(world: World, tmp_path: Path, stdout: str) -> None:
+    """While the file of --json is in the making."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    if stdout == "/dev/full":
+        os.close(writing)
+        writing = os.open(stdout, os.O_WRONLY)
+    given = ("run", world.fp32, world.images, "--landmarks", world.data, "--json", tmp_path / "run.jsonl")
+    with open(writing, "w") as taking:
+        command = [*COMMAND, *map(str, given)]
+        found = subprocess.run(command, stdout=taking, stderr=subprocess.PIPE, text=True, timeout=120)
+    errors = [line for line in found.stderr.splitlines() if "error" in line or "Traceback" in line]
+    assert found.returncode == 1
+    assert errors == (["error: cannot write to standard output: No space left on device"] if stdout == "/dev/full" else [])
     assert left_in(tmp_path) == []

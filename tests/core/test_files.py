@@ -251,6 +251,16 @@ def test_an_error_about_another_file_names_it(tmp_path: Path) -> None:
     assert temporary.name not in str(caught.value)
 
 
+@BOTH
+def test_a_reader_who_left_is_no_error_of_the_target(tmp_path: Path, make: Make) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb", 0) as stdout, pytest.raises(BrokenPipeError):
+        with make(tmp_path / "new" / "target"):
+            stdout.write(b"said")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_required_and_free_places(tmp_path: Path) -> None:
     file = tmp_path / "file"
     with pytest.raises(MisuseError, match=f"model {file} does not exist"):

@@ -179,7 +179,7 @@ def test_a_full_disk_behind_stdout_is_an_error_and_not_a_traceback() -> None:
     with open("/dev/full", "w") as full:
         found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert found.returncode == 1
-    assert found.stderr == "error: the system refused a file: No space left on device\n"
+    assert found.stderr == "error: cannot write to standard output: No space left on device\n"
 
 
 def test_the_command_that_builds_an_engine_again_is_quoted_for_a_shell() -> None:
