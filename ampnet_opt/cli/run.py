@@ -306,13 +306,19 @@ def _page(view: Optional[str], directory: Path, engine: Engine, stored: List[str
 
 
 def _note_left_out(paths: List[Path]) -> None:
-    """Name the pictures in the folders among the paths that are of formats not read here."""
-    from ampnet_opt.core.text import count
+    """Name what lies in the folders among the paths and is not read: pictures of other formats, folders, videos."""
+    from ampnet_opt.core.text import count, listed
     from ampnet_opt.pipeline.classify import left_out, name_unread
+    from ampnet_opt.pipeline.sources.opening import beside_pictures
 
     others = left_out(paths)
     if others:
         remark(f"note: {count(len(others), 'picture')} left out, in formats that are not read: {name_unread(others)}")
+    folders, videos = beside_pictures(paths)
+    kinds = [count(len(some), noun) for some, noun in ((folders, "folder"), (videos, "video")) if some]
+    if kinds:
+        names = listed([*folders, *videos])
+        remark(f"note: {' and '.join(kinds)} left out, which are given by name, videos one by one: {names}")
 
 
 def _warn_untrained(engine: Engine) -> None:

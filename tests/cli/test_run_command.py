@@ -252,6 +252,20 @@ def test_pictures_without_faces_and_broken_ones_are_named(world: World, photo: P
     assert "text.png" in result.stderr and "1 of 2 pictures could not be read" in result.stderr
 
 
+def test_what_lies_in_a_folder_beside_its_pictures_is_named(world: World, tmp_path: Path) -> None:
+    for name in ("one", "two", ".hidden", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    shutil.copy(world.images / "0.png", tmp_path)
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "notes.txt").touch()
+    note = "note: 2 folders and 1 video left out, which are given by name, videos one by one: "
+    names = ", ".join(str(tmp_path / name) for name in ("one", "two", "clip.mp4"))
+    for landmarks in ((), ("--landmarks", world.data)):
+        said = succeeds("run", world.fp32, tmp_path, *landmarks, "--verbose").stderr.splitlines()
+        assert [line for line in said if "left out" in line] == [note + names]
+    assert "left out" not in succeeds("run", world.fp32, world.images, "--landmarks", world.data).stderr
+
+
 def test_pictures_with_given_landmarks_are_drawn_and_tabulated(world: World, tmp_path: Path) -> None:
     given = ("run", world.fp32, world.images, "--landmarks", world.data)
     lines = succeeds(*given, "--csv", tmp_path / "faces.csv", "-o", tmp_path / "drawn").stdout.splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.picture_files import FORMATS, HEADER, Format, recognised, regular_file
@@ -15,6 +15,7 @@ from ampnet_opt.pipeline.sources import camera, csi, rtsp, video
 from ampnet_opt.pipeline.sources.pictures import Pictures
 from ampnet_opt.pipeline.sources.source import Source
 
+HIDDEN = (".", "__")  # how the names begin that systems make: .cache, __MACOSX
 MOTION_JPEG = {".mjpeg", ".mjpg"}  # begin as a picture does: they are JPEG after JPEG
 
 
@@ -130,6 +131,16 @@ def _files(paths: Sequence[str]) -> List[Path]:
         else:
             raise MisuseError(f"image or video {printable(path)} does not exist")
     return files
+
+
+def beside_pictures(paths: Sequence[Path]) -> Tuple[List[Path], List[Path]]:
+    """The folders, and the videos, that lie in the folders among `paths`: of each folder its own pictures alone are taken.
+
+    Hidden ones do not count.
+    """
+    found = [inside for path in paths if path.is_dir() for inside in path.iterdir() if not inside.name.startswith(HIDDEN)]
+    folders = sorted(inside for inside in found if inside.is_dir())
+    return folders, sorted(inside for inside in found if video.is_video_name(inside) and inside.is_file())
 
 
 def _inside(folder: Path) -> List[Path]:
