@@ -20,11 +20,12 @@ import onnxruntime
 from ampnet_opt import __version__
 from ampnet_opt.core.cache import cache_folder, forget_oldest
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.core.files import new_file, sha256
+from ampnet_opt.core.files import new_file
 from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import onnx_session
 from ampnet_opt.core.text import count
 from ampnet_opt.faces.face import Face, load_face, spread
+from ampnet_opt.faces.repeats import first_of_each
 
 BINS = 4096
 SMALLEST_LIMIT = 1e-30  # under it, 1 / width leaves float32
@@ -215,7 +216,7 @@ def _store(file: Path, content: dict[str, np.ndarray]) -> None:
 def doubts(faces: Sequence[Face]) -> list[str]:
     """A sentence for each reason why ranges measured on `faces` will not do for others; [] for good ones."""
     found = []
-    different = len({sha256(face.file) for face in faces})
+    different = len(set(first_of_each(faces)))
     if different < min(FEW, len(faces)) or 2 * different < len(faces):
         found.append(f"of the {len(faces)} calibration faces only {different} are different pictures")
     if different < FEW:

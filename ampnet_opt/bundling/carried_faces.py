@@ -22,6 +22,7 @@ from ampnet_opt.core.npy import read_header, read_numbers
 from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.tables import NAME as TABLE
 from ampnet_opt.faces.face import COLUMNS, Face, load_face, read_faces
+from ampnet_opt.faces.repeats import first_of_each
 
 NAME = "faces.zip"
 LOGITS = "logits.npy"
@@ -89,7 +90,8 @@ def open_carried(data: bytes, classes: int) -> Iterator[Tuple[List[Face], np.nda
             raise
         except Exception as error:  # damage meets zipfile with every kind of exception, some without a word
             raise ValueError(str(error) or "its faces are damaged") from error
-        faces = read_faces(place / TABLE, "all")
+        faces = read_faces(place / TABLE, "all", repeats=True)
         if logits.shape != (len(faces), classes) or not np.isfinite(logits).all():
             raise ValueError("its faces and logits do not fit together")
-        yield faces, logits
+        once = sorted(set(first_of_each(faces)))  # bundles of 0.1 may carry a face more than once
+        yield [faces[row] for row in once], logits[once]

@@ -83,16 +83,36 @@ def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[A
     Where both are all faces of data without splits, every other face of each class proves. Raises MisuseError where the
     splits that were asked for share faces.
     """
-    shared = {face.file for face in calibrating} & {face.file for face in proving}
+    from ampnet_opt.core.text import count
+
+    shared, others = proof_apart(proving, calibrating)
     if not shared:
-        return calibrating, proving
+        return calibrating, others
     if any(face.split for face in [*calibrating, *proving]):
-        raise MisuseError(f"{len(shared)} faces would both calibrate and prove: --held-out and --split must differ")
+        raise MisuseError(f"{count(shared, 'face')} would both calibrate and prove: --held-out and --split must differ")
     halves = dealt(calibrating, 2)
     if not halves[1]:
         raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
     remark(f"data: {len(halves[0])} faces calibrate, {len(halves[1])} others prove the result")
     return halves[0], halves[1]
+
+
+def proof_apart(proving: List[Any], used: List[Any]) -> tuple[int, List[Any]]:
+    """How many faces that are to prove are among the used ones, and those that are none of them.
+
+    Copies of used pictures, of which published data sets have some in other splits, are left out with a remark. Raises
+    MisuseError where nothing would be left.
+    """
+    from ampnet_opt.core.text import count
+    from ampnet_opt.faces.repeats import unseen
+
+    shared, others = unseen(proving, used)
+    copies = len(proving) - len(others) - shared
+    if copies and not shared:
+        if not others:
+            raise MisuseError("all faces that are to prove are copies of pictures that calibrate or choose")
+        remark(f"data: {count(copies, 'face')} left out of those that prove: copies of pictures that calibrate or choose")
+    return shared, others
 
 
 def dealt(faces: List[Any], parts: int) -> List[List[Any]]:

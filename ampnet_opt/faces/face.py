@@ -21,6 +21,7 @@ from ampnet_opt.core.row_matching import IMAGES, own_picture, picture_folders, r
 from ampnet_opt.core.tables import Table, find_table, parse_number, read_table
 from ampnet_opt.core.text import count, listed, one_line, plain_cell
 from ampnet_opt.faces.landmark_checks import AUTO, Given, to_pixels
+from ampnet_opt.faces.repeats import first_of_each, require_agreement
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,13 @@ class Face:
 
 
 def read_faces(
-    path: PathLike, split: Optional[str] = None, labelled: bool = True, form: str = AUTO, whole: bool = False
+    path: PathLike,
+    split: Optional[str] = None,
+    labelled: bool = True,
+    form: str = AUTO,
+    whole: bool = False,
+    *,
+    repeats: bool = False,
 ) -> List[Face]:
     """Rows of a table with the columns file, label, split and the five landmarks (`COLUMNS`), or of a folder's faces.csv.
 
@@ -61,10 +68,17 @@ def read_faces(
     (and split, unless whole). form: of the landmarks, see `landmark_formats`. whole: take all rows of a table without any
     split, instead of refusing it. Raises MisuseError that names the missing columns or files, or the row that lacks a label
     or five finite landmarks, or whose landmarks cannot be a face's; warns of improbable ones.
+
+    A row is one face, and a picture may have several, whose landmarks differ clearly. Of rows that repeat a face (the same
+    landmarks in the same picture, or in a copy of it under another name) the first is kept, with a warning: they would count
+    as independent evidence. labelled: MisuseError names the lines where one face of one picture has two labels, splits or
+    slightly different landmarks. repeats: keep all rows, for whoever has numbers for each.
     """
     wanted = None if split == ALL else split
     needs_split = not whole and split != ALL and (labelled or wanted is not None)
     name, faces = _read(path, labelled, ["split"] if needs_split else [])
+    if labelled:
+        require_agreement(name, faces)
     splits = {face.split for face in faces}
     if wanted is not None and not (whole and splits == {""}):
         chosen = [face for face in faces if face.split == wanted]
@@ -76,8 +90,24 @@ def read_faces(
             log.warning(f"{name}: {count(without, 'row')} without a split left out")
         faces = chosen
     faces = _with_pictures(path, name, faces)
+    if not repeats:
+        faces = _without_repeats(name, faces, labelled)
     points = to_pixels(_given(name, faces), form)
     return [replace(face, landmarks=own) for face, own in zip(faces, points)]
+
+
+def _without_repeats(table: str, faces: Sequence[Face], labelled: bool) -> List[Face]:
+    """The first row of each face, and a warning of the others."""
+    first = first_of_each(faces)
+    repeats = [(faces[row], face) for row, face in zip(first, faces) if face is not faces[row]]
+    if repeats:
+        kept, repeat = repeats[0]
+        others = sum(one.label != other.label for one, other in repeats) if labelled else 0
+        log.warning(
+            f"{table}: {count(len(repeats), 'row')} left out, with a face that another row has: line {repeat.line} repeats "
+            f"line {kept.line}" + (f"; {others} under another label" if others else "")
+        )
+    return [faces[row] for row in sorted(set(first))]
 
 
 def read_rows(path: PathLike, labelled: bool) -> List[Face]:

@@ -42,6 +42,13 @@ def test_faces_come_out_as_they_went_in(faces: list[Face], logits: np.ndarray, t
     assert not folder.exists()
 
 
+def test_faces_that_a_bundle_repeats_count_once(faces: list[Face], logits: np.ndarray, tmp_path: Path) -> None:
+    twice = carried([*faces, *faces[:3]], np.concatenate([logits, logits[:3]]), tmp_path)
+    with open_carried(twice, 7) as (found, numbers):
+        assert [face.label for face in found] == [face.label for face in faces]
+        np.testing.assert_array_equal(numbers, logits)
+
+
 def test_drawn_faces_are_made_small_and_keep_their_landmarks(faces: list[Face], tmp_path: Path) -> None:
     for one, other in zip(shrunk(faces, tmp_path), faces, strict=True):
         (image, points), (drawn, exact) = load_face(one), load_face(other)

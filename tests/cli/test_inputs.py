@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,29 @@ def test_what_calibrates_does_not_prove(tmp_path: Path, capsys: pytest.CaptureFi
         apart(read_faces(path, "all"), val)
     with pytest.raises(MisuseError, match="no class has two faces"):
         apart(whole[:3], whole[:3])
+
+
+def test_copies_of_pictures_that_calibrate_do_not_prove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Published data sets have some pictures in two splits, under two names."""
+    path = table(tmp_path, ["train"] * 6 + ["val"] * 6)
+    rows = path.read_text().splitlines()
+    rows[7] = rows[1].replace("0.png", "6.png").replace("train", "val")  # the same landmarks
+    path.write_text("\n".join(rows) + "\n")
+    shutil.copy(tmp_path / "images" / "0.png", tmp_path / "images" / "6.png")
+    train, val = read_faces(path, "train"), read_faces(path, "val")
+    assert apart(train, val) == (train, val[1:])
+    assert "1 face left out of those that prove: copies of pictures" in capsys.readouterr().err
+    with pytest.raises(MisuseError, match="all faces that are to prove are copies"):
+        apart(train, val[:1])
+
+
+@pytest.mark.parametrize("splits", [("val", "val", "test"), ("train", "val", "val"), ("val", "val", "absent")])
+def test_optimize_refuses_splits_that_share_faces(splits: tuple[str, str, str], tmp_path: Path) -> None:
+    path = table(tmp_path, ["train"] * 3 + ["val"] * 6 + ["test"] * 3)
+    names = zip(("--split", "--held-out", "--final"), splits)
+    result = CliRunner().invoke(application(), ["optimize", "--data", str(path), *(word for pair in names for word in pair)])
+    assert isinstance(result.exception, MisuseError)
+    assert re.search("share [36] faces: faces that choose cannot prove", str(result.exception))
 
 
 def test_training_without_splits_is_refused_in_words(tmp_path: Path) -> None:
