@@ -153,7 +153,7 @@ def build(
             max_drop=max_drop, min_sqnr=min_sqnr, min_agreement=min_agreement, held_out=held_out, ranking=ranking
         ),
     )
-    loaded, options = read_request(request, context)
+    loaded, options, _ = read_request(request, context)
     from ampnet_opt.convert.build import build as build_engines
 
     options = replace(options, compiling=compiling)

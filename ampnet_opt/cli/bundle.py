@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, List, Optional
 
 import typer
 
@@ -44,6 +44,7 @@ from ampnet_opt.core.text import command
 
 # Drawn faces that a bundle carries: with 539 that all agree, half a point is shown (benchmarks.noninferiority).
 DRAWN_FACES = 560
+DRAWN_SPLIT = "test"
 MOST_FACES = 1000  # of the user's
 
 
@@ -123,6 +124,11 @@ def bundle(
     require_new_file(output, force)
     tables = [] if data is None else [find_table(data, "data file")]
     require_apart({"-o": output}, [*filter(None, [source, scales, ranking]), *tables])
+    if with_faces and data is None:
+        raise MisuseError("--with-faces carries faces of --data, which is missing")
+    if "final" in given(context) and not with_faces:
+        raise MisuseError("--final would do nothing without --with-faces")
+    judging = (data, final) if with_faces else (None, DRAWN_SPLIT)
     request = ConversionRequest(
         checkpoint=source,
         backend=target.backend,
@@ -134,31 +140,26 @@ def bundle(
         budget=AccuracyBudget(
             max_drop=max_drop, min_sqnr=min_sqnr, min_agreement=min_agreement, held_out=held_out, ranking=ranking
         ),
+        judging=judging if with_faces or len(precisions) > 1 else None,
     )
-    loaded, options = read_request(request, context)
+    loaded, options, judges = read_request(request, context)
     from ampnet_opt.convert.bundle import bundle_checkpoint
 
-    carried = None
-    if with_faces or len(precisions) > 1:
-        carried = _carried(loaded, data, form, final, with_faces)
+    carried = _carried(loaded, judges, with_faces)
     with steps() as step:
         path = bundle_checkpoint(loaded, options, target, output, step, carried=carried, force=force)
     _say_bundle(path, "" if loaded.trained else " (untrained weights)")
 
 
-def _carried(checkpoint: Any, data: Optional[Path], form: str, split: str, own: bool) -> Any:
-    """Faces that a board chooses by: of the user's data where asked for, else drawn ones of the network's classes."""
-    from ampnet_opt.cli.inputs import faces_of
+def _carried(checkpoint: Any, faces: List[Any], own: bool) -> Any:
+    """What a board chooses by, of faces of the user's data or of drawn ones: these of the network's classes alone."""
     from ampnet_opt.convert.bundle import CarriedFaces
     from ampnet_opt.core.labels import canonical
     from ampnet_opt.faces.face import spread
 
-    if own and data is None:
-        raise MisuseError("--with-faces carries faces of --data, which is missing")
-    faces = faces_of(data, split, form) if own else faces_of(None, split)
-    known = {canonical(name) for name in checkpoint.classes}
     if own:
         return CarriedFaces(spread(faces, MOST_FACES), drawn=False)
+    known = {canonical(name) for name in checkpoint.classes}
     faces = [face for face in faces if canonical(face.label) in known]  # not every class can be drawn
     return CarriedFaces(spread(faces, DRAWN_FACES), drawn=True) if faces else None
 

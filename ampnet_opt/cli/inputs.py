@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import typer
 
@@ -77,42 +77,47 @@ def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bo
     return faces
 
 
-def apart(calibrating: List[Any], proving: List[Any]) -> tuple[List[Any], List[Any]]:
-    """Faces that calibrate, and faces that prove what they gave: what calibrates cannot prove.
+def apart(sets: Sequence[List[Any]], names: Sequence[str]) -> List[List[Any]]:
+    """Sets of faces, each of which is to prove what the ones before it gave: no face is in two of them.
 
-    Where both are all faces of data without splits, every other face of each class proves. Raises MisuseError where the
-    splits that were asked for share faces.
-    """
-    from ampnet_opt.core.text import count
-
-    shared, others = proof_apart(proving, calibrating)
-    if not shared:
-        return calibrating, others
-    if any(face.split for face in [*calibrating, *proving]):
-        raise MisuseError(f"{count(shared, 'face')} would both calibrate and prove: --held-out and --split must differ")
-    halves = dealt(calibrating, 2)
-    if not halves[1]:
-        raise MisuseError("the data has no splits, and no class has two faces: one to calibrate on, one to prove it on")
-    remark(f"data: {len(halves[0])} faces calibrate, {len(halves[1])} others prove the result")
-    return halves[0], halves[1]
-
-
-def proof_apart(proving: List[Any], used: List[Any]) -> tuple[int, List[Any]]:
-    """How many faces that are to prove are among the used ones, and those that are none of them.
-
-    Copies of used pictures, of which published data sets have some in other splits, are left out with a remark. Raises
-    MisuseError where nothing would be left.
+    names: the options that chose them. All faces of data without splits are dealt out, each class in turn. Copies of a
+    picture under another name, of which published data sets have some in other splits, stay in the first set, with a remark.
+    Raises MisuseError where splits that were asked for share faces, or nothing would be left of a set.
     """
     from ampnet_opt.core.text import count
     from ampnet_opt.faces.repeats import unseen
 
-    shared, others = unseen(proving, used)
-    copies = len(proving) - len(others) - shared
-    if copies and not shared:
-        if not others:
-            raise MisuseError("all faces that are to prove are copies of pictures that calibrate or choose")
-        remark(f"data: {count(copies, 'face')} left out of those that prove: copies of pictures that calibrate or choose")
-    return shared, others
+    found: List[List[Any]] = list(sets[:1])
+    for i in range(1, len(sets)):
+        others = sets[i]
+        for j, earlier in enumerate(found):
+            before = len(others)
+            shared, others = unseen(others, earlier)
+            if shared and not any(face.split for faces in sets for face in faces):
+                return _dealt_out(sets[0], len(sets))
+            if shared:
+                raise MisuseError(
+                    f"{names[j]} and {names[i]} share {count(shared, 'face')}: faces that calibrate or choose cannot prove"
+                )
+            if not others:
+                raise MisuseError(f"all faces of {names[i]} are copies of pictures of {names[j]}, and cannot prove anything")
+            if len(others) < before:
+                copies = count(before - len(others), "face")
+                remark(f"data: {copies} of {names[i]} left out: copies of pictures of {names[j]}")
+        found.append(others)
+    return found
+
+
+def _dealt_out(faces: List[Any], parts: int) -> List[List[Any]]:
+    found = dealt(faces, parts)
+    if not found[-1]:
+        number = {2: "two faces: one to calibrate on, one to prove it on"}.get(
+            parts, f"{parts} faces: to calibrate and to prove"
+        )
+        raise MisuseError(f"the data has no splits, and no class has {number}")
+    told = ", ".join(str(len(part)) for part in found[1:])
+    remark(f"data: {len(found[0])} faces calibrate, {told} others prove the result")
+    return found
 
 
 def dealt(faces: List[Any], parts: int) -> List[List[Any]]:
@@ -201,6 +206,7 @@ class ConversionRequest:
         patch_radius: of the authors' files; None, the published one.
         calibration: for int8.
         budget: for int8.
+        judging: data and split of the faces that a bundle carries, for its machine to choose by; None, none.
     """
 
     checkpoint: Optional[Path]
@@ -211,10 +217,13 @@ class ConversionRequest:
     patch_radius: Optional[int]
     calibration: Calibration
     budget: AccuracyBudget
+    judging: Optional[Tuple[Optional[Path], str]] = None
 
 
-def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[Any, Any]:
-    """The checkpoint and the `convert.build.Options` of a request; what the backend is told beside stays as by default.
+def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[Any, Any, List[Any]]:
+    """The checkpoint, the `convert.build.Options` and the judging faces of a request.
+
+    What the backend is told beside stays as by default. The judging faces neither calibrate nor choose layers.
 
     context: of the command, whose options are named in errors. Raises MisuseError for options that would do nothing, and as
     reading each of the files does.
@@ -233,7 +242,13 @@ def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[An
     calibrates = int8 and (calibration.scales is None or searches)
     chosen = faces_of(data, calibration.split, form, labelled=searches) if calibrates or data is not None else []
     proof = faces_of(data, budget.held_out, form) if searches else []
-    chosen, proof = apart(chosen, proof)
+    judging = faces_of(*request.judging, form) if request.judging else []
+    if calibrates:  # else they give no scales, and may be all there are
+        own = request.judging is not None and request.judging[0] == data  # drawn faces are none of the user's
+        last = "--final" if data is not None else "the drawn faces that the bundle carries"
+        wanted = [(chosen, "--split"), *([(proof, "--held-out")] if searches else []), *([(judging, last)] if own else [])]
+        parts = apart([faces for faces, _ in wanted], [name for _, name in wanted])
+        chosen, proof, judging = parts[0], parts[1] if searches else [], parts[-1] if own else judging
     chosen = spread(chosen, calibration.faces)
     loaded = read_checkpoint(request.checkpoint or CHECKPOINT, request.classes, request.patch_radius)
     from ampnet_opt.calibration.table import read_table
@@ -256,4 +271,4 @@ def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[An
         table=None if calibration.scales is None else read_table(calibration.scales),
         search=search,
     )
-    return loaded, options
+    return loaded, options, judging

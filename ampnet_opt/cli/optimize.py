@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
 import typer
 
-from ampnet_opt.cli.inputs import dealt, faces_of, proof_apart, read_checkpoint
+from ampnet_opt.cli.inputs import apart, dealt, faces_of, read_checkpoint
 from ampnet_opt.cli.options import (
     BACKEND,
     BATCH,
@@ -185,6 +185,8 @@ def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], ca
     """Faces that calibrate, that choose, and that prove: no face is in two of them."""
     from ampnet_opt.faces.face import ALL, read_faces, read_rows, spread
 
+    sets: List[Any] = []
+    names = ("--split", "--held-out", "--final")
     if data is not None:
         there = {face.split for face in read_rows(data, True)}
         if there == {""}:
@@ -195,24 +197,11 @@ def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], ca
             remark(f"data: {data} has no splits; of its faces {told}")
             return spread(parts[0], calibrating), parts[1], parts[2]
         if splits[2] not in there and splits[1] in there:
-            calibration, (choosing, proving) = faces_of(data, splits[0], form), dealt(faces_of(data, splits[1], form), 2)
+            sets = [faces_of(data, splits[0], form), *dealt(faces_of(data, splits[1], form), 2)]
             remark(f"data: {data} has no split {splits[2]}; half of {splits[1]} is used to choose, the other half to prove")
-            return _all_apart([calibration, choosing, proving], ("--split", "--held-out", "--held-out"), calibrating)
-    return _all_apart([faces_of(data, split, form) for split in splits], ("--split", "--held-out", "--final"), calibrating)
-
-
-def _all_apart(sets: List[Any], names: Tuple[str, str, str], calibrating: int) -> Tuple[Any, Any, Any]:
-    """The sets, of which the later ones hold no copies of earlier ones' pictures; MisuseError where they share faces."""
-    from ampnet_opt.core.text import count
-    from ampnet_opt.faces.face import spread
-
-    for i in (1, 2):
-        for j in range(i):
-            shared, others = proof_apart(sets[i], sets[j])
-            if shared:
-                raise MisuseError(f"{names[j]} and {names[i]} share {count(shared, 'face')}: faces that choose cannot prove")
-            sets[i] = others
-    return spread(sets[0], calibrating), sets[1], sets[2]
+            names = ("--split", "--held-out", "the other half of --held-out")
+    calibration, choosing, proving = apart(sets or [faces_of(data, split, form) for split in splits], names)
+    return spread(calibration, calibrating), choosing, proving
 
 
 def _of_checkpoint(

@@ -55,16 +55,17 @@ def require_agreement(table: str, faces: Sequence[Face]) -> None:
 
 
 def _require_equal(table: str, one: Face, other: Face) -> None:
-    what = ""
-    if one.label != other.label:
-        what = f"the label {one_line(one.label, 40)} in line {one.line} and {one_line(other.label, 40)} in line {other.line}"
-    elif one.split != other.split:
-        named = [one_line(face.split, 40) or "none" for face in (one, other)]
-        what = f"the split {named[0]} in line {one.line} and {named[1]} in line {other.line}"
-    elif not np.array_equal(one.landmarks, other.landmarks):
-        what = f"other landmarks in line {one.line} than in line {other.line}"
-    if what:
-        raise MisuseError(f"{table}: one face of {one_line(one.file.name, 80)} has {what}; keep one row")
+    equal = {
+        "label": one.label == other.label,
+        "split": one.split == other.split,
+        "set of landmarks": np.array_equal(one.landmarks, other.landmarks),
+    }
+    for what, same in equal.items():
+        if not same:
+            raise MisuseError(
+                f"{table}: one face of {one_line(one.file.name, 80)} has one {what} in line {one.line} and another in line "
+                f"{other.line}; keep one row"
+            )
 
 
 def _spread(points: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import COLUMNS, read_faces
 
+NAMES = ("--split", "--held-out")
 LABELS = ["fear", "anger", "neutral"]
 
 
@@ -59,17 +60,17 @@ def test_all_is_every_row_and_a_split_its_own(tmp_path: Path, caplog: pytest.Log
 
 def test_what_calibrates_does_not_prove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = read_faces(table(tmp_path, None), "all", whole=True)
-    calibrating, proving = apart(whole, whole)
+    calibrating, proving = apart([whole, whole], NAMES)
     assert {face.file for face in calibrating}.isdisjoint(face.file for face in proving)
     assert sorted(face.label for face in calibrating) == sorted(face.label for face in proving) == sorted(LABELS * 2)
     assert "6 faces calibrate, 6 others prove the result" in capsys.readouterr().err
     path = table(tmp_path, ["train"] * 6 + ["val"] * 6)
     train, val = read_faces(path, "train"), read_faces(path, "val")
-    assert apart(train, val) == (train, val)
-    with pytest.raises(MisuseError, match="6 faces would both calibrate and prove"):
-        apart(read_faces(path, "all"), val)
+    assert apart([train, val], NAMES) == [train, val]
+    with pytest.raises(MisuseError, match="--split and --held-out share 6 faces"):
+        apart([read_faces(path, "all"), val], NAMES)
     with pytest.raises(MisuseError, match="no class has two faces"):
-        apart(whole[:3], whole[:3])
+        apart([whole[:3], whole[:3]], NAMES)
 
 
 def test_copies_of_pictures_that_calibrate_do_not_prove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,10 +81,10 @@ def test_copies_of_pictures_that_calibrate_do_not_prove(tmp_path: Path, capsys: 
     path.write_text("\n".join(rows) + "\n")
     shutil.copy(tmp_path / "images" / "0.png", tmp_path / "images" / "6.png")
     train, val = read_faces(path, "train"), read_faces(path, "val")
-    assert apart(train, val) == (train, val[1:])
-    assert "1 face left out of those that prove: copies of pictures" in capsys.readouterr().err
-    with pytest.raises(MisuseError, match="all faces that are to prove are copies"):
-        apart(train, val[:1])
+    assert apart([train, val], NAMES) == [train, val[1:]]
+    assert "1 face of --held-out left out: copies of pictures of --split" in capsys.readouterr().err
+    with pytest.raises(MisuseError, match="all faces of --held-out are copies of pictures of --split"):
+        apart([train, val[:1]], NAMES)
 
 
 @pytest.mark.parametrize("splits", [("val", "val", "test"), ("train", "val", "val"), ("val", "val", "absent")])
@@ -92,7 +93,23 @@ def test_optimize_refuses_splits_that_share_faces(splits: tuple[str, str, str], 
     names = zip(("--split", "--held-out", "--final"), splits)
     result = CliRunner().invoke(application(), ["optimize", "--data", str(path), *(word for pair in names for word in pair)])
     assert isinstance(result.exception, MisuseError)
-    assert re.search("share [36] faces: faces that choose cannot prove", str(result.exception))
+    assert re.search("share [36] faces: faces that calibrate or choose cannot prove", str(result.exception))
+
+
+def test_what_a_bundle_carries_to_judge_by_has_not_calibrated(tmp_path: Path) -> None:
+    path = table(tmp_path, ["train"] * 6 + ["test"] * 6)
+    what = ["bundle", "--target", "cpu", "--int8", "--fp32", "-o", str(tmp_path / "b.tar"), "--data", str(path)]
+
+    def refusal(*words: str) -> str:
+        result = CliRunner().invoke(application(), [*what, *words])
+        assert isinstance(result.exception, MisuseError) and not (tmp_path / "b.tar").exists()
+        return str(result.exception)
+
+    assert "--split and --final share 6 faces" in refusal("--with-faces", "--split", "test")
+    assert refusal("--final", "nosuch") == "--final would do nothing without --with-faces"
+    assert "has no rows of split 'nosuch'" in refusal("--with-faces", "--final", "nosuch")
+    what[-2:] = ["--split", "test"]
+    assert "--split and the drawn faces that the bundle carries share" in refusal()
 
 
 def test_training_without_splits_is_refused_in_words(tmp_path: Path) -> None:

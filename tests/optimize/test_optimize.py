@@ -15,6 +15,7 @@ from console_script import fails, succeeds
 
 from ampnet_opt import synthetic
 from ampnet_opt.benchmarks.noninferiority import Margin
+from ampnet_opt.bundling.carried_faces import NAME, open_carried
 from ampnet_opt.core.labels import PRESETS, label_indices
 from ampnet_opt.faces.face import read_faces
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
@@ -26,6 +27,7 @@ from ampnet_opt.optimize.run import BEST, JSON, PAGE, STATE, Inputs, optimize
 from ampnet_opt.optimize.speed import GOALS
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.build import compile_engine
+from ampnet_opt.runtime.bundle import open_bundle
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.sidecar import read_sidecar
 from ampnet_opt.sensitivity.effect import Effect
@@ -265,3 +267,8 @@ def test_data_without_splits_is_dealt_into_three(ground: Ground, tmp_path: Path)
     table.write_text("\n".join(",".join(c for i, c in enumerate(row.split(",")) if i != drop) for row in rows) + "\n")
     told = succeeds("optimize", ground.checkpoint, "--data", table, "--dry-run")
     assert "has no splits; of its faces 14 calibrate, 14 choose, 14 prove" in told.stderr
+    what = ("--target", "cpu", "--fp32", "--int8", "--data", table, "--with-faces")
+    told = succeeds("bundle", ground.checkpoint, *what, "-o", tmp_path / "board.tar")
+    assert "21 faces calibrate, 21 others prove the result" in told.stderr
+    with open_bundle(tmp_path / "board.tar") as bundle, open_carried(bundle.read(NAME), 7) as (faces, _):
+        assert len(faces) == 21
