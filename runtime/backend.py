@@ -182,6 +182,17 @@ class Backend(ABC):
     def check(self, sidecar: Sidecar) -> None:
         """AmpnetError when this machine cannot run the engine: no library, another version, or made for other hardware."""
 
+    def outputs(self, directory: Path) -> Optional[int]:
+        """How many logits the network of an engine has, as its files say; None where they cannot be read without a GPU, or
+        are damaged, which `open` says."""
+        return None
+
+    def require_outputs(self, directory: Path, sidecar: Sidecar) -> None:
+        """AmpnetError when the engine's network has another number of logits than its sidecar has classes."""
+        from ampnet_opt.runtime.sidecar import require_outputs
+
+        require_outputs(f"engine {directory}", sidecar, self.outputs(directory))
+
     @abstractmethod
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         """Load an engine that `check` let pass. Raises MisuseError for options that do not go with this backend."""

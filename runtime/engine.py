@@ -78,6 +78,7 @@ class Engine:
 
         def load() -> Engine:
             backend.check(sidecar)
+            backend.require_outputs(Path(directory), sidecar)
             return cls(Path(directory), sidecar, backend.open(Path(directory), sidecar, options))
 
         return native(load)

@@ -6,7 +6,9 @@ weights are copied as they are.
 
 from __future__ import annotations
 
-from typing import Iterator, List, NamedTuple, Tuple
+import mmap
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 # Numbers of fields in onnx.proto.
 MODEL_GRAPH = 7
@@ -40,6 +42,17 @@ class _Field(NamedTuple):
     wire: int
     value: memoryview  # of a BYTES field its payload, of others the encoded number
     whole: memoryview  # with its key and length
+
+
+def output_size(path: Path) -> Optional[int]:
+    """The last dimension of the first output of an ONNX file; None where it says none, or is none."""
+    try:
+        with open(path, "rb") as file:
+            model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # mapped, since weights are skipped
+        _, dimensions = _tensor_type(_first(_first(model, MODEL_GRAPH), OUTPUT))
+    except (OSError, ValueError):  # ValueError: of an empty file, too
+        return None
+    return dimensions[-1] or None if dimensions else None
 
 
 def with_free_size(model: bytes, name: str) -> FlexibleGraph:

@@ -11,6 +11,7 @@ from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_directory, require_file, require_new, sha256
 from ampnet_opt.core.text import listed, printable
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
 from ampnet_opt.serving.guide import Model, guide
 from ampnet_opt.serving.model_config import LABELS, SERVED, faces_config, labels_text, network_config
@@ -85,7 +86,7 @@ def _read(engines: Sequence[PathLike]) -> Dict[str, Tuple[Path, Sidecar]]:
 
 
 def _require_served(directory: Path, sidecar: Sidecar) -> None:
-    """MisuseError when no backend of Triton runs an engine as it was built to run."""
+    """MisuseError when no backend of Triton runs an engine as it was built to run; AmpnetError for a damaged one."""
     backend, batch = sidecar.backend, sidecar.batch
     if backend not in SERVED:
         hint = ": Triton's TensorRT backend loads plans of TensorRT alone" if backend == "tensorrt-rtx" else ""
@@ -95,6 +96,7 @@ def _require_served(directory: Path, sidecar: Sidecar) -> None:
             f"engine {directory} computes in {sidecar.precision}, which Triton's backend cannot be asked for: build it in "
             f"{listed(list(SERVED[backend].parameters))}"
         )
+    find_backend(backend).require_outputs(directory, sidecar)
     if batch.min > 1:
         raise MisuseError(
             f"engine {directory} takes batches of at least {batch.min} faces, and Triton passes on single ones: build it "

@@ -74,6 +74,11 @@ class OnnxRuntime(Backend):
                 f"older: install onnxruntime>={sidecar.backend_version}, or build the engine again here"
             )
 
+    def outputs(self, directory: Path) -> Optional[int]:
+        from ampnet_opt.runtime.onnx_interface import output_size
+
+        return output_size(directory / self.files[0])
+
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         from ampnet_opt.runtime.onnxruntime.executor import Executor as Session
 

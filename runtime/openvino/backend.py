@@ -87,6 +87,11 @@ class OpenVino(Backend):
             )
         require_precision(sidecar.precision)
 
+    def outputs(self, directory: Path) -> Optional[int]:
+        from ampnet_opt.runtime.openvino.executor import output_size
+
+        return output_size(directory / self.files[0])
+
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         from ampnet_opt.runtime.openvino.executor import open_executor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from functools import partial
@@ -28,6 +29,17 @@ MOST_STREAMS = 4  # each has its own memory for activations
 
 def open_executor(directory: Path, sidecar: Sidecar, threads: Optional[int]) -> Executor:
     return Executor(directory / MODEL, sidecar.precision, threads, {1, sidecar.batch.opt}, files=sidecar.files)
+
+
+def output_size(path: Path) -> Optional[int]:
+    """The last dimension of the result in an engine.xml; None where it says none. OpenVINO compiles at the first use, and
+    would read the whole graph."""
+    try:
+        results = re.findall(rb'<layer\b[^>]*type="Result".*?</layer>', path.read_bytes(), re.DOTALL)
+    except OSError:
+        return None
+    sizes = re.findall(rb"<dim>(\d+)</dim>", results[-1]) if results else []
+    return int(sizes[-1]) if sizes else None
 
 
 def _read_weights(path: Path, files: Optional[Mapping[str, str]]) -> Any:

@@ -10,6 +10,7 @@ from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
 from ampnet_opt.runtime import cuda
 from ampnet_opt.runtime.cuda.device_array import DeviceArray
+from ampnet_opt.runtime.sidecar import require_outputs
 from ampnet_opt.runtime.tensorrt.context import Context
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class ContextExecutor:
             if engine.get_tensor_dtype(name) != getattr(trt.DataType, kinds[dtype]):
                 raise AmpnetError(f"the plan's {name} is not {dtype}, as its sidecar says; build it again")
             shape = (sidecar.batch.max, *tuple(engine.get_tensor_shape(name))[1:])
+            if name == OUTPUT:
+                require_outputs(plan.name, sidecar, shape[-1])
             self._buffers[name] = self._queue.buffer(shape, dtype)
 
     def run(self, images: Tensor, landmarks: Tensor) -> np.ndarray:

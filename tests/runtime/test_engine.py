@@ -161,6 +161,17 @@ def test_batches_are_kept_within_the_profile(fp32: Engine) -> None:
     assert engine.infer(images[:2], landmarks[:2]).shape == (2, len(CLASSES))
 
 
+@pytest.mark.parametrize("names", [["a", "b"], ["a"], [*"abcdefgh"]])
+def test_a_sidecar_with_other_classes_than_the_network_has_outputs_is_refused(
+    engines: dict[str, Path], names: list[str], tmp_path: Path
+) -> None:
+    directory = Path(shutil.copytree(engines["fp32"], tmp_path / "engine"))
+    replace(read_sidecar(directory), classes=names).write(directory)
+    named = f"{len(names)} class{'es' if len(names) > 1 else ''}"
+    with pytest.raises(AmpnetError, match=rf"is damaged \(it names {named}, its network has 7 outputs\); build the engine"):
+        Engine.load(directory)
+
+
 def test_no_faces_give_no_logits(fp32: Engine) -> None:
     for images in (np.empty((0, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8), np.empty((0, 3, IMAGE_SIDE, IMAGE_SIDE), np.float32)):
         logits = fp32.infer(images, np.empty((0, 5, 2), np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -120,3 +121,19 @@ def test_a_changed_graph_is_refused(engine: Path, tmp_path: Path) -> None:
     (copy / "engine.onnx").write_bytes((copy / "engine.onnx").read_bytes()[:-1])
     with pytest.raises(AmpnetError, match=r"engine\.onnx"):
         Engine.load(copy)
+
+
+def test_a_sidecar_with_other_classes_than_the_graph_has_outputs_is_refused(engine: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(engine, tmp_path / "engine"))
+    replace(read_sidecar(directory), classes=["a", "b"]).write(directory)
+    with pytest.raises(AmpnetError, match=r"is damaged \(it names 2 classes, its network has 7 outputs\); build the engine"):
+        Engine.load(directory)
+
+
+def test_a_file_that_says_no_number_of_outputs_is_left_to_the_library(engine: Path, tmp_path: Path) -> None:
+    whole = (engine / "engine.onnx").read_bytes()
+    backend = find_backend("onnxruntime")
+    assert backend.outputs(engine) == 7 and backend.outputs(tmp_path) is None
+    for content in (b"", b"no graph", whole[: len(whole) // 2]):
+        (tmp_path / "engine.onnx").write_bytes(content)
+        assert backend.outputs(tmp_path) is None

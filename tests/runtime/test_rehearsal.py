@@ -6,6 +6,7 @@ docs/results/gpu.md says what this proves, and what it does not.
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -114,6 +115,27 @@ def test_kernels_of_an_rtx_plan_are_compiled_once_for_each_gpu_and_driver(built:
     assert compiled() == "[1, 3, 4]"
     first.chmod(0o666)  # what others may have written is not run
     assert compiled() == "[1, 3, 4]"
+
+
+def test_a_sidecar_with_other_classes_than_the_plan_has_outputs_is_refused(built: Built, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(built(VERSIONS[1]) / "tensorrt-fp32", tmp_path / "engine"))
+    sidecar = json.loads((directory / "engine.json").read_text())
+    (directory / "engine.json").write_text(json.dumps({**sidecar, "classes": ["a", "b"]}))
+    machine = rehearse(tmp_path, VERSIONS[1])
+    words = f"is damaged (it names 2 classes, its network has {len(CLASSES)} outputs); build the engine again"
+    told = machine.run("-c", REFUSED, directory)
+    assert words in told and machine.faults() == []
+
+
+REFUSED = """
+import sys
+import run_engines
+from ampnet_opt.core.errors import AmpnetError
+try:
+    run_engines.Engine.load(sys.argv[1])
+except AmpnetError as error:
+    print(error)
+"""
 
 
 LEFT_OPEN = """

@@ -165,6 +165,14 @@ def test_a_repository_is_whole_or_not_there(engine: Path, repository: Path, tmp_
     assert left_in(repository) == before and left_in(repository.parent)[0] == "repository"
 
 
+def test_an_engine_whose_classes_are_not_its_outputs_is_not_served(engine: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(engine, tmp_path / "damaged"))
+    replace(parse_sidecar(engine), classes=["a", "b"]).write(damaged)
+    with pytest.raises(AmpnetError, match=rf"it names 2 classes, its network has {len(CLASSES)} outputs"):
+        write_repository([damaged], tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
 def test_the_guide_names_every_model_and_no_other_backend(repository: Path) -> None:
     text = (repository / "README.md").read_text()
     assert all(f"`{name}`" in text for name in ("cpu-fp32", "cpu-fp32-faces"))
