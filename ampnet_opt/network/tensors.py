@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import PathLike, new_file
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def as_float(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Raises MisuseError or AmpnetError as `new_file` does."""
+    """The bytes follow from the content alone. Raises MisuseError or AmpnetError as `new_file` does."""
     with new_file(path) as temporary:
         try:
             safetensors.torch.save_file(
@@ -46,6 +48,24 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: dict[
             )
         except safetensors.SafetensorError as error:  # how its writer reports a full disk
             raise OSError(str(error)) from error
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: PathLike) -> None:
+    """Have equal checkpoints equal bytes: safetensors writes metadata in the order of Rust's hash map, which is random.
+
+    The header is 8 bytes of its length and JSON, filled up with spaces; it keeps its length, so that nothing else moves.
+    """
+    with open(path, "r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(content) > length:  # another way to write the same JSON than safetensors has
+            raise AmpnetError(f"safetensors {safetensors.__version__} writes a header that cannot be sorted in place")
+        stream.seek(8)
+        stream.write(content.ljust(length))
 
 
 def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -333,3 +335,27 @@ def test_the_fingerprint_is_of_the_file(own: Path) -> None:
     assert before == read_checkpoint(own).sha256 == hashlib.sha256(own.read_bytes()).hexdigest()
     changed = rewritten(own, {}, **{"patch_head.bias": torch.zeros(8)})
     assert read_checkpoint(changed).sha256 != before
+
+
+WRITE = """
+import sys
+import torch
+from ampnet_opt.network.checkpoint import init_checkpoint
+from ampnet_opt.network.tensors import write_tensors
+init_checkpoint(sys.argv[1], seed=3, width=0.125, classes=["dark", "br\u00fcght", "'\\""])
+write_tensors(sys.argv[2], {"one": torch.arange(5)}, {f"key {i}": "\u00fc\\u0001\\n/\\x7f" * i for i in range(20)})
+"""
+
+
+def test_equal_checkpoints_have_equal_bytes(tmp_path: Path) -> None:
+    """Their SHA-256 says whether engines and scales are of one checkpoint."""
+    written = []
+    for seed in ("0", "1", "2", "random"):
+        files = [tmp_path / f"{seed}.{i}.safetensors" for i in range(2)]
+        subprocess.run([sys.executable, "-c", WRITE, *files], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        written.append([file.read_bytes() for file in files])
+    assert all(one == written[0] for one in written[1:])
+    with safetensors.safe_open(files[1], "pt") as stream:
+        assert stream.metadata() == {f"key {i}": "\u00fc\u0001\n/\x7f" * i for i in range(20)}
+        assert stream.get_tensor("one").tolist() == [0, 1, 2, 3, 4]
+    assert read_checkpoint(files[0]).classes == ("dark", "br\u00fcght", "'\"")
