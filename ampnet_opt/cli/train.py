@@ -110,16 +110,19 @@ def train(
 
     if qat is not None:
         _require_qat_alone({"--from": start, "--width": width, "--bf16": bf16 or None})
+    if start is not None and width is not None:
+        raise MisuseError("--width would do nothing with --from: the network is as wide as its checkpoint's")
     names = PRESETS["rafdb"] if classes is None else parse_classes(classes)
     faces, held_out = (
         [face for table in data for face in read_faces(table, split, form=form)] for split in ("train", "val")
     )
     require_extra()
     from ampnet_opt.network.checkpoint import seeded
-    from ampnet_opt.training.loop import Outputs, best, require_device
+    from ampnet_opt.training.loop import Outputs, best, require_device, require_faces
     from ampnet_opt.training.loop import train as run
     from ampnet_opt.training.recipe import TrainingRecipe
 
+    require_faces(faces, held_out)
     outputs = Outputs(output)
     written = {"-o": outputs.checkpoint, "the metrics": outputs.metrics, "their picture": outputs.curve}
     written.update({"the state": outputs.state, "the scales": outputs.scales})

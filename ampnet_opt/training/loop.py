@@ -77,12 +77,13 @@ def train(
     Best is the highest mean of top-1 and macro-F1: top-1 alone would not notice a rare class. A state file beside `output`
     lets a killed run go on at its last finished epoch, to the same result; it is removed at the end. basis: what the run
     starts from, by which its state is known again; by default the weights of `model`. Returns the metrics of every epoch.
-    Raises MisuseError for labels that are no classes or a state of another run, AmpnetError when the loss is no longer
-    finite.
+    Raises MisuseError for too few faces, labels that are no classes or a state of another run, AmpnetError when the loss is
+    no longer finite.
     """
     # Torch's optimizers load its compiler, which makes a folder in the system's temporary one otherwise.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_or_temporary("torch")))
     outputs = Outputs(output)
+    require_faces(training, validation)
     faces, held_out = LabelledFaces(training, classes), LabelledFaces(validation, classes)
     run = _name(model, classes, recipe, training=training, validation=validation, basis=basis)
     model = model.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
@@ -124,6 +125,14 @@ def train(
         report(epoch, len(faces), last)
     outputs.state.unlink(missing_ok=True)
     return rows
+
+
+def require_faces(training: Sequence[Face], validation: Sequence[Face]) -> None:
+    """MisuseError for faces that no epoch can be made of: a step takes two, as batch norm has no variance of one."""
+    if len(training) < 2:
+        raise MisuseError(f"training takes two different faces or more, and there are {len(training)}")
+    if not validation:
+        raise MisuseError("there are no validation faces, by which the best epoch is chosen")
 
 
 def best(rows: Sequence[Metrics]) -> Metrics:

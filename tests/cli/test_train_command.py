@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from console_script import fails, succeeds
+from world import World
 
 from ampnet_opt import synthetic
 from ampnet_opt.core.labels import PRESETS
@@ -32,6 +33,18 @@ def test_train_from_faces_to_a_checkpoint(drawn: Path, tmp_path: Path) -> None:
     fails(2, "contempt", "train", "--data", drawn, "-o", tmp_path / "new.safetensors", "--classes", "contempt,joy", *options)
     fails(2, "no rows of split", "train", "--data", _only_train(drawn), "-o", tmp_path / "new.safetensors", *options)
     assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_what_cannot_be_trained_or_would_do_nothing_is_refused(world: World, drawn: Path, tmp_path: Path) -> None:
+    lines = (drawn / "faces.csv").read_text().splitlines()
+    one = next(i for i, line in enumerate(lines) if ",train," in line)
+    table = drawn / "one.csv"
+    table.write_text("\n".join(line for i, line in enumerate(lines) if i == one or ",train," not in line) + "\n")
+    new = tmp_path / "new.safetensors"
+    fails(2, "training takes two different faces or more, and there are 1", "train", "--data", table, "-o", new)
+    words = "--width would do nothing with --from"
+    fails(2, words, "train", "--data", drawn, "-o", new, "--from", world.checkpoint, "--width", 0.5)
+    assert not list(tmp_path.iterdir())
 
 
 def _only_train(drawn: Path) -> Path:

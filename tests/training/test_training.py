@@ -146,6 +146,17 @@ def learn(
     return load_file(output)
 
 
+def test_too_few_faces_are_refused_in_words(faces: list[Face], tmp_path: Path) -> None:
+    for training, validation, words in (
+        (faces[:1], faces[1:], "two different faces or more, and there are 1"),
+        ([], faces, "two different faces or more, and there are 0"),
+        (faces, [], "there are no validation faces"),
+    ):
+        with pytest.raises(MisuseError, match=words):
+            train(seeded(0, 0.125, 2), CLASSES, training, validation, RECIPE, output=tmp_path / "x.safetensors", workers=0)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(faces: list[Face], tmp_path: Path) -> None:
     whole = learn(faces, tmp_path / "whole.safetensors")
