@@ -42,6 +42,8 @@ LONGEST_SMOOTH = 60  # seconds
 # Parameters that go with --ray; the others are for one process.
 WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "trusted"}
 WITH_RAY |= {"detector", "detector_backend", "detector_precision"}
+# Those of faces that are sought, and of videos.
+OF_SEARCH = {"view", "frames", "detector", "detector_backend", "detector_precision", "blur", "min_face", "every", "smooth"}
 
 
 def run(
@@ -140,17 +142,22 @@ def run(
         return _run_ray(context, ray, parquet, workers)
     places = _Places(json_file, table, drawn)
     if landmarks is not None:
-        refused = {
-            "--view": view,
-            "--frames": frames,
-            "--detector": detector,
-            "--detector-backend": detector_backend,
-            "--detector-precision": detector_precision,
-            "--blur": blur or None,
+        idle = {
+            "view",
+            "frames",
+            "detector",
+            "detector_backend",
+            "detector_precision",
+            "blur",
+            "min_face",
+            "every",
+            "smooth",
         }
-        extra = [name for name, value in refused.items() if value is not None]
+        extra = given(context) & idle
         if extra:
-            raise MisuseError(f"{extra[0]} goes without --landmarks: each picture is one face, and none is sought")
+            raise MisuseError(
+                f"{flags(context, extra)} goes without --landmarks: each picture is one face, and none is sought"
+            )
         if drawn is not None:
             require_new(drawn, force)
         _require_apart(places, engine, sources, find_table(landmarks, "landmarks file"))

@@ -90,8 +90,9 @@ def test_copies_of_pictures_that_calibrate_do_not_prove(tmp_path: Path, capsys: 
 @pytest.mark.parametrize("splits", [("val", "val", "test"), ("train", "val", "val"), ("val", "val", "absent")])
 def test_optimize_refuses_splits_that_share_faces(splits: tuple[str, str, str], tmp_path: Path) -> None:
     path = table(tmp_path, ["train"] * 3 + ["val"] * 6 + ["test"] * 3)
-    names = zip(("--split", "--held-out", "--final"), splits)
-    result = CliRunner().invoke(application(), ["optimize", "--data", str(path), *(word for pair in names for word in pair)])
+    names = (word for pair in zip(("--split", "--held-out", "--final"), splits) for word in pair)
+    command = ["optimize", "--data", str(path), "-o", str(tmp_path / "engines"), *names]
+    result = CliRunner().invoke(application(), command)
     assert isinstance(result.exception, MisuseError)
     assert re.search("share [36] faces: faces that calibrate or choose cannot prove", str(result.exception))
 

@@ -286,6 +286,10 @@ def test_pictures_with_given_landmarks_are_drawn_and_tabulated(world: World, tmp
 def test_options_that_would_do_nothing_are_refused(world: World, tmp_path: Path) -> None:
     picture = world.images / "0.png"
     fails(2, "--frames goes without --landmarks", "run", world.fp32, picture, "--landmarks", world.data, "--frames", 1)
+    given = ("run", world.fp32, picture, "--landmarks", world.data)
+    for idle in (("--min-face", 200), ("--every", 5), ("--smooth", 3), ("--every", 5, "--smooth", 3)):
+        names = ", ".join(str(word) for word in idle[::2])
+        fails(2, f"{names} goes without --landmarks", *given, *idle)
     fails(2, "--blur changes what -o and --view show", "run", world.fp32, picture, "--blur")
     fails(2, "goes alone", "run", world.fp32, picture, "camera:0")
     fails(2, "names no source", "run", world.fp32, "http://localhost/x")
