@@ -142,18 +142,7 @@ def run(
         return _run_ray(context, ray, parquet, workers)
     places = _Places(json_file, table, drawn)
     if landmarks is not None:
-        idle = {
-            "view",
-            "frames",
-            "detector",
-            "detector_backend",
-            "detector_precision",
-            "blur",
-            "min_face",
-            "every",
-            "smooth",
-        }
-        extra = given(context) & idle
+        extra = given(context) & OF_SEARCH
         if extra:
             raise MisuseError(
                 f"{flags(context, extra)} goes without --landmarks: each picture is one face, and none is sought"
