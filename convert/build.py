@@ -16,7 +16,7 @@ from ampnet_opt.calibration.table import CalibrationTable
 from ampnet_opt.convert.export import random_faces
 from ampnet_opt.convert.placement import expected_layers, place
 from ampnet_opt.convert.quantize import require_representable
-from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, float_ranges, proof_of, source_of
+from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, float_ranges, int8_of, proof_of, source_of
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
@@ -77,7 +77,7 @@ class Options:
         image_input: dtype of the images that the engines take.
         faces: for the calibration of int8, and to look for overflow in fp16.
         method: of calibration, of `calibration.ranges.METHODS`.
-        table: scales to take as they are, instead of a calibration.
+        table: of a calibration before, to take as it is instead of calibrating.
         search: for int8, chooses the layers that stay in floating point; without it every layer is INT8.
         compiling: how the backend compiles the graphs.
     """
@@ -100,7 +100,7 @@ class Recipe:
         source: the float graph.
         origin: what a sidecar says of it.
         proof: of `float_proof`.
-        ranges: largest magnitude of each float tensor, for FP16 that is written into a graph.
+        ranges: largest magnitude of each float tensor, or of the large ones, for FP16 that is written into a graph.
         int8: scales and bias corrections, if int8 is asked for.
         mixed_precision: for int8, the layers that stay in floating point, if a choice of them is asked for.
     """
@@ -131,7 +131,11 @@ def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], 
         int8 = _int8(source, options, step)
         if options.search is not None:
             mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
-    ranges = few_ranges(source, options.faces) if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions} else {}
+    ranges: dict[str, float] = {}
+    if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions}:
+        ranges = half_ranges(source, options.faces, options.table)
+        if int8 is not None and options.faces:
+            int8 = with_ranges(int8, ranges)
     return Recipe(source, origin_of(checkpoint, source), proof, ranges, int8, mixed_precision)
 
 
@@ -293,11 +297,23 @@ def _int8(source: Source, options: Options, step: Steps) -> Int8:
     if options.table is None:
         with step(f"calibrating ({options.method})", len(options.faces)) as progress:
             return calibrate(source, options.faces, options.method, progress)
-    options.table.require_for(source.checkpoint_sha256, source.sha256)
-    missing = [name for name in source.placement.tensors if name not in options.table.scales]
-    if missing:
-        raise MisuseError(f"the scales (--scales) lack {missing[0]}: they are of another --input; leave out --scales")
-    return Int8(options.table, None)
+    return int8_of(source, options.table)
+
+
+def half_ranges(source: Source, faces: Sequence[Face], table: CalibrationTable | None = None) -> dict[str, float]:
+    """What FP16 has to hold: `few_ranges`, and the large tensors that a table knows. Without faces these are enough."""
+    known = None if table is None else table.large_tensors
+    if known is not None and not faces:
+        return dict(known)
+    found = few_ranges(source, faces)
+    return {name: max(largest, (known or {}).get(name, 0.0)) for name, largest in found.items()}
+
+
+def with_ranges(int8: Int8, ranges: Mapping[str, float]) -> Int8:
+    """Record the large ones of `ranges`, which were measured on faces, for builds from the table."""
+    from ampnet_opt.convert.float16 import too_large
+
+    return Int8(replace(int8.table, large_tensors=too_large(ranges)))
 
 
 def few_ranges(source: Source, faces: Sequence[Face]) -> dict[str, float]:

@@ -47,6 +47,11 @@ def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.M
     return converted, [node for node in single if not node.endswith(("_Q", "_DQ"))]
 
 
+def too_large(ranges: Mapping[str, float]) -> dict[str, float]:
+    """Those of `ranges` for which `to_half` keeps nodes in float32."""
+    return {name: largest for name, largest in ranges.items() if largest > LARGEST}
+
+
 def to_bfloat16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """A copy of a float graph that computes in bfloat16, and the names of the nodes that stay in float32.
 
@@ -83,13 +88,13 @@ def _float32_nodes(graph: onnx.GraphProto, floats: set[str], ranges: Mapping[str
     """Names of the nodes that are to stay in float32, in the order of the graph."""
     index = GraphIndex(graph)
     kept: list[str] = []
-    on_landmarks = {*_on_landmarks(graph)}
+    on_landmarks, large = {*_on_landmarks(graph)}, too_large(ranges)
     for node in graph.node:
         touched = [name for name in [*node.input, *node.output] if name in floats]
-        too_large = any(ranges.get(name, 0.0) > LARGEST for name in touched)
+        exceeds = any(name in large for name in touched)
         fits = is_half_scale if node.op_type in {"QuantizeLinear", "DequantizeLinear"} else _fits
         unfit = any(name in index.constants and not fits(index.array(name)) for name in touched)
-        if node.name in on_landmarks or too_large or unfit:
+        if node.name in on_landmarks or exceeds or unfit:
             kept.append(node.name)
     # A weight is dequantised in the precision of the layer that reads it, and the layer in that of its weight's scale.
     for node in graph.node:

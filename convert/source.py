@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from ampnet_opt.calibration.histogram import Progress, arrays, collect, doubts, 
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
 from ampnet_opt.convert.export import export
-from ampnet_opt.convert.graph import replace_nodes, without_unneeded
+from ampnet_opt.convert.graph import GraphIndex, replace_nodes, without_unneeded
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
+from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.graph_interface import INPUTS, ImageInput
 from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import graph_logits, onnx_session
@@ -54,10 +56,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Int8:
-    """What makes a float graph an INT8 one. corrections: of the layers' biases, float32 [outputs]; None: they stay."""
+    """What makes a float graph an INT8 one. table: all of it, so that a build from the table gives the same graph."""
 
     table: CalibrationTable
-    corrections: Mapping[str, np.ndarray] | None
+
+    @cached_property
+    def corrections(self) -> Mapping[str, np.ndarray] | None:
+        """Of the layers' biases, float32 [outputs]; None: they stay."""
+        return self.table.decoded_corrections() or None
 
     def quantize(self, graph: onnx.ModelProto, placement: Placement) -> onnx.ModelProto:
         """The Q/DQ graph of `graph`, which may be a part of the network."""
@@ -118,7 +124,37 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         scales=scales,
         checkpoint_sha256=source.checkpoint_sha256,
     )
-    return Int8(table, corrections)
+    return Int8(table.with_corrections(corrections))
+
+
+def int8_of(source: Source, table: CalibrationTable) -> Int8:
+    """What `calibrate` gave, from the table that it was written to.
+
+    Warns of a table from before bias corrections were recorded. Raises MisuseError where the table is of another
+    checkpoint, or lacks a tensor or a layer of this graph.
+    """
+    table.require_for(source.checkpoint_sha256, source.sha256)
+    missing = [name for name in source.placement.tensors if name not in table.scales]
+    if missing:
+        raise MisuseError(f"the scales (--scales) lack {missing[0]}: they are of another --input; leave out --scales")
+    int8 = Int8(table)
+    if table.corrections is None:
+        log.warning(
+            "the scales (--scales) come without bias correction, which may cost accuracy: leave out --scales to calibrate "
+            "again, unless they are of train --qat"
+        )
+    elif int8.corrections is not None:
+        index = GraphIndex(source.graph.graph)
+        for node in source.graph.graph.node:
+            if node.name not in source.placement.layers:
+                continue
+            found = int8.corrections.get(node.name)
+            if found is None or len(found) != index.constants[node.input[1]].dims[0]:
+                raise MisuseError(
+                    f"the scales (--scales) have no bias correction that fits {node.name}: leave out --scales to calibrate "
+                    "again"
+                )
+    return int8
 
 
 def bias_corrections(

@@ -147,6 +147,7 @@ def subjects_of(paths: List[Path]) -> tuple[Path, List[Path]]:
 
 # Parameters of these commands that mean something only beside others.
 OF_INT8, OF_BUDGET = {"method", "scales", "max_drop", "min_sqnr"}, {"min_agreement", "held_out", "ranking"}
+OF_RANGES, OF_FACES = {"method"}, {"form", "split", "faces"}
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,12 @@ def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[An
     calibration, budget = request.calibration, request.budget
     data, form = calibration.data, calibration.form
     calibrates = int8 and (calibration.scales is None or searches)
+    if calibration.scales is not None:
+        # The faces of --data are compared on, even where they calibrate nothing.
+        for names, used, condition in ((OF_RANGES, False, ""), (OF_FACES, searches or data is not None, " without --data")):
+            idle = asked & names
+            if idle and not used:
+                raise MisuseError(f"{flags(context, idle)} would do nothing beside --scales{condition}")
     chosen = faces_of(data, calibration.split, form, labelled=searches) if calibrates or data is not None else []
     proof = faces_of(data, budget.held_out, form) if searches else []
     judging = faces_of(*request.judging, form) if request.judging else []

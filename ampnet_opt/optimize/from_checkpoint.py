@@ -12,7 +12,7 @@ from ampnet_opt.benchmarks.bench_layers import layer_times
 from ampnet_opt.benchmarks.compare import REFERENCE
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.calibration.ranges import DEFAULT, METHODS
-from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, few_ranges, origin_of, request_of
+from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, half_ranges, origin_of, request_of, with_ranges
 from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, source_of
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
@@ -137,14 +137,16 @@ class CheckpointMaker:
                 proof = float_proof(source, self._calibrating)
             forms = {find_backend(name).graph_form(self._compiling.builder) for name, _ in self._backends}
             halves = HALF & {precision for _, able in self._backends for precision in able}
-            ranges = few_ranges(source, self._calibrating) if forms & {*TYPED_FORMS} and halves else {}
+            ranges = half_ranges(source, self._calibrating) if forms & {*TYPED_FORMS} and halves else {}
             self._recipe = Recipe(source, origin_of(self._checkpoint, source), proof, ranges, None, None)
         return self._recipe
 
     def _int8(self, method: str, step: Steps) -> Int8:
         if method not in self._int8s:
             with step(f"calibrating ({method})", len(self._calibrating)) as progress:
-                self._int8s[method] = calibrate(self._float_recipe(step).source, self._calibrating, method, progress)
+                recipe = self._float_recipe(step)
+                int8 = calibrate(recipe.source, self._calibrating, method, progress)
+                self._int8s[method] = with_ranges(int8, recipe.ranges) if recipe.ranges else int8
         return self._int8s[method]
 
     def _ranking(self, source: Source, int8: Int8, file: Path, step: Steps) -> Sensitivity:

@@ -130,7 +130,8 @@ def analyse(
     """
     table, full = int8.table, place(graph)
     todo = units(full.layers, kind)
-    key = {**asdict(table), "scales": None, "kind": kind, "mode": mode, "checkpoint": checkpoint_sha256}
+    measured = {"scales": None, "corrections": None}  # they follow from the faces, the graph and the method
+    key = {**asdict(table), **measured, "kind": kind, "mode": mode, "checkpoint": checkpoint_sha256}
     key["labels"] = labels.tolist()
     done = _load_state(state, key)
     float_network = Network(graph, int8, Placement(), batches)

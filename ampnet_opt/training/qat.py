@@ -21,8 +21,11 @@ CALIBRATING = 256  # faces
 
 
 def give_scales(table: Path, checkpoint: Path) -> None:
-    """Record in the calibration table that its scales are those of the finished checkpoint."""
-    replace(read_table(table), checkpoint_sha256=sha256(checkpoint)).write(table)
+    """Record in the calibration table that its scales are those of the finished checkpoint.
+
+    The corrections go: they are of the weights before training, and the biases of the finished ones were trained from there.
+    """
+    replace(read_table(table), checkpoint_sha256=sha256(checkpoint), corrections={}).write(table)
 
 
 def for_int8(checkpoint: Checkpoint, faces: Sequence[Face], table: Path, resumed: bool, step: Steps) -> AMPNet:

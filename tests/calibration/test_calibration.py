@@ -359,7 +359,15 @@ def test_a_group_shares_the_scale_of_its_largest() -> None:
     assert scales == {"a": scale_of(5.0), "b": scale_of(5.0), "c": scale_of(5.0), "d": scale_of(2.0)}
 
 
-TABLE = CalibrationTable("entropy", 500, "ab" * 32, "cd" * 32, {"x": scale_of(1.0), "y/z": scale_of(37.3)})
+TABLE = CalibrationTable(
+    "entropy",
+    500,
+    "ab" * 32,
+    "cd" * 32,
+    {"x": scale_of(1.0), "y/z": scale_of(37.3)},
+    corrections={"layer": "AACAPw=="},
+    large_tensors={"y/z": 2e4},
+)
 
 
 def test_table_comes_back_as_written(tmp_path: Path) -> None:
@@ -385,6 +393,14 @@ def test_table_comes_back_as_written(tmp_path: Path) -> None:
         (lambda content: content.update(checkpoint_sha256=5), "not a calibration table"),
         (lambda content: content["scales"].update(x=math.nan), "not a finite number"),
         (lambda content: content["scales"].update(x=math.inf), "not a finite number"),
+        (lambda content: content.update(corrections=[1.0]), "not a calibration table"),
+        (lambda content: content["corrections"].update(layer=[1.0]), "not a calibration table"),
+        (lambda content: content["corrections"].update(layer="AACAPw"), "correction of 'layer' is no base64 of finite"),
+        (lambda content: content["corrections"].update(layer="AACA"), "correction of 'layer' is no base64 of finite"),
+        (lambda content: content["corrections"].update(layer=""), "correction of 'layer' is no base64 of finite"),
+        (lambda content: content["corrections"].update(layer="AADAfw=="), "correction of 'layer' is no base64 of finite"),
+        (lambda content: content["corrections"].update(layer="ÄÄÄÄ"), "correction of 'layer' is no base64 of finite"),
+        (lambda content: content.update(large_tensors={"x": "1"}), "not a calibration table"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path: Path, edit: object, message: str) -> None:

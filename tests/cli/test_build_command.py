@@ -218,12 +218,30 @@ def test_build_refuses_a_choice_it_cannot_make(
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("--calibration would do nothing beside --scales", ["--calibration", "mse", "--data", "FACES", "--faces", "3"]),
+        ("--calibration would do nothing beside --scales", ["--calibration", "mse", "--faces", "3"]),
+        ("--split, --faces would do nothing beside --scales without --data", ["--faces", "3", "--split", "train"]),
+        ("--landmarks-format would do nothing beside --scales without --data", ["--landmarks-format", "pixels"]),
+    ],
+)
+def test_what_calibrates_is_refused_beside_scales(world: World, tmp_path: Path, words: str, arguments: list[str]) -> None:
+    given = [argument.replace("FACES", str(world.data)) for argument in arguments]
+    table = world.int8 / "calibration.json"
+    fails(2, words, "build", world.checkpoint, "--int8", "--backend", "cpu", "--scales", table, "-o", tmp_path / "a", *given)
+    assert left_in(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_scales_are_taken_from_a_table(world: World, tmp_path: Path) -> None:
     options = ("--int8", "--backend", "cpu", "--data", world.data)
     table = Path(shutil.copy(world.int8 / "calibration.json", tmp_path))
-    succeeds("build", world.checkpoint, *options, "-o", tmp_path / "second", "--scales", table)
+    few = ("--faces", 2, "--split", "test")  # to compare on; they calibrate nothing
+    succeeds("build", world.checkpoint, *options, *few, "-o", tmp_path / "second", "--scales", table)
     assert (tmp_path / "second" / "cpu-int8" / "calibration.json").read_bytes() == table.read_bytes()
+    assert (tmp_path / "second" / "cpu-int8" / "engine.bin").read_bytes() == (world.int8 / "engine.bin").read_bytes()
     content = json.loads(table.read_text())
     del content["scales"][next(iter(content["scales"]))]
     table.write_text(json.dumps(content))

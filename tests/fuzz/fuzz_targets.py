@@ -110,7 +110,8 @@ def _read_engine(path: Path) -> None:
 def _calibration() -> bytes:
     from ampnet_opt.calibration.table import FORMAT, CalibrationTable
 
-    table = CalibrationTable("minmax", 4, DIGEST, DIGEST, {"image": 0.0039, "/model/a/Conv_output_0": 0.125})
+    scales, corrections = {"image": 0.0039, "/model/a/Conv_output_0": 0.125}, {"/model/a/Conv": "AACAPwAAgD8="}
+    table = CalibrationTable("minmax", 4, DIGEST, DIGEST, scales, corrections=corrections, large_tensors={"image": 2e4})
     return json.dumps({"format": FORMAT, **asdict(table)}).encode()
 
 
@@ -119,6 +120,7 @@ def _read_calibration(path: Path) -> None:
 
     table = read_table(path)
     assert all(np.float32(scale) >= 0 for scale in table.scales.values())
+    assert all(np.isfinite(values).all() for values in table.decoded_corrections().values())
 
 
 def _sensitivity() -> bytes:

@@ -188,7 +188,7 @@ def test_a_bundle_of_wrong_scales_is_not_written(tmp_path: Path) -> None:
     good = recipe()
     assert good.int8 is not None
     small = {name: 2.0**-14 for name in good.int8.table.scales}
-    wrong = Int8(replace(good.int8.table, scales=small), None)
+    wrong = Int8(replace(good.int8.table, scales=small))
     spoilt = replace(good, int8=wrong, origin=replace(good.origin, trained=True))
     with pytest.raises(AmpnetError, match="INT8 does not answer like the float network"):
         bundle_recipe(spoilt, ["int8"], TARGETS["orin-nano"], tmp_path / "orin.tar", quiet)

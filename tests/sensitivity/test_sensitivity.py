@@ -31,7 +31,7 @@ LABELS = np.array([0, 1, 2, 0])
 @cache
 def int8() -> Int8:
     table = CalibrationTable("minmax", 4, "data", "graph", dict(scales()))
-    return Int8(table, bias_corrections(float_graph(), placement(), scales(), [faces()]))
+    return Int8(table.with_corrections(bias_corrections(float_graph(), placement(), scales(), [faces()])))
 
 
 def in_two_batches() -> list[tuple[np.ndarray, np.ndarray]]:

@@ -341,3 +341,4 @@ def test_command(tmp_path: Path) -> None:
         "int8.safetensors",
     }
     assert read_checkpoint(output).classes == classes
+    assert read_table(Outputs(output).scales).corrections == {}  # those of calibration are of other weights
