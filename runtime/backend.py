@@ -187,10 +187,6 @@ class Backend(ABC):
         are damaged, which `open` says."""
         return None
 
-    def require_outputs(self, directory: Path, sidecar: Sidecar) -> None:
-        """AmpnetError when the engine's network has another number of logits than its sidecar has classes."""
-        require_outputs(f"engine {directory}", sidecar, self.outputs(directory))
-
     @abstractmethod
     def open(self, directory: Path, sidecar: Sidecar, options: LoadOptions) -> Executor:
         """Load an engine that `check` let pass. Raises MisuseError for options that do not go with this backend."""
@@ -255,14 +251,3 @@ def find_backend(name: str) -> Backend:
         raise MisuseError(f"there is no backend {name}; there are {listed(list(REGISTERED))}")
     found: Backend = import_module(REGISTERED[name]).BACKENDS[name]
     return found
-
-
-def require_outputs(name: str, sidecar: Sidecar, outputs: Optional[int]) -> None:
-    """AmpnetError when the network of an engine has another number of outputs than the sidecar has classes: their names
-    would be those of other outputs. name: of the engine. outputs: None, unknown."""
-    named = len(sidecar.classes)
-    if outputs not in (None, named):
-        classes = "1 class" if named == 1 else f"{named} classes"
-        raise AmpnetError(
-            f"{name} is damaged (it names {classes}, its network has {outputs} outputs); build the engine again"
-        )

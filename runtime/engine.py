@@ -16,7 +16,7 @@ from ampnet_opt.core.files import PathLike
 from ampnet_opt.core.graph_interface import IMAGE_SHAPES, IMAGE_SIDE, LANDMARKS_SHAPE
 from ampnet_opt.core.lifetime import Calls, end_with_process, keep_in_children, native
 from ampnet_opt.runtime.backend import Executor, LoadOptions, find_backend, pad_batch
-from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
+from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar, require_outputs
 
 Run = Callable[[Any, Any], np.ndarray]  # of an executor: images and landmarks of one batch -> logits
 
@@ -78,7 +78,7 @@ class Engine:
 
         def load() -> Engine:
             backend.check(sidecar)
-            backend.require_outputs(Path(directory), sidecar)
+            require_outputs(f"engine {directory}", sidecar, backend.outputs(Path(directory)))
             return cls(Path(directory), sidecar, backend.open(Path(directory), sidecar, options))
 
         return native(load)

@@ -231,6 +231,17 @@ def file_states(directory: PathLike, sidecar: Sidecar) -> Dict[str, str]:
     return states
 
 
+def require_outputs(name: str, sidecar: Sidecar, outputs: Optional[int]) -> None:
+    """AmpnetError when the network of an engine has another number of outputs than the sidecar has classes: their names
+    would be those of other outputs. name: of the engine. outputs: None, unknown."""
+    named = len(sidecar.classes)
+    if outputs not in (None, named):
+        classes = "1 class" if named == 1 else f"{named} classes"
+        raise AmpnetError(
+            f"{name} is damaged (it names {classes}, its network has {outputs} outputs); build the engine again"
+        )
+
+
 def rebuild_command(sidecar: Sidecar) -> str:
     """The command line that builds this engine once more. CKPT stands for its checkpoint, ENGINE for its old directory, and
     DATA for the faces that proved its choice of layers."""

@@ -12,7 +12,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, new_directory, require_file, require_new, sha256
 from ampnet_opt.core.text import listed, printable
 from ampnet_opt.runtime.backend import find_backend
-from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar
+from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar, require_outputs
 from ampnet_opt.serving.guide import Model, guide
 from ampnet_opt.serving.model_config import LABELS, SERVED, faces_config, labels_text, network_config
 
@@ -96,7 +96,7 @@ def _require_served(directory: Path, sidecar: Sidecar) -> None:
             f"engine {directory} computes in {sidecar.precision}, which Triton's backend cannot be asked for: build it in "
             f"{listed(list(SERVED[backend].parameters))}"
         )
-    find_backend(backend).require_outputs(directory, sidecar)
+    require_outputs(f"engine {directory}", sidecar, find_backend(backend).outputs(directory))
     if batch.min > 1:
         raise MisuseError(
             f"engine {directory} takes batches of at least {batch.min} faces, and Triton passes on single ones: build it "

@@ -9,8 +9,8 @@ import numpy as np
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
 from ampnet_opt.runtime import cuda
-from ampnet_opt.runtime.backend import require_outputs
 from ampnet_opt.runtime.cuda.device_array import DeviceArray
+from ampnet_opt.runtime.sidecar import require_outputs
 from ampnet_opt.runtime.tensorrt.context import Context
 
 if TYPE_CHECKING:
