@@ -91,7 +91,7 @@ def test_the_table_of_pictures_gives_landmarks_to_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_what_a_device_refuses_is_said() -> None:
     with pytest.raises(AmpnetError) as raised:
-        FaceTable(Lines("/dev/full"), CLASSES)
+        FaceTable(Lines("/dev/full"), CLASSES).begin()
     assert str(raised.value) == f"cannot write on in /dev/full: {os.strerror(errno.ENOSPC)}"
 
 
