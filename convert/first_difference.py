@@ -127,7 +127,9 @@ def _run(request: EngineRequest, model: onnx.ModelProto, faces: tuple[np.ndarray
     with TemporaryDirectory(prefix="ampnet-opt-") as folder:
         directory = Path(folder)
         sidecar, _ = compile_engine(replace(request, prepared=prepared), directory)
-        executor = request.backend.open(directory, sidecar, LoadOptions())
+        # What a part of the network makes are no classes.
+        outputs = [""] * model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+        executor = request.backend.open(directory, replace(sidecar, classes=outputs), LoadOptions())
         try:
             least, most = sidecar.batch.min, sidecar.batch.max
             images, landmarks = (pad_batch(values, least) for values in faces)

@@ -490,8 +490,9 @@ def test_the_parts_of_the_gpu_check_pass(tmp_path: Path) -> None:
 def test_compare_holds_engines_against_the_checkpoint(built: Built, tmp_path: Path) -> None:
     machine = rehearse(tmp_path, VERSIONS[0])
     init_checkpoint(tmp_path / "small.safetensors", seed=5, width=0.125, classes=CLASSES)
-    Image.new("RGB", (224, 224), "grey").save(tmp_path / "face.png")
-    faces = write_csv(tmp_path / "faces.csv", [["face.png", name, "test", *POINTS] for name in CLASSES])
+    for shade, name in enumerate(CLASSES):
+        Image.new("RGB", (224, 224), (shade, 99, 99)).save(tmp_path / f"{name}.png")
+    faces = write_csv(tmp_path / "faces.csv", [[f"{name}.png", name, "test", *POINTS] for name in CLASSES])
     options = ("--data", faces, "--runs", 2, "--json", "-")
     engine = built(VERSIONS[0]) / "tensorrt-fp32"
     told = succeeds("compare", tmp_path / "small.safetensors", engine, *options, variables=machine.variables).stdout

@@ -40,7 +40,7 @@ def fails(code: int, words: str, *arguments: object, **options: Any) -> subproce
     else:
         assert len(sentences) == 1, result.stderr
         assert said[-1] == sentences[0]
-        assert words in sentences[0]
+        assert words in sentences[0], sentences[0]
         assert sentences[0].removeprefix("error: ").strip()
     return result
 
