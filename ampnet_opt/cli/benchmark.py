@@ -128,7 +128,7 @@ def benchmark(
             require_new_file(file, force)
     if picture is not None:
         require_matplotlib()
-    require_apart({"--json": json_file, "--picture": picture}, [*engines, *filter(None, [accuracy])])
+    require_apart({"--json": json_file, "--picture": picture}, [*engines, accuracy])
     before = None if against is None else read_benchmark(against)
     scores = {} if accuracy is None else read_accuracy(accuracy, engines)
     with stages() as progress:
@@ -167,7 +167,7 @@ def _benchmark_pipeline(
 
     if json_file is not None and json_file != STDOUT:
         require_new_file(json_file, force)
-    require_apart({"--json": json_file}, [*engines, request.source, *filter(None, [request.detector])])
+    require_apart({"--json": json_file}, [*engines, request.source, request.detector])
     with stages() as progress:
         found = benchmark_pipeline(engines, request, seconds=seconds, progress=progress)
     if json_file != STDOUT:

@@ -100,9 +100,8 @@ def bundle(
     Without --int8, --fp16, --bf16 or --fp32 it is --int8, for GPUs --fp16 too, and for arm --fp32.
     """
     from ampnet_opt.bundling.targets import TARGETS
-    from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
+    from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request, table_of
     from ampnet_opt.core.files import require_apart, require_new_file
-    from ampnet_opt.core.tables import find_table
     from ampnet_opt.runtime.backend import find_backend
 
     target = TARGETS[name]
@@ -122,8 +121,7 @@ def bundle(
         precisions = [precision for precision in usual if precision in backend.precisions] or list(backend.precisions)
         remark(f"precisions: {', '.join(precisions)} (--int8, --fp16, --bf16 and --fp32 take others)")
     require_new_file(output, force)
-    tables = [] if data is None else [find_table(data, "data file")]
-    require_apart({"-o": output}, [*filter(None, [source, scales, ranking]), *tables])
+    require_apart({"-o": output}, [source, scales, ranking, table_of(data)])
     if with_faces and data is None:
         raise MisuseError("--with-faces carries faces of --data, which is missing")
     if "final" in given(context) and not with_faces:

@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 import typer
 
-from ampnet_opt.cli.inputs import faces_of, require_extra, subjects_of
+from ampnet_opt.cli.inputs import faces_of, require_extra, subjects_of, table_of
 from ampnet_opt.cli.options import (
     BATCH,
     CLASSES,
@@ -155,11 +155,9 @@ def compare(
 def require_apart_from(request: ComparisonRequest, outputs: Mapping[str, Optional[Path]], data: Optional[Path]) -> None:
     """As `core.files.require_apart`, of what a comparison reads. data: the table of its faces."""
     from ampnet_opt.core.files import require_apart
-    from ampnet_opt.core.tables import find_table
 
-    others = [] if data is None else [find_table(data, "data file")]
     pictures = [face.file for face in request.faces]
-    require_apart(outputs, [request.checkpoint, *request.engines, *filter(None, [request.detector]), *others, *pictures])
+    require_apart(outputs, [request.checkpoint, *request.engines, request.detector, table_of(data), *pictures])
 
 
 def scored_faces(data: Optional[Path], split: str, most: Optional[int], form: str) -> List[Any]:

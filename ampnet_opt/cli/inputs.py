@@ -77,6 +77,13 @@ def faces_of(table: Optional[Path], split: str, form: str = "auto", labelled: bo
     return faces
 
 
+def table_of(data: Optional[Path]) -> Optional[Path]:
+    """The table that `faces_of` reads, None for the default data. Raises MisuseError when there is none."""
+    from ampnet_opt.core.tables import find_table
+
+    return None if data is None else find_table(data, "data file")
+
+
 def apart(sets: Sequence[List[Any]], names: Sequence[str]) -> List[List[Any]]:
     """Sets of faces, each of which is to prove what the ones before it gave: no face is in two of them.
 
@@ -253,9 +260,9 @@ def read_request(request: ConversionRequest, context: typer.Context) -> Tuple[An
     if calibrates:  # else they give no scales, and may be all there are
         own = request.judging is not None and request.judging[0] == data  # drawn faces are none of the user's
         last = "--final" if data is not None else "the drawn faces that the bundle carries"
-        wanted = [(chosen, "--split"), *([(proof, "--held-out")] if searches else []), *([(judging, last)] if own else [])]
-        parts = apart([faces for faces, _ in wanted], [name for _, name in wanted])
-        chosen, proof, judging = parts[0], parts[1] if searches else [], parts[-1] if own else judging
+        sets = {"--split": chosen, **({"--held-out": proof} if searches else {}), **({last: judging} if own else {})}
+        sets = dict(zip(sets, apart([*sets.values()], [*sets])))
+        chosen, proof, judging = sets["--split"], sets.get("--held-out", []), sets.get(last, judging)
     chosen = spread(chosen, calibration.faces)
     loaded = read_checkpoint(request.checkpoint or CHECKPOINT, request.classes, request.patch_radius)
     from ampnet_opt.calibration.table import read_table

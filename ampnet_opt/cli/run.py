@@ -35,6 +35,7 @@ from ampnet_opt.core.messages import remark, say
 if TYPE_CHECKING:
     from ampnet_opt.pipeline.frames import FrameResult
     from ampnet_opt.pipeline.live_rate import Rate
+    from ampnet_opt.pipeline.view import Address
     from ampnet_opt.runtime import Engine
 
 BATCH_PANEL = "Many pictures, on a Ray cluster"
@@ -152,10 +153,11 @@ def run(
         _require_apart(places, engine, sources, find_table(landmarks, "landmarks file"))
         loading = {"threads": threads, "trusted": trusted, "blocking_wait": blocking_wait}
         return _run_given(engine, sources, landmarks, form, warm_up=warm_up, loading=loading, places=places)
+    address = None
     if view is not None:
         from ampnet_opt.pipeline.view import parse_address
 
-        parse_address(view)  # known to fail before any work is done
+        address = parse_address(view)  # known to fail before any work is done
     if blur and drawn is None and view is None:
         raise MisuseError("--blur changes what -o and --view show; give one of them")
     from ampnet_opt.detection.detector import load_detector
@@ -188,7 +190,7 @@ def run(
             keep_freed_memory()
             remark(f"faces: {finder.summary}")
         files = None if json_file == STDOUT else json_file
-        page = _page(view, engine, loaded, [str(path) for path in (drawn, files, table) if path is not None])
+        page = _page(address, engine, loaded, [str(path) for path in (drawn, files, table) if path is not None])
         if page is not None:  # before files of earlier results are replaced: its port may be in use
             stack.enter_context(page)
             remark(f"the page is at {page.address}")
@@ -257,7 +259,7 @@ def _require_apart(places: _Places, engine: Path, sources: Sequence[str], other:
     paths = [Path(text) for text in sources]
     pictures = [file for path in paths for file in (pictures_in(path) if path.is_dir() else [path] if path.exists() else [])]
     outputs, drawn = {"-o": places.drawn, "--json": places.json_file, "--csv": places.table}, places.drawn
-    require_apart(outputs, [engine, *pictures, *filter(None, [other])])
+    require_apart(outputs, [engine, *pictures, other])
     if drawn is not None and drawn.is_dir() and any(drawn.samefile(folder) for folder in {file.parent for file in pictures}):
         raise MisuseError(f"-o names the folder of the pictures, {drawn}, which drawn ones would replace; name another")
 
@@ -291,12 +293,11 @@ def _print(result: FrameResult, classes: List[str], json_file: Optional[Path], r
         remark(f"note: {frame.name}: 0 faces found")
 
 
-def _page(view: Optional[str], directory: Path, engine: Engine, stored: List[str]) -> Any:
-    if view is None:
+def _page(address: Optional[Address], directory: Path, engine: Engine, stored: List[str]) -> Any:
+    if address is None:
         return None
-    from ampnet_opt.pipeline.view import View, parse_address
+    from ampnet_opt.pipeline.view import View
 
-    address = parse_address(view)
     about = {"Engine": directory.name, "Backend": engine.sidecar.backend, "Precision": engine.sidecar.precision.upper()}
     return View(host=address.host, port=address.port, classes=engine.classes, about=about, stored=stored)
 

@@ -8,7 +8,7 @@ from typing import Optional
 
 import typer
 
-from ampnet_opt.cli.inputs import faces_of, read_checkpoint
+from ampnet_opt.cli.inputs import faces_of, read_checkpoint, table_of
 from ampnet_opt.cli.options import (
     CALIBRATION_PANEL,
     CLASSES,
@@ -69,7 +69,6 @@ def sensitivity(
 ) -> None:
     """Which layers INT8 hurts most: divergence, agreement, top-1 and SQNR of each. Interrupted runs resume."""
     from ampnet_opt.core.files import new_file, require_apart, require_new_file, reserved
-    from ampnet_opt.core.tables import find_table
     from ampnet_opt.faces.face import spread
     from ampnet_opt.shipped import CHECKPOINT
 
@@ -78,8 +77,7 @@ def sensitivity(
         require_new_file(picture, force)
     context.with_resource(reserved(output))  # to the end of the command
     chosen = spread(faces_of(data, split, form), faces)
-    tables = [] if data is None else [find_table(data, "data file")]
-    inputs = [checkpoint or CHECKPOINT, *tables, *(face.file for face in chosen)]
+    inputs = [checkpoint or CHECKPOINT, table_of(data), *(face.file for face in chosen)]
     require_apart({"-o": output, "--picture": picture}, inputs)
     loaded = read_checkpoint(checkpoint or CHECKPOINT, classes, patch_radius)
     import numpy as np

@@ -7,7 +7,7 @@ from typing import Dict, List, Optional
 
 import typer
 
-from ampnet_opt.cli.inputs import read_checkpoint, require_extra
+from ampnet_opt.cli.inputs import read_checkpoint, require_extra, table_of
 from ampnet_opt.cli.options import (
     FACES_PANEL,
     FORCE,
@@ -105,7 +105,6 @@ def train(
     """Train a network on the splits train and val. Interrupted runs resume."""
     from ampnet_opt.core.files import require_apart, require_new_file, reserved, sha256
     from ampnet_opt.core.labels import PRESETS, label_indices, parse_classes
-    from ampnet_opt.core.tables import find_table
     from ampnet_opt.faces.face import read_faces, spread
 
     if qat is not None:
@@ -126,9 +125,9 @@ def train(
     outputs = Outputs(output)
     written = {"-o": outputs.checkpoint, "the metrics": outputs.metrics, "their picture": outputs.curve}
     written.update({"the state": outputs.state, "the scales": outputs.scales})
-    tables = [find_table(table, "data file") for table in data]
+    tables = map(table_of, data)
     pictures = [face.file for face in [*faces, *held_out]]
-    require_apart(written, [*tables, *filter(None, [start, qat]), *pictures])
+    require_apart(written, [*tables, start, qat, *pictures])
     context.with_resource(reserved(output))  # to the end of the command
     if force:
         outputs.state.unlink(missing_ok=True)

@@ -61,11 +61,11 @@ def require_new_file(path: PathLike, force: bool) -> Path:
     return target
 
 
-def require_apart(outputs: Mapping[str, Optional[PathLike]], inputs: Iterable[PathLike]) -> None:
+def require_apart(outputs: Mapping[str, Optional[PathLike]], inputs: Iterable[Optional[PathLike]]) -> None:
     """MisuseError when two outputs are one file, or one is a file that is read, which writing would destroy.
 
-    outputs: by what names each on the command line, "--json"; None is none, "-" stdout. inputs: files; a directory stands
-    for the files in it. Links are followed. What is no regular file, such as /dev/null, may be several outputs.
+    outputs: by what names each on the command line, "--json"; "-" is stdout. inputs: files; a directory stands for the files
+    in it. None is none of either. Links are followed. What is no regular file, such as /dev/null, may be several outputs.
     """
     places: Dict[Tuple[object, ...], str] = {}
     for name, path in outputs.items():
@@ -76,8 +76,7 @@ def require_apart(outputs: Mapping[str, Optional[PathLike]], inputs: Iterable[Pa
             places[place] = name
     if not places:
         return
-    for path in inputs:
-        found = Path(path)
+    for found in (Path(path) for path in inputs if path is not None):
         for file in found.iterdir() if found.is_dir() else [found]:
             written = places.get(_identity(file) or ("",))
             if written is not None:

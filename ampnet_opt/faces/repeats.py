@@ -22,10 +22,16 @@ APART = 0.5  # of the spread of a face's landmarks, root mean square per coordin
 def first_of_each(faces: Sequence[Face]) -> List[int]:
     """For each face, the index of the first that is the same: the same picture, or a copy of it, with the same landmarks.
 
-    Several faces of one picture differ in their landmarks. Only pictures of which two are equally large are read.
+    Several faces of one picture differ in their landmarks. A picture is read only if it is as large as another one whose
+    face has the same landmarks.
     """
-    first: Dict[Tuple[str, bytes], int] = {}
-    keys = zip(_pictures(faces), (np.ascontiguousarray(face.landmarks, "<f4").tobytes() for face in faces))
+    places = [_place(face) for face in faces]
+    sizes = {place: os.path.getsize(place) for place in set(places)}
+    likely = [(np.ascontiguousarray(face.landmarks, "<f4").tobytes(), sizes[place]) for face, place in zip(faces, places)]
+    often = Counter(likely)
+    contents = {place: sha256(place) for place in {place for place, alike in zip(places, likely) if often[alike] > 1}}
+    first: Dict[Tuple[Tuple[bytes, int], str], int] = {}
+    keys = ((alike, contents.get(place, place)) for place, alike in zip(places, likely))
     return [first.setdefault(key, row) for row, key in enumerate(keys)]
 
 
@@ -76,11 +82,3 @@ def _spread(points: np.ndarray) -> float:
 
 def _place(face: Face) -> str:
     return os.path.normpath(str(face.file))
-
-
-def _pictures(faces: Sequence[Face]) -> List[str]:
-    """What each face's picture is known by: equal for equal bytes."""
-    sizes = {place: os.path.getsize(place) for place in {_place(face) for face in faces}}
-    often = Counter(sizes.values())
-    known = {place: sha256(place) if often[size] > 1 else place for place, size in sizes.items()}
-    return [known[_place(face)] for face in faces]

@@ -17,7 +17,6 @@ import io
 import json
 import math
 import os
-import stat
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -52,8 +51,7 @@ class Lines:
     def begin(self) -> None:
         """Remove what is there, before the first line at the latest."""
         self._begun = True
-        if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            os.ftruncate(self._descriptor, 0)
+        self._cut()
 
     def add(self, text: str) -> None:
         """Add text that ends with a line. Raises AmpnetError when the system refuses it."""
@@ -72,7 +70,7 @@ class Lines:
         self._length += written
 
     def _cut(self) -> bool:
-        """Take back what is there of an unfinished line; whether that could be done."""
+        """Remove what is behind the whole lines of this run; whether that could be done."""
         try:
             os.ftruncate(self._descriptor, self._length)
             os.lseek(self._descriptor, self._length, os.SEEK_SET)
