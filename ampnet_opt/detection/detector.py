@@ -26,7 +26,8 @@ from ampnet_opt.core.processor import is_arm
 from ampnet_opt.core.text import listed, one_line
 from ampnet_opt.detection import centerface, yunet
 from ampnet_opt.detection.refinement import Refiner
-from ampnet_opt.detection.scales import Scale, distinct, one_pass, scaled_planes, two_passes
+from ampnet_opt.detection.scales import Scale, distinct, one_pass, two_passes
+from ampnet_opt.detection.scaling import FrameScaler, scaled_planes
 from ampnet_opt.faces.detection import Box, Detection, overlap
 from ampnet_opt.runtime.backend import Backend, find_backend
 from ampnet_opt.runtime.network import Network
@@ -64,6 +65,7 @@ class Detector:
         self.threshold: float = kind.THRESHOLD
         self._search_seconds = 0.0
         self._kind, self._network, self._refiner = kind, network, refiner
+        self._frames: Optional[FrameScaler] = None  # made for the first frame
 
     @property
     def network_seconds(self) -> float:
@@ -102,9 +104,14 @@ class Detector:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise MisuseError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
         size = image.shape[1], image.shape[0]
-        scales = two_passes(size) if min_face is None else [one_pass(size, min_face, self._kind.SMALLEST)]
         threshold = self.threshold if expected is None else min(self._kind.WEAK, DOUBTFUL)
-        found = [face for scale in scales for face in self._search(image, scale, threshold, video=min_face is not None)]
+        if min_face is None:
+            passes = ((scaled_planes(image, scale), scale) for scale in two_passes(size))
+            found = [face for planes, scale in passes for face in self._search(planes, scale, threshold)]
+        else:
+            self._frames = self._frames or FrameScaler()
+            scale = one_pass(size, min_face, self._kind.SMALLEST)
+            found = self._search(self._frames.planes(image, scale), scale, threshold, recurring=True)
         if expected is not None:
             found = self._looked_again(image, found, expected)
         return sorted(distinct(found), key=lambda face: (-face.side, face.box))
@@ -135,16 +142,21 @@ class Detector:
         square = np.zeros((side, side, 3), np.uint8)  # always whole, so that what the network sees has one size
         square[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]] = part
         scale = Scale((2 * LOOK, 2 * LOOK), 2 * LOOK / side, 0, ((0, 0), (0, 0)))
-        seen = self._search(square, scale, self.threshold, video=True)
+        seen = self._search(scaled_planes(square, scale), scale, self.threshold, recurring=True)
         near = [(size, face.shifted(left, top)) for size, face in seen]
         return [pair for pair in near if overlap(pair[1].box, place) >= SAME][:1]
 
-    def _search(self, image: np.ndarray, scale: Scale, threshold: float, *, video: bool) -> List[Tuple[float, Detection]]:
-        """Faces, and the size that each has in what the network sees."""
-        pixels, (across, down) = self._kind.network_input(scaled_planes(image, scale, fast=video))
+    def _search(
+        self, planes: np.ndarray, scale: Scale, threshold: float, *, recurring: bool = False
+    ) -> List[Tuple[float, Detection]]:
+        """Faces of an image at a scale, in pixels of the image, and the size that each has in what the network sees.
+
+        recurring: as for `Network.run`.
+        """
+        pixels, (across, down) = self._kind.network_input(planes)
         height, width = pixels.shape[2:]
         start = time.perf_counter()
-        outputs = self._network.run(pixels, recurring=video)
+        outputs = self._network.run(pixels, recurring=recurring)
         self._search_seconds += time.perf_counter() - start
         faces = self._kind.faces(outputs, height, width, threshold)
         stretched = [face.stretched(across, down) for face in faces]

@@ -1,4 +1,4 @@
-"""The sizes at which a detector searches an image, and the image at such a size.
+"""The sizes at which a detector searches an image.
 
 Measured on 16 real faces, both networks miss least and place landmarks best when a face is about 100 to 320 pixels wide: at
 768, YuNet misses 1 in 5 and is 11 pixels of 224 off instead of 3.
@@ -10,7 +10,6 @@ import math
 from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
-from PIL import Image
 
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.pictures import SMALLEST_SIDE
@@ -22,7 +21,6 @@ BEST = 200.0  # pixels
 OVERLAP = 0.4
 LARGEST = 4096  # pixels, longest side of one pass, which bounds its memory
 GRID = 32  # pixels; both networks' largest cell
-MOST_MEANT = 16  # pixels, side of the largest square whose sum is a uint16
 
 
 class Scale(NamedTuple):
@@ -72,40 +70,6 @@ def one_pass(size: Tuple[int, int], min_face: float, smallest: int) -> Scale:
 def _scaled(size: Tuple[int, int], factor: float, border: int) -> Scale:
     width, height = (max(1, round(side * factor)) for side in size)
     return Scale((width, height), factor, border, ((border, border), (border, border)))
-
-
-def scaled_planes(image: np.ndarray, scale: Scale, *, fast: bool) -> np.ndarray:
-    """An image uint8 [height, width, 3] at a scale, as planes uint8 [3, height, width] with their black rim.
-
-    fast: for video. Scaling to half or less begins with the mean of whole pixels, which takes a quarter of the time of
-    averaging all pixels under each new one, and finds the same faces.
-    """
-    (above, below), (left, right) = scale.rim
-    width, height = scale.size
-    planes = np.zeros((3, above + height + below, left + width + right), np.uint8)
-    inside = planes[:, above : above + height, left : left + width]
-    step = image.shape[1] // width
-    if image.shape[:2] == (height, width):
-        inside[:] = image.transpose(2, 0, 1)
-    elif fast and image.shape[:2] == (step * height, step * width) and step <= MOST_MEANT:
-        _means(image, step, inside)
-    else:
-        scaled = Image.fromarray(image).resize(scale.size, Image.Resampling.BILINEAR, reducing_gap=1.0 if fast else None)
-        for plane, band in zip(inside, scaled.split()):
-            plane[:] = np.asarray(band)
-    return planes
-
-
-def _means(image: np.ndarray, step: int, planes: np.ndarray) -> None:
-    """The mean of each square of `step` pixels, rounded, as Pillow's `reduce`, and in less than half its time for planes."""
-    rows = image[::step].astype(np.uint16)
-    for row in range(1, step):
-        rows += image[row::step]
-    for plane, values in zip(planes, rows.transpose(2, 0, 1)):
-        sums = values[:, ::step] + np.uint16(step * step // 2)
-        for column in range(1, step):
-            sums += values[:, column::step]
-        plane[:] = sums // np.uint16(step * step)
 
 
 def distinct(found: Sequence[Tuple[float, Detection]]) -> List[Detection]:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike
+from ampnet_opt.core.pyav import load_av, refusals
 from ampnet_opt.core.text import listed, one_line, printable
-from ampnet_opt.pipeline.pyav import load_av, refusals
 
 CLOCK = 90_000  # ticks a second: every usual frame rate has whole ticks, as in MPEG
 USUAL = 30  # frames a second of a source that names no rate

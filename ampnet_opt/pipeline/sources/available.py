@@ -7,7 +7,7 @@ import subprocess
 from typing import Any, Dict
 
 from ampnet_opt.core.errors import AmpnetError
-from ampnet_opt.pipeline.pyav import load_av
+from ampnet_opt.core.pyav import load_av
 from ampnet_opt.pipeline.sources import camera, csi
 
 INSPECT = "gst-inspect-1.0"

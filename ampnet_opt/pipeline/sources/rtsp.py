@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.pyav import load_av
 from ampnet_opt.core.text import printable
-from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources.decoding import Upright, decoded, pixel_aspect, reason, video_stream
 from ampnet_opt.pipeline.sources.source import LiveSource, believed_rate, require_size
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
+from ampnet_opt.core.pyav import load_av
 from ampnet_opt.core.text import count, printable
 from ampnet_opt.pipeline.frames import Frame
-from ampnet_opt.pipeline.pyav import load_av
 from ampnet_opt.pipeline.sources.decoding import Upright, decoded, pixel_aspect, reason, video_stream
 from ampnet_opt.pipeline.sources.pipe import Pipe, fifo, standard_input
 from ampnet_opt.pipeline.sources.source import Source, believed_rate, require_size
