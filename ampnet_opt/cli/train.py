@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 import typer
 
@@ -104,7 +104,7 @@ def train(
 ) -> None:
     """Train a network on the splits train and val. Interrupted runs resume."""
     from ampnet_opt.core.files import require_apart, require_new_file, reserved, sha256
-    from ampnet_opt.core.labels import PRESETS, label_indices, parse_classes
+    from ampnet_opt.core.labels import PRESETS, parse_classes
     from ampnet_opt.faces.face import read_faces, spread
 
     if qat is not None:
@@ -129,29 +129,15 @@ def train(
     pictures = [face.file for face in [*faces, *held_out]]
     require_apart(written, [*tables, start, qat, *pictures])
     context.with_resource(reserved(output))  # to the end of the command
-    if force:
-        outputs.state.unlink(missing_ok=True)
-    if not outputs.state.exists():
-        for path in (output, outputs.metrics, outputs.curve, *([outputs.scales] if qat is not None else [])):
+    if force or not outputs.state.exists():
+        for path in (output, outputs.metrics, outputs.curve):
             require_new_file(path, force)
     require_device(device)
-    basis = ""
-    if qat is not None:
-        from ampnet_opt.training.qat import CALIBRATING, for_int8
-
-        loaded = read_checkpoint(qat, classes, None)
-        names = loaded.classes
-        label_indices(names, [face.label for face in [*faces, *held_out]])  # known to fail before minutes of work
-        with steps() as step:
-            model = for_int8(loaded, spread(faces, CALIBRATING), outputs.scales, outputs.state.exists(), step)
-        basis = f"{loaded.sha256} {sha256(outputs.scales)}"
-    elif start is not None:
-        begun = read_checkpoint(start, classes, None)
-        model, names = begun.model, begun.classes
-    else:
-        if classes is None:
-            _require_rafdb([face.label for face in [*faces, *held_out]])
-        model = seeded(seed, 0.25 if width is None else width, len(names))
+    base = qat or start
+    begun = None if base is None else read_checkpoint(base, classes, None)
+    if begun is not None:
+        names = begun.classes
+    _require_labels(names, [face.label for face in [*faces, *held_out]], assumed=begun is None and classes is None)
     recipe = TrainingRecipe(
         epochs=epochs or (40 if qat is None else 2),
         batch=batch,
@@ -160,6 +146,19 @@ def train(
         seed=seed,
         bf16=bf16,
     )
+    basis = ""
+    if begun is None:
+        model = seeded(seed, 0.25 if width is None else width, len(names))
+    elif qat is None:
+        model = begun.model
+    else:
+        from ampnet_opt.training.qat import CALIBRATING, for_int8
+
+        with steps() as step:
+            model = for_int8(begun, spread(faces, CALIBRATING), outputs.scales, step, force=force)
+        basis = f"{begun.sha256} {sha256(outputs.scales)}"
+    if force:  # only now: what is refused above keeps it
+        outputs.state.unlink(missing_ok=True)
     with counter(f"training on {len(faces)} faces", recipe.epochs * len(faces)) as bar:
 
         def report(epoch: int, done: int, metrics: Dict[str, float]) -> None:
@@ -179,13 +178,14 @@ def train(
         say(f"{outputs.scales}: the scales of its INT8 engines (build --int8 --scales)")
 
 
-def _require_rafdb(labels: List[str]) -> None:
-    from ampnet_opt.core.labels import PRESETS, label_indices
+def _require_labels(classes: Sequence[str], labels: List[str], assumed: bool) -> None:
+    """Errors as of `label_indices`. assumed: whether nothing but the default names the classes."""
+    from ampnet_opt.core.labels import label_indices
 
     try:
-        label_indices(PRESETS["rafdb"], labels)
+        label_indices(classes, labels)
     except MisuseError as error:
-        raise MisuseError(f"{error}; name the network's with --classes") from error
+        raise MisuseError(f"{error}; name the network's with --classes") if assumed else error from None
 
 
 def _require_qat_alone(others: Dict[str, object]) -> None:

@@ -41,31 +41,26 @@ def as_float(tensors: Mapping[str, Tensor]) -> Callable[[str], Tensor]:
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """The bytes follow from the content alone. Raises MisuseError or AmpnetError as `new_file` does."""
-    with new_file(path) as temporary:
-        try:
-            safetensors.torch.save_file(
-                {key: value.cpu().contiguous() for key, value in tensors.items()}, temporary, metadata
-            )
-        except safetensors.SafetensorError as error:  # how its writer reports a full disk
-            raise OSError(str(error)) from error
-        _sort_metadata(temporary)
+    content = safetensors.torch.save({key: value.cpu().contiguous() for key, value in tensors.items()}, metadata)
+    header = _sorted_header(content)
+    with new_file(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(header)
+        stream.write(memoryview(content)[len(header) :])
 
 
-def _sort_metadata(path: PathLike) -> None:
-    """Have equal checkpoints equal bytes: safetensors writes metadata in the order of Rust's hash map, which is random.
+def _sorted_header(content: bytes) -> bytes:
+    """How a safetensors file begins, with its metadata sorted, so that equal checkpoints have equal bytes.
 
-    The header is 8 bytes of its length and JSON, filled up with spaces; it keeps its length, so that nothing else moves.
+    safetensors writes metadata in the order of Rust's hash map, which is random. The header is 8 bytes of its length and
+    JSON, filled up with spaces; it keeps its length, so that nothing else moves.
     """
-    with open(path, "r+b") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(content) > length:  # another way to write the same JSON than safetensors has
-            raise AmpnetError(f"safetensors {safetensors.__version__} writes a header that cannot be sorted in place")
-        stream.seek(8)
-        stream.write(content.ljust(length))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > length:  # another way to write the same JSON than safetensors has
+        raise AmpnetError(f"safetensors {safetensors.__version__} writes a header that cannot be sorted in place")
+    return content[:8] + text.ljust(length)
 
 
 def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -92,8 +92,20 @@ def train(
         model.parameters(), recipe.rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
     )
     modules: dict[str, nn.Module] = {"model": model, "ema": ema}
-    rows = load_state(outputs.state, run, modules, optimizer) if outputs.state.exists() else []
-    last = rows[-1] if rows else {}
+    rows: list[Metrics] = []
+    last: Metrics = {}
+
+    def publish() -> None:
+        if best(rows) is last:
+            save_checkpoint(output, cast(AMPNet, ema.module), classes, dtype=torch.float16)
+        _record(outputs, rows)
+
+    if outputs.state.exists():
+        rows = load_state(outputs.state, run, modules, optimizer)
+        last = rows[-1]
+        if best(rows) is not last and not output.exists():
+            raise AmpnetError(f"{output}, which {outputs.state} goes on from, is gone; pass --force to start over")
+        publish()  # the run may have been stopped before it did
     for epoch in range(len(rows), recipe.epochs):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_of(epoch)
@@ -118,10 +130,8 @@ def train(
             "macro_f1": float(macro_f1(confusion_matrix(truth, predicted, len(classes)))),
         }
         rows.append(last)
-        if best(rows) is last:
-            save_checkpoint(output, cast(AMPNet, ema.module), classes, dtype=torch.float16)
-        _record(outputs, rows)
-        save_state(outputs.state, run, rows, modules, optimizer)
+        save_state(outputs.state, run, rows, modules, optimizer)  # first, so that whatever stands here, a run can go on
+        publish()
         report(epoch, len(faces), last)
     outputs.state.unlink(missing_ok=True)
     return rows
@@ -153,8 +163,9 @@ def _epoch(
     done: Callable[[int], None],
 ) -> float:
     """One pass; returns the mean loss. All that is random in it follows from the recipe's seed and the epoch."""
-    torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # dropout
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    seed = (recipe.seed * 1_000_003 + epoch) % (1 << 63)  # torch takes no larger one
+    torch.manual_seed(seed)  # dropout
+    generator = torch.Generator().manual_seed(seed)
     model.train()
     total, seen = 0.0, 0
     order = draw(faces.labels, recipe.balance, recipe.seed, epoch)

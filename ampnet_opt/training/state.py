@@ -48,6 +48,8 @@ def load_state(path: Path, run: str, modules: dict[str, nn.Module], optimizer: t
             optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{i}"].to(parameter.device)
         rows = parse_json(metadata["rows"])
         require_types(rows, List[Dict[str, float]], "rows")
+        if not rows:
+            raise ValueError("it has no epoch")
     except (KeyError, ValueError, RuntimeError) as error:  # RuntimeError is torch's, for tensors of other names or shapes
         raise AmpnetError(f"{path} is damaged ({describe(error)}); pass --force to start over") from error
     return rows

@@ -47,6 +47,14 @@ def test_what_cannot_be_trained_or_would_do_nothing_is_refused(world: World, dra
     assert not list(tmp_path.iterdir())
 
 
+def test_what_force_would_replace_stays_where_the_command_is_refused(drawn: Path, tmp_path: Path) -> None:
+    state = tmp_path / "net.state"
+    state.write_text("hours of work")
+    for wrong in (("--device", "cuda:99"), ("--rate", 0), ("--width", 0), ("--classes", "contempt,joy")):
+        fails(2, "error: ", "train", "--data", drawn, "-o", tmp_path / "net.safetensors", "--force", *wrong)
+    assert state.read_text() == "hours of work"
+
+
 def _only_train(drawn: Path) -> Path:
     lines = (drawn / "faces.csv").read_text().splitlines()
     table = drawn / "only_train.csv"

@@ -329,6 +329,15 @@ def test_a_checkpoint_cannot_be_written_where_a_directory_is(tmp_path: Path) -> 
         init_checkpoint(tmp_path, 1, 0.05, ["a", "b"])
 
 
+def test_a_checkpoint_is_as_readable_as_any_file(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        init_checkpoint(tmp_path / "own.safetensors", 1, 0.125, ["a", "b"])
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "own.safetensors").stat().st_mode & 0o777 == 0o640
+
+
 def test_the_fingerprint_is_of_the_file(own: Path) -> None:
     checkpoint = read_checkpoint(own)
     before = checkpoint.sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
+from ampnet_opt.cli.options import LARGEST_INTEGER
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import read_checkpoint, seeded
+from ampnet_opt.network.tensors import read_tensors, write_tensors
 from ampnet_opt.training.augment import FLIPPED, Augmentation, recolour, view
 from ampnet_opt.training.faces import LabelledFaces
 from ampnet_opt.training.loop import Outputs, head_loss, require_device, train
@@ -171,6 +174,37 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(faces: list[Face], tmp
     assert {file.name for file in tmp_path.iterdir()} == {
         f"{n}.{s}" for n in ("whole", "broken") for s in ("safetensors", "csv", "png")
     }
+
+
+def test_a_run_that_was_killed_before_its_checkpoint_stood_goes_on(faces: list[Face], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    whole = learn(faces, tmp_path / "whole.safetensors", recipe)
+    output = tmp_path / "broken.safetensors"
+    output.mkdir()  # so that the first epoch's checkpoint cannot be written
+    with pytest.raises(MisuseError, match="is a directory"):
+        learn(faces, output, recipe)
+    output.rmdir()
+    assert [file.name for file in tmp_path.glob("broken*")] == ["broken.state"]
+    resumed = learn(faces, output, recipe)
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert Outputs(output).metrics.read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_state_whose_best_epoch_is_gone_is_refused(faces: list[Face], tmp_path: Path) -> None:
+    output = tmp_path / "net.safetensors"
+    with pytest.raises(Killed):
+        learn(faces, output, stop_at=2)
+    tensors, metadata = read_tensors(Outputs(output).state)
+    rows = json.loads(metadata["rows"])
+    best_first = json.dumps([{**rows[0], "top1": 1.0, "macro_f1": 1.0}, {**rows[1], "top1": 0.0}])
+    write_tensors(Outputs(output).state, tensors, {**metadata, "rows": best_first})
+    output.unlink()
+    with pytest.raises(AmpnetError, match="is gone; pass --force"):
+        learn(faces, output)
+
+
+def test_every_seed_that_the_command_takes_trains(faces: list[Face], tmp_path: Path) -> None:
+    assert learn(faces, tmp_path / "net.safetensors", replace(RECIPE, epochs=1, seed=LARGEST_INTEGER))
 
 
 @pytest.mark.slow
