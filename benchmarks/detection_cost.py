@@ -26,12 +26,13 @@ class FoundFaces:
     Attributes:
         detector: its identity.
         found: share of the labelled faces that were found.
-        landmark_error: mean distance of their landmarks from the data set's, in distances between the eyes; NaN if none.
+        landmark_error: mean distance of their landmarks from the data set's, in distances between the eyes; None if none
+            is found.
     """
 
     detector: str
     found: Estimate
-    landmark_error: float
+    landmark_error: float | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def detected_scores(
         same = int((found == before.argmax(1)[places]).sum())
         right = int((found == labels[places]).sum())
         scores.append(DetectedScores(wilson(right, len(faces)), wilson(same, len(places)) if places else None))
-    error = float(np.mean(errors)) if errors else float("nan")
+    error = float(np.mean(errors)) if errors else None
     return Detected(FoundFaces(detector.identity, wilson(len(places), len(faces)), error), scores)
 
 

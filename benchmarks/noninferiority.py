@@ -177,7 +177,9 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def _at_least(successes: int, trials: int, share: float) -> float:
-    """P(X >= successes) of X ~ Binomial(trials, share)."""
+    """P(X >= successes) of X ~ Binomial(trials, share); share: in (0, 1]."""
+    if share == 1:
+        return 1.0
     logs = [
         math.lgamma(trials + 1)
         - math.lgamma(k + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -90,7 +89,7 @@ def _detected(report: Report) -> list[RenderableType]:
     for result, scores in zip(report.results, report.detected.scores):
         same = "-" if scores.same_top1 is None else percent(scores.same_top1)
         table.add_row(Text(result.name), percent(result.accuracy.top1), percent(scores.top1), same)
-    error = "" if math.isnan(faces.landmark_error) else f", landmarks {faces.landmark_error:.1%} of the eye distance off"
+    error = "" if faces.landmark_error is None else f", landmarks {faces.landmark_error:.1%} of the eye distance off"
     return [table, Text(f"{percent(faces.found)} % of the faces found{error}; {faces.detector}\n")]
 
 

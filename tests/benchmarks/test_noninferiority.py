@@ -66,7 +66,7 @@ def test_bounds_cover_the_truth_in_95_of_100_samples(lost: float, won: float, ag
         assert 0.935 <= np.mean(covered) <= 0.975
 
 
-@given(counts(), st.floats(0.05, 20), st.floats(0.5, 0.9999))
+@given(counts(), st.floats(0.05, 200), st.floats(0, 0.9999) | st.just(0.0))
 def test_verdicts_exclude_each_other_and_follow_the_bounds(found: Counts, max_drop: float, min_agreement: float) -> None:
     margin = Margin(max_drop, min_agreement)
     shown = verdict(found, margin)
