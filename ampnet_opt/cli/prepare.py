@@ -20,6 +20,7 @@ from ampnet_opt.cli.options import (
 )
 from ampnet_opt.core.messages import remark, say
 from ampnet_opt.core.progress import counter
+from ampnet_opt.core.text import count
 
 
 def _formats() -> Iterable[str]:
@@ -78,7 +79,8 @@ def prepare(
     for note in dataset.notes:
         remark(f"note: {note}")
     total = len(dataset.pictures)
-    with counter(f"{dataset.format}: {total} pictures", total) as bar:
+    title = f"{dataset.format}: {count(total, 'picture')}"
+    with counter(title, total) as bar:
         done = run(
             dataset.pictures,
             output,
@@ -89,10 +91,10 @@ def prepare(
             faces="all" if every else "largest",
             workers=workers,
             force=force,
-            progress=lambda count: bar(count, f"{dataset.format}: {total} pictures"),
+            progress=lambda finished: bar(finished, title),
             skipped=dataset.skipped,
         )
-    several = f", {done.several} pictures had several" if done.several else ""
-    say(f"{done.table}: {done.faces} faces{several}")
-    for reason, count in done.skipped.items():
-        remark(f"skipped: {count}, {reason} (listed in {done.table.with_name(SKIPPED)})")
+    several = f", {count(done.several, 'picture')} had several" if done.several else ""
+    say(f"{done.table}: {count(done.faces, 'face')}{several}")
+    for reason, number in done.skipped.items():
+        remark(f"skipped: {number}, {reason} (listed in {done.table.with_name(SKIPPED)})")

@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Literal, Sequence
 import numpy as np
 
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.core.files import PathLike, new_file
+from ampnet_opt.core.files import PathLike, new_file, reserved
 from ampnet_opt.core.processor import available_cores
 from ampnet_opt.core.row_matching import IMAGES
 from ampnet_opt.core.tables import NAME as TABLE
@@ -70,8 +70,8 @@ def prepare(
 
     An interrupted run resumes when it is repeated with the same input and settings. Raises MisuseError
     for a finished or different preparation in `output` unless force, and for files of others in images/ under names that are
-    needed; AmpnetError when no face is found, a package is missing, the disk is full or a process dies; KeyboardInterrupt
-    with a message after Ctrl-C.
+    needed; locks.BusyError when another process writes to `output`; AmpnetError when no face is found, a package is missing,
+    the disk is full or a process dies; KeyboardInterrupt with a message after Ctrl-C.
     """
     folder = Path(output)
     _check(pictures, folder, faces, workers)
@@ -84,23 +84,24 @@ def prepare(
             identity = found.identity
     settings = Settings(folder / IMAGES / PARTIAL, needs_detector, detector, detector_backend, crop, faces)
     stems = name_files(pictures)
-    journal = Journal(folder, _head(pictures, settings, identity), stems, force)
-    try:
-        tasks = [Task(picture, stem) for picture, stem in zip(pictures, stems)]
-        done = len(journal.outcomes)
-        progress(done)
-        with contextlib.closing(outcomes(tasks[done:], settings, workers or available_cores())) as finished:
-            for outcome in finished:
-                journal.add(outcome)
-                progress(len(journal.outcomes))
-        return _finish(journal, folder, skipped)
-    except KeyboardInterrupt:
-        done = len(journal.outcomes)
-        raise KeyboardInterrupt(
-            f"stopped after {done} of {len(pictures)} pictures; the same command resumes there"
-        ) from None
-    finally:
-        journal.close()
+    tasks = [Task(picture, stem) for picture, stem in zip(pictures, stems)]
+    with reserved(folder / TABLE):
+        journal = Journal(folder, _head(pictures, settings, identity), stems, force)
+        try:
+            done = len(journal.outcomes)
+            progress(done)
+            with contextlib.closing(outcomes(tasks[done:], settings, workers or available_cores())) as finished:
+                for outcome in finished:
+                    journal.add(outcome)
+                    progress(len(journal.outcomes))
+            return _finish(journal, folder, skipped)
+        except KeyboardInterrupt:
+            done = len(journal.outcomes)
+            raise KeyboardInterrupt(
+                f"stopped after {done} of {len(pictures)} pictures; the same command resumes there"
+            ) from None
+        finally:
+            journal.close()
 
 
 def _in_pixels(pictures: Sequence[Picture], form: str) -> list[Picture]:

@@ -163,7 +163,7 @@ def _epoch(
     done: Callable[[int], None],
 ) -> float:
     """One pass; returns the mean loss. All that is random in it follows from the recipe's seed and the epoch."""
-    seed = (recipe.seed * 1_000_003 + epoch) % (1 << 63)  # torch takes no larger one
+    seed = (recipe.seed * 1_000_003 + epoch) % (1 << 64)  # torch takes no larger one
     torch.manual_seed(seed)  # dropout
     generator = torch.Generator().manual_seed(seed)
     model.train()

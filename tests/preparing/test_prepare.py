@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from places import SHARED, SUPPORT
 
+from ampnet_opt.core import locks
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.installing import install_command
 from ampnet_opt.core.pictures import read_image
@@ -266,6 +267,14 @@ def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
         prepare(pictures[::-1], out, crop=False, faces="all")
     assert prepare(pictures[::-1], out, crop=False, faces="all", workers=1, force=True).faces == 5
     assert len(list((out / "images").iterdir())) == 5
+
+
+def test_two_processes_do_not_prepare_into_one_folder(tmp_path: Path) -> None:
+    tmp_path.joinpath("out").mkdir()
+    with locks.hold(tmp_path / "out" / ".faces.csv.lock", "busy"):
+        with pytest.raises(locks.BusyError, match="another process is writing"):
+            prepare(drawn(3), tmp_path / "out", crop=False)
+    assert not list(tmp_path.joinpath("out").iterdir())
 
 
 def test_a_finished_preparation_is_replaced_by_force_only(tmp_path: Path) -> None:
