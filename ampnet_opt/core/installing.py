@@ -11,15 +11,21 @@ from typing import Optional, Tuple
 from ampnet_opt.core.text import command
 
 PACKAGE = "ampnet-opt"
+# Extras that need a newer Python than the package: with an older one, pip leaves parts of them out without a word. A test
+# holds them to pyproject.toml.
+NEWER_PYTHON = {"convert": (3, 10), "detect": (3, 10), "heif": (3, 9), "plot": (3, 10), "ray": (3, 10)}
 
 
 def install_command(*extras: str) -> str:
-    """A line for the shell that installs the named extras with this Python.
+    """A line for the shell that installs the named extras with this Python; where it is too old for one of them, a note
+    in brackets behind it says so.
 
     The package is named by where it came from, which pip records (PEP 610): a checkout, a wheel that came with a bundle, or
     by its name alone.
     """
-    return f"{_pip()} install {_subject(','.join(extras))}"
+    needed = max((NEWER_PYTHON[extra] for extra in extras if extra in NEWER_PYTHON), default=(0,))
+    note = f" (needs Python {'.'.join(map(str, needed))} or newer)" if sys.version_info < needed else ""
+    return f"{_pip()} install {_subject(','.join(extras))}{note}"
 
 
 def cuda_binding_command(cuda: Tuple[int, int]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from places import ROOT
 
 from ampnet_opt.bundling.wheel import write_wheel
 from ampnet_opt.core import installing
-from ampnet_opt.core.installing import cuda_binding_command, install_command
+from ampnet_opt.core.installing import NEWER_PYTHON, cuda_binding_command, install_command
 
 
 def test_a_checkout_is_installed_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +48,27 @@ def test_an_environment_that_is_not_activated_is_named(monkeypatch: pytest.Monke
     assert install_command("cpu").startswith("/somewhere/venv/bin/pip install ")
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere/venv")
     assert install_command("cpu").startswith("pip install ")
+
+
+def test_an_extra_that_this_python_is_too_old_for_says_which_one_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 8, 18))
+    assert install_command("detect").endswith("[detect]' (needs Python 3.10 or newer)")
+    assert install_command("heif", "cpu").endswith("[heif,cpu]' (needs Python 3.9 or newer)")
+    assert install_command("cpu", "video", "view").endswith("[cpu,video,view]'")
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    assert install_command(*NEWER_PYTHON).endswith("]'")
+
+
+def test_the_pythons_of_extras_are_those_of_their_requirements() -> None:
+    found: dict[str, set[tuple[int, int]]] = {}
+    for line in distribution("ampnet-opt").requires or []:
+        least = re.search(r"python_version >= \"3\.(\d+)\"(?! and python_version <)", line.replace("'", '"'))
+        extra = re.search(r"extra == \"(\w+)\"", line.replace("'", '"'))
+        if least and extra:
+            found.setdefault(extra[1], set()).add((3, int(least[1])))
+    for extra in ("cpu", "jetson", "docs", "dev"):  # which have something for older ones too, or are for developers
+        found.pop(extra, None)
+    assert {extra: max(pythons) for extra, pythons in found.items()} == NEWER_PYTHON
 
 
 @pytest.mark.parametrize(
