@@ -111,10 +111,10 @@ def _jetson_problem(backend: Backend, board: Board, root: Path) -> Optional[str]
 def render_findings(findings: Dict[str, Any]) -> Any:
     """The findings as rich tables. `sources`, where the caller added them, are those of `pipeline.sources.available`."""
     from rich.console import Group
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    machine = Table(show_header=False, box=None, pad_edge=False)
+    machine = Table("", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for key in ("ampnet_opt", "python", "system", "processor", "cores"):
         machine.add_row(key.replace("_", "-"), str(findings[key]))
     for name, text in [*_board_rows(findings["board"]), *_nvidia_rows(findings)]:
@@ -125,7 +125,8 @@ def render_findings(findings: Dict[str, Any]) -> Any:
     machine.add_row("default", findings["default_backend"])
     for name, text in _source_rows(findings.get("sources", {})):
         machine.add_row(name, Text(text))
-    table = Table("backend", "builds", "runs", "version and precisions, or why not and what to do")
+    heads = ("backend", "builds", "runs", "version and precisions, or why not and what to do")
+    table = Table(*(Column(head, overflow="fold") for head in heads))  # commands are not to be cut
     for name, backend in findings["backends"].items():
         notes = [backend.get("version", ""), ", ".join(backend.get("precisions", [])), backend.get("problem", "")]
         yes = {True: "yes", False: "no"}

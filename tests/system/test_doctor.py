@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -110,3 +111,16 @@ def test_sources_of_the_pipeline_are_shown_where_the_caller_adds_them(tmp_path: 
     assert (
         "videos PyAV 18.1" in text and "cameras OpenCV 5.0; found: /dev/video0" in text and "csi no GStreamer here" in text
     )
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_what_to_do_is_shown_whole_however_narrow_the_terminal(tmp_path: Path, width: int) -> None:
+    command = f"/{'folder/' * 12}pip install '/{'folder/' * 12}ampnet_opt-0.3.0-py3-none-any.whl[tensorrt]'"
+    findings = doctor.examine(tmp_path)
+    findings["backends"]["tensorrt"]["problem"] = findings["convert"]["problem"] = command
+    findings["convert"].pop("versions", None)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(doctor.render_findings(findings))
+    text = console.export_text()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "".join(re.sub(r"[\s│]", "", text)).count(command.replace(" ", "")) == 2
