@@ -130,7 +130,8 @@ def sentence(record: Dict[str, Any]) -> str:
     if "not_listed" in record:
         return f"layers not listed: {record['not_listed']}"
     counts = [count(number, role) for role, number in record["as_asked"].items()]
-    parts = [f"{' and '.join(counts) or 'no layer'} in {record['precision'].upper()}"]
+    *first, last = counts or ["no layer"]
+    parts = [f"{' and '.join(filter(None, (', '.join(first), last)))} in {record['precision'].upper()}"]
     parts += [f"{count(n, 'layer')} in {(name or 'unknown').upper()} by design" for name, n in record["by_design"].items()]
     parts.append(f"{len(record['downgraded'])} downgraded")
     if record["untold"]:
