@@ -28,15 +28,16 @@ class UnsafeCache(AmpnetError):
 
 
 def cache_folder(name: str) -> Path:
-    """Where what can be made again is kept: `name` in $AMPNET_OPT_CACHE, or in ampnet-opt of $XDG_CACHE_HOME or ~/.cache.
+    """Where what can be made again is kept: `name` in $AMPNET_OPT_CACHE, or in ampnet-opt of $XDG_CACHE_HOME, which counts
+    where it is absolute, or ~/.cache.
 
     It is made, for this user alone, where it can be. In the latter two, a folder of this user that others may write to, as
     older versions made with a umask of 002, is emptied and closed to them: they may have changed what is there. Raises
     AmpnetError when none is known, UnsafeCache when another user owns it or the folder it is in, or others may write there.
     """
-    own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME", "")
     try:
-        parent = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "ampnet-opt"
+        parent = Path(own) if own else (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "ampnet-opt"
     except RuntimeError as error:
         raise AmpnetError(f"there is no home directory for a cache: set {CACHE_VARIABLE} to a folder") from error
     folder = parent / name

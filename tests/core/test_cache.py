@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampnet_opt.core.cache import keep_bytes, kept_bytes
+from ampnet_opt.core.cache import cache_folder, keep_bytes, kept_bytes
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,18 @@ def test_what_others_may_have_written_is_not_taken(folder: Path) -> None:
     path.chmod(0o666)
     assert kept_bytes(path) == b""
     assert kept_bytes(folder / "missing") == b""
+
+
+def test_a_relative_folder_of_the_users_caches_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its specification has it: every working folder would have a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMPNET_OPT_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder("plans") == tmp_path / "home/.cache/ampnet-opt/plans"
+    assert not (tmp_path / "relative").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert cache_folder("plans") == tmp_path / "own/ampnet-opt/plans"
 
 
 def test_a_kept_file_is_read_once(folder: Path) -> None:
