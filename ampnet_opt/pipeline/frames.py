@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
@@ -10,6 +11,15 @@ import numpy as np
 from ampnet_opt.faces.detection import Detection
 
 STAGES = ("capture", "detect", "cut", "infer", "draw", "encode")  # what a frame goes through, in this order
+
+
+def with_square_pixels(size: Tuple[int, int], pixel_aspect: Optional[Fraction]) -> Tuple[int, int]:
+    """(width, height) that shows frames of a size as they are meant, with none of their pixels lost.
+
+    pixel_aspect: width of a pixel by its height, None for 1.
+    """
+    aspect = pixel_aspect or Fraction(1)
+    return round(size[0] * max(aspect, Fraction(1))), round(size[1] / min(aspect, Fraction(1)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike
 from ampnet_opt.core.pyav import load_av, refusals
 from ampnet_opt.core.text import listed, one_line, printable
+from ampnet_opt.pipeline.frames import with_square_pixels
 
 CLOCK = 90_000  # ticks a second: every usual frame rate has whole ticks, as in MPEG
 USUAL = 30  # frames a second of a source that names no rate
@@ -76,7 +77,7 @@ class VideoWriter:
         self.path, self._av = Path(path), load_av()
         self._refusals = refusals(self._av)
         self._stretch = pixel_aspect if suffix == ".webm" else None
-        width, height = self._stretched(size)
+        width, height = with_square_pixels(size, self._stretch)
         self._size = width + width % 2, height + height % 2
         codec = next((name for name in CODECS[suffix] if name in self._av.codecs_available), None)
         if codec is None:
@@ -144,14 +145,9 @@ class VideoWriter:
         except self._refusals as error:
             raise self._refusal(error, "cannot write on in") from error
 
-    def _stretched(self, size: Tuple[int, int]) -> Tuple[int, int]:
-        """(width, height) with square pixels, of which none is lost."""
-        aspect = self._stretch or Fraction(1)
-        return round(size[0] * max(aspect, Fraction(1))), round(size[1] / min(aspect, Fraction(1)))
-
     def _fitted(self, image: np.ndarray) -> np.ndarray:
         if self._stretch is not None:
-            stretched = self._stretched((image.shape[1], image.shape[0]))
+            stretched = with_square_pixels((image.shape[1], image.shape[0]), self._stretch)
             image = np.asarray(Image.fromarray(image).resize(stretched, Image.Resampling.BILINEAR))
         width, height = self._size
         if image.shape[0] > height or image.shape[1] > width or (image.shape[0] + 1 < height and image.shape[1] + 1 < width):

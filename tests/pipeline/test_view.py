@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -215,12 +216,22 @@ def test_a_large_picture_is_halved_until_it_fits() -> None:
     assert Image.open(io.BytesIO(encode(np.zeros((720, 1280, 3), np.uint8)))).size == (1280, 720)
 
 
+def test_pixels_that_are_not_square_are_shown_as_they_are_meant(view: View) -> None:
+    view.publish(frame(0), np.zeros((120, 160, 3), np.uint8), pixel_aspect=Fraction(3, 2))
+    assert Image.open(io.BytesIO(ask(view, "/picture.jpg").read())).size == (240, 120)
+    numbers = ask(view, "/numbers")
+    event(numbers)
+    assert event(numbers)[1]["size"] == [240, 120]
+    view.publish(frame(1), np.zeros((120, 160, 3), np.uint8), pixel_aspect=Fraction(1, 2))
+    assert Image.open(io.BytesIO(ask(view, "/picture.jpg").read())).size == (160, 240)
+
+
 def test_nothing_is_encoded_while_nobody_watches(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
 
-    def counted(image: np.ndarray) -> bytes:
+    def counted(image: np.ndarray, pixel_aspect: Fraction | None) -> bytes:
         encoded.append(image)
-        return encode(image)
+        return encode(image, pixel_aspect)
 
     monkeypatch.setattr("ampnet_opt.pipeline.view.feed.encode", counted)
     for index in range(50):

@@ -9,12 +9,13 @@ import json
 import secrets
 import threading
 import time
+from fractions import Fraction
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ampnet_opt.core.text import one_line
-from ampnet_opt.pipeline.frames import FrameResult
+from ampnet_opt.pipeline.frames import FrameResult, with_square_pixels
 from ampnet_opt.pipeline.view.numbers import Numbers
 
 QUALITY = 80  # of the JPEGs, of Pillow's 95
@@ -37,17 +38,18 @@ class Feed:
         self._lock = threading.Lock()
         self._numbers = Numbers()
         self._image: Optional[np.ndarray] = None
+        self._pixel_aspect: Optional[Fraction] = None
         self._jpeg: Tuple[int, bytes] = (0, b"")
         self._ended: Optional[str] = None
         self._version = 0
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._changed: Optional[asyncio.Event] = None
 
-    def publish(self, result: FrameResult, image: np.ndarray, dropped: int) -> None:
+    def publish(self, result: FrameResult, image: np.ndarray, dropped: int, pixel_aspect: Optional[Fraction] = None) -> None:
         """Make this the newest frame."""
         with self._lock:
-            self._image = image
-            self._numbers.add(result, time.monotonic(), dropped)
+            self._image, self._pixel_aspect = image, pixel_aspect
+            self._numbers.add(result, time.monotonic(), dropped, pixel_aspect)
             self._version += 1
         self._announce()
 
@@ -89,11 +91,11 @@ class Feed:
     def jpeg(self) -> bytes:
         """The newest picture; empty before the first. It is encoded once, whoever asks."""
         with self._lock:
-            version, image = self._version, self._image
+            version, image, aspect = self._version, self._image, self._pixel_aspect
         if image is None:
             return b""
         if self._jpeg[0] != version:
-            self._jpeg = (version, encode(image))
+            self._jpeg = (version, encode(image, aspect))
         return self._jpeg[1]
 
     def start(self) -> str:
@@ -107,8 +109,11 @@ class Feed:
             return _json({**self._numbers.now(time.monotonic()), "ended": self._ended})
 
 
-def encode(image: np.ndarray) -> bytes:
-    """A JPEG of an image uint8 [H, W, 3] RGB, halved until it is at most LARGEST pixels wide and high."""
+def encode(image: np.ndarray, pixel_aspect: Optional[Fraction] = None) -> bytes:
+    """A JPEG of an image uint8 [H, W, 3] RGB, halved until it is at most LARGEST pixels wide and high.
+
+    pixel_aspect: width of a pixel by its height, None for 1; in the JPEG, pixels are square.
+    """
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(image))
@@ -118,6 +123,8 @@ def encode(image: np.ndarray) -> bytes:
     if shrink > 1:
         picture = picture.reduce(shrink)
     file = io.BytesIO()
+    if pixel_aspect is not None:
+        picture = picture.resize(with_square_pixels(picture.size, pixel_aspect), Image.Resampling.BILINEAR)
     picture.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from fractions import Fraction
 from statistics import median
 from typing import Any, Deque, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from ampnet_opt.core.text import one_line
-from ampnet_opt.pipeline.frames import STAGES, FrameResult, TrackedFace
+from ampnet_opt.pipeline.frames import STAGES, FrameResult, TrackedFace, with_square_pixels
 
 WINDOW = 3.0  # seconds that rate, delay and the stages' times are of
 MINUTE = 60.0  # seconds of probabilities that are kept
@@ -27,17 +28,21 @@ class Numbers:
     def __init__(self) -> None:
         self._newest: Optional[FrameResult] = None
         self._dropped = 0
+        self._pixel_aspect: Optional[Fraction] = None
         self._frames = 0
         self._recent: Deque[Tuple[float, Optional[float], Dict[str, float]]] = deque()  # when, delay, seconds of stages
         self._first = 0.0
         self._last = 0.0
         self._past: Dict[int, Deque[Tuple[float, Row]]] = {}
 
-    def add(self, result: FrameResult, now: float, dropped: int) -> None:
-        """Take in a frame that was finished at `now` (`time.monotonic()`), before which `dropped` were left out in all."""
+    def add(self, result: FrameResult, now: float, dropped: int, pixel_aspect: Optional[Fraction] = None) -> None:
+        """Take in a frame that was finished at `now` (`time.monotonic()`), before which `dropped` were left out in all.
+
+        pixel_aspect: width of a pixel by its height, None for 1.
+        """
         if self._newest is None:
             self._first = now
-        self._newest, self._dropped, self._last = result, dropped, now
+        self._newest, self._dropped, self._last, self._pixel_aspect = result, dropped, now, pixel_aspect
         self._frames += 1
         delay = now - result.frame.captured if result.frame.captured > 0 else None
         self._recent.append((now, delay, dict(result.seconds)))
@@ -95,7 +100,7 @@ class Numbers:
             "index": result.frame.index,
             "time": _rounded(result.frame.time, 2),
             "name": one_line(result.frame.name, 80),
-            "size": [int(result.frame.image.shape[1]), int(result.frame.image.shape[0])],
+            "size": with_square_pixels((result.frame.image.shape[1], result.frame.image.shape[0]), self._pixel_aspect),
             "faces": [_face(face) for face in result.faces[:MOST_FACES]],
             "more": max(0, len(result.faces) - MOST_FACES),
             "dropped": int(self._dropped),

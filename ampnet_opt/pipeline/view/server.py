@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import socket
 import threading
+from fractions import Fraction
 from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
@@ -75,15 +76,18 @@ class View:
         if self._failure is not None:
             raise AmpnetError(f"the page cannot be served ({describe(self._failure)})")
 
-    def publish(self, result: FrameResult, image: np.ndarray, *, dropped: int = 0) -> None:
+    def publish(
+        self, result: FrameResult, image: np.ndarray, *, dropped: int = 0, pixel_aspect: Optional[Fraction] = None
+    ) -> None:
         """Show a frame. Returns at once; a frame that no browser asked for is never encoded.
 
         Args:
             result: the frame's faces and times.
             image: uint8 [H, W, 3] RGB, as it is to be shown; it must not change afterwards.
             dropped: frames that the source has left out so far.
+            pixel_aspect: width of a pixel by its height, None for 1: the page stretches the picture by it.
         """
-        self._feed.publish(result, image, dropped)
+        self._feed.publish(result, image, dropped, pixel_aspect)
 
     def end(self, reason: str = "The source has ended.") -> None:
         """Tell browsers, in a sentence, why no more frames will come; the page stays open."""
