@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import sys
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -30,6 +31,7 @@ from ampnet_opt.core.messages import (
 )
 from ampnet_opt.core.stopping import signals_stop
 
+STOPPED = "stopped; nothing was left half-written"
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer carry within themselves
 
 
@@ -51,7 +53,7 @@ class Commands(typer.core.TyperGroup):
                     return super().invoke(ctx)
             except KeyboardInterrupt as stop:
                 with suppress(OSError):  # the terminal may be what went away
-                    remark(str(stop) or "stopped; nothing was left half-written")
+                    remark(str(stop) or STOPPED)
                 raise typer.Exit(stopped.exit_code) from None
 
 
@@ -193,6 +195,9 @@ def main() -> None:
         # The reader of our output went away: not an error of ours, and no more can be said.
         _forget_output()
         sys.exit(1)
+    except KeyboardInterrupt:  # while the command is still being set up
+        remark(STOPPED)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         code = fail(error)
         _forget_output()

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
 import typer
 
 from ampnet_opt.core.errors import MisuseError
+from ampnet_opt.core.messages import say, stdout_named
 
 ENGINES = Path("engines")
 
@@ -358,7 +359,8 @@ def write_json(place: Path, text: str) -> None:
     from ampnet_opt.core.files import write_text
 
     if place == STDOUT:
-        print(text, end="", flush=True)
+        with stdout_named():
+            print(text, end="", flush=True)
     else:
         write_text(place, text)
 
@@ -369,7 +371,7 @@ def json_lines(place: Path) -> Iterator[Callable[[Any], None]]:
     from ampnet_opt.core.files import new_file
 
     if place == STDOUT:
-        yield lambda content: print(json.dumps(content), flush=True)
+        yield lambda content: say(json.dumps(content))
         return
     with new_file(place) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         yield lambda content: print(json.dumps(content), file=stream)

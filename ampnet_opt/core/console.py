@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import Any, Iterable, Optional, Sequence
 
 from rich import box
@@ -11,6 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ampnet_opt.core.messages import stdout_named
 from ampnet_opt.core.text import printable
 
 WIDTH = 100  # columns of a file or a pipe, which say nothing of theirs; each table fits
@@ -20,7 +22,8 @@ class _PlainConsole(Console):
     """rich's Console, all of whose text is printable: names come from files."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*map(_made_printable, objects), **options)
+        with nullcontext() if self.stderr else stdout_named():
+            super().print(*map(_made_printable, objects), **options)
 
     def render(self, renderable: RenderableType, options: Optional[ConsoleOptions] = None) -> Iterable[Segment]:
         """What did not come by `print`, a progress bar say, is made printable here, where it may be cut to its old width."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from console_script import COMMAND, ampnet, fails, left_in, succeeds
 from world import World
+
+from ampnet_opt.pipeline.video_writer import VideoWriter
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's signals and limits")
 
@@ -92,3 +96,39 @@ def test_a_stdout_that_takes_no_more_is_not_laid_at_an_outputs_door(world: World
     assert found.returncode == 1
     assert errors == (["error: cannot write to standard output: No space left on device"] if stdout == "/dev/full" else [])
     assert left_in(tmp_path) == []
+
+
+@linux
+def test_a_full_stdout_is_named_whatever_was_printed(world: World, tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    with contextlib.closing(VideoWriter(video, (64, 48), 5)) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0)
+    one = (world.images / "0.png", "--landmarks", world.data)
+    for words in (
+        ("inspect", world.fp32),
+        ("inspect", world.fp32, "--json", "-"),
+        ("run", world.fp32, *one, "--json", "-"),
+        ("run", world.fp32, video, "--json", "-"),
+    ):
+        with open("/dev/full", "w") as full:
+            command = [*COMMAND, *map(str, words)]
+            found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert found.returncode == 1
+        assert found.stderr.splitlines()[-1] == "error: cannot write to standard output: No space left on device"
+
+
+def test_control_c_while_a_command_is_set_up_is_one_line() -> None:
+    """Here: while its module is imported."""
+    program = (
+        "import signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'ampnet_opt.cli.inspect':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from ampnet_opt.cli.main import main\n"
+        "sys.argv = ['ampnet-opt', 'inspect', 'x']\n"
+        "main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (130, "stopped; nothing was left half-written\n")
