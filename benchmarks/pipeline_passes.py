@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Dict, List, Optional
 
 from ampnet_opt.core.allocator import keep_freed_memory
-from ampnet_opt.core.errors import AmpnetError
+from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.detection.detector import Detector, load_detector
 from ampnet_opt.pipeline.outputs import Outputs
 from ampnet_opt.pipeline.pipeline import MIN_FACE, Pipeline
@@ -81,6 +81,8 @@ class RunningPipeline:
         if self._detector is None:
             with open_source(request.source) as source:
                 video = not source.still
+            if not video and (request.every != 1 or request.min_face != MIN_FACE):
+                raise MisuseError("--min-face and --every go with videos: pictures are searched for faces of any size")
             self._engine.warm_up(on_stream=True)  # the first frames may hold no face
             if video:
                 keep_freed_memory()  # as `ampnet-opt run` does

@@ -122,6 +122,8 @@ def benchmark(
     from ampnet_opt.core.console import console
     from ampnet_opt.core.files import new_file, require_apart, require_new_file
 
+    if against is not None and json_file == STDOUT:
+        raise MisuseError("--against adds a table, which --json - leaves out; name a file with --json")
     sizes = _sizes(batches)
     for file in (json_file, picture):
         if file is not None and file != STDOUT:

@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 
 BATCH_PANEL = "Many pictures, on a Ray cluster"
 LONGEST_SMOOTH = 60  # seconds
+STANDARD_INPUT = "/dev/stdin"  # the file that was redirected into it, where one was
 # Parameters that go with --ray; the others are for one process.
 WITH_RAY = {"engine", "sources", "ray", "parquet", "workers", "threads", "trusted"}
 WITH_RAY |= {"detector", "detector_backend", "detector_precision"}
-# Those of faces that are sought, and of videos.
-OF_SEARCH = {"view", "frames", "detector", "detector_backend", "detector_precision", "blur", "min_face", "every", "smooth"}
+# Those of videos and cameras, and of faces that are sought.
+OF_VIDEOS = {"min_face", "every", "smooth"}
+OF_SEARCH = {"view", "frames", "detector", "detector_backend", "detector_precision", "blur", *OF_VIDEOS}
 
 
 def run(
@@ -139,6 +141,8 @@ def run(
     from ampnet_opt.core.files import require_new
     from ampnet_opt.core.tables import find_table
 
+    if "" in sources:  # Path("") would be the working folder
+        raise MisuseError("a source is an empty text: a variable of the shell may be unset")
     if ray is not None or parquet is not None or workers is not None:
         return _run_ray(context, ray, parquet, workers)
     places = _Places(json_file, table, drawn)
@@ -176,6 +180,11 @@ def run(
         if warm_up and live:
             loaded.warm_up()
         source = stack.enter_context(open_source(*sources))
+        idle = given(context) & OF_VIDEOS if source.still else set()
+        if idle:
+            raise MisuseError(
+                f"{flags(context, idle)} goes with videos and cameras: pictures are searched for faces of any size"
+            )
         if not live:
             loaded.warm_up(on_stream=True)  # compiling takes the most memory: before the others take theirs
         finder = load_detector(
@@ -206,7 +215,7 @@ def run(
         for count, result in enumerate(results, 1):
             image = outputs.write(result, shown=page is not None)
             if page is not None and image is not None:
-                page.publish(result, image, dropped=source.dropped)
+                page.publish(result, image, dropped=source.dropped, pixel_aspect=source.pixel_aspect)
             _print(result, loaded.classes, json_file, rate)
             reported = _report(source.failures, reported)
             if count == frames:
@@ -228,8 +237,9 @@ def _run_ray(context: typer.Context, address: Optional[str], output: Optional[Pa
     from ampnet_opt.core.progress import counter
     from ampnet_opt.core.text import count
     from ampnet_opt.pipeline.classify import picture_files
-    from ampnet_opt.serving.ray_batch import Work, run_batch
+    from ampnet_opt.serving.ray_batch import Work, require_ray, run_batch
 
+    require_ray()
     options = context.params
     paths = [Path(text) for text in options["sources"]]
     pictures = picture_files(paths)
@@ -256,7 +266,7 @@ def _require_apart(places: _Places, engine: Path, sources: Sequence[str], other:
     from ampnet_opt.core.files import require_apart
     from ampnet_opt.pipeline.classify import pictures_in
 
-    paths = [Path(text) for text in sources]
+    paths = [Path(STANDARD_INPUT if text == "-" else text) for text in sources]
     pictures = [file for path in paths for file in (pictures_in(path) if path.is_dir() else [path] if path.exists() else [])]
     outputs, drawn = {"-o": places.drawn, "--json": places.json_file, "--csv": places.table}, places.drawn
     require_apart(outputs, [engine, *pictures, other])
@@ -278,7 +288,7 @@ def _print(result: FrameResult, classes: List[str], json_file: Optional[Path], r
 
         from ampnet_opt.pipeline.records import as_dict
 
-        print(json.dumps(as_dict(result, classes)), flush=True)
+        say(json.dumps(as_dict(result, classes)))
         return
     frame = result.frame
     if not frame.name:

@@ -61,6 +61,27 @@ def require_new_file(path: PathLike, force: bool) -> Path:
     return target
 
 
+def require_writable(path: PathLike, directory: bool = False) -> None:
+    """Refuse a path where no file, or no file in a directory, can be written: before work is done, or earlier results go.
+
+    Raises MisuseError when something of another kind stands in the way, AmpnetError for what the system refuses.
+    """
+    from tempfile import TemporaryFile
+
+    target = Path(path)
+    there = next(place for place in (target, *target.parents) if place.exists())
+    if there.is_dir() != (directory or there != target):
+        kind = "a directory" if there.is_dir() else "a file, not a directory"
+        raise MisuseError(f"cannot write {target}: {there} is {kind}")
+    try:
+        if there.is_dir():
+            TemporaryFile(dir=there).close()
+        elif not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise AmpnetError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
+
+
 def require_apart(outputs: Mapping[str, Optional[PathLike]], inputs: Iterable[Optional[PathLike]]) -> None:
     """MisuseError when two outputs are one file, or one is a file that is read, which writing would destroy.
 

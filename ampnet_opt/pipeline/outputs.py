@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.files import new_file, remove_abandoned
+from ampnet_opt.core.files import new_file, remove_abandoned, require_writable
 from ampnet_opt.core.text import listed, printable
 from ampnet_opt.pipeline.frames import FrameResult
 from ampnet_opt.pipeline.hiding import Lingering
@@ -56,8 +56,8 @@ class Outputs:
         self._video: Optional[VideoWriter] = None
         self._writers: List[Union[JsonLines, FaceTable]] = []
         if drawn is not None:
-            _require_name(drawn, source)
-            if drawn.is_dir():
+            _require_place(drawn, source)
+            if source.still and drawn.is_dir():
                 remove_abandoned(drawn)
         with ExitStack() as begun:
             if json_lines is not None:
@@ -110,7 +110,7 @@ class Outputs:
         self._video.write(image, result.frame.time)
 
     def _save(self, image: np.ndarray, result: FrameResult, place: Path) -> None:
-        alone = place.suffix.lower() in PICTURES
+        alone = not _is_folder(place)
         if not alone:
             place = place / self._free_name(Path(result.frame.name), result.frame.index)
         with new_file(place, durable=alone) as temporary:
@@ -139,13 +139,23 @@ class Outputs:
         self.close()
 
 
-def _require_name(drawn: Path, source: Source) -> None:
-    """MisuseError when a name for drawn frames does not go with the source."""
+def _is_folder(drawn: Path) -> bool:
+    """Whether a name for drawn pictures is that of a folder: one that is there, or a name without a suffix."""
+    return drawn.is_dir() or not drawn.suffix
+
+
+def _require_place(drawn: Path, source: Source) -> None:
+    """MisuseError when a name for drawn frames does not go with the source, AmpnetError where they cannot be written."""
     if not source.still:
         require_video_name(drawn)
-    elif source.count != 1 and drawn.suffix:
+        require_writable(drawn)
+    elif _is_folder(drawn):
+        require_writable(drawn, directory=True)
+    elif source.count != 1:
         raise MisuseError(f"{printable(drawn)} is one file, and there are {source.count} pictures: name a folder with -o")
-    elif drawn.suffix and drawn.suffix.lower() not in PICTURES:
+    elif drawn.suffix.lower() not in PICTURES:
         raise MisuseError(
             f"{printable(drawn)} is not a picture that can be written; its name must end in {listed(PICTURES, 9)}"
         )
+    else:
+        require_writable(drawn.parent, directory=True)

@@ -108,8 +108,7 @@ def run_batch(
         MisuseError: the folder holds results of another job, or the engine does not exist.
         AmpnetError: Ray is missing or not there, the engine or the detector does not run, or a result cannot be written.
     """
-    if find_spec("ray") is None:  # before anything is written; not imported yet, since it reads variables then
-        raise AmpnetError(f"--ray needs Ray Data; install it with: {install_command('ray')}")
+    require_ray()  # before anything is written
     output = work.output.absolute()
     work = Work(**{**vars(work), "engine": work.engine.absolute(), "output": output})
     blocks = [pictures[start : start + block] for start in range(0, len(pictures), block)]
@@ -126,6 +125,13 @@ def run_batch(
                 progress(done)
         remove_abandoned(output)  # of workers that were killed: readers of "*.parquet" may take them for results
         return _totals(output, len(blocks), resumed)
+
+
+def require_ray() -> None:
+    """Raises AmpnetError that says how to get Ray, where it is missing."""
+    # It is not imported yet, since it reads variables then.
+    if find_spec("ray") is None:
+        raise AmpnetError(f"--ray needs Ray Data; install it with: {install_command('ray')}")
 
 
 def _identity(pictures: Sequence[Path], work: Work, block: int) -> Dict[str, Any]:

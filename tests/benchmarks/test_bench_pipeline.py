@@ -92,6 +92,12 @@ def test_what_cannot_be_read_twice_is_refused(source: str, words: str) -> None:
         benchmark_pipeline([], PipelineRequest(source))
 
 
+def test_options_of_videos_are_refused_for_pictures(place: Path) -> None:
+    for idle in ({"every": 2}, {"min_face": 80}):
+        with pytest.raises(MisuseError, match="--min-face and --every go with videos"):
+            benchmark_pipeline([place / "one"], PipelineRequest(str(place / "pictures"), **idle))
+
+
 def test_a_broken_picture_is_named(place: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("no picture")
     with pytest.raises(AmpnetError, match=r"one could not be measured: .*broken.png"):

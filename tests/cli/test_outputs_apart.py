@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from console_script import fails, succeeds
+from console_script import COMMAND, fails, succeeds
 from hypothesis import given
 from hypothesis import strategies as st
 from world import World
@@ -17,6 +20,7 @@ from ampnet_opt import synthetic
 from ampnet_opt.core.errors import MisuseError
 from ampnet_opt.core.files import require_apart, sha256
 from ampnet_opt.core.labels import PRESETS
+from ampnet_opt.pipeline.video_writer import VideoWriter
 
 
 @pytest.fixture
@@ -107,12 +111,52 @@ def test_training_leaves_its_table_and_its_checkpoint_alone(tmp_path: Path) -> N
     assert (tmp_path / "net.csv").read_text() == "mine"
 
 
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_video_on_standard_input_is_not_written_over(world: World, tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    with contextlib.closing(VideoWriter(video, (64, 48), 5)) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0)
+    before = sha256(video)
+    for option in ("--csv", "--json", "-o"):
+        command = [*COMMAND, "run", world.fp32, "-", option, video, "--force"]
+        with open(video, "rb") as stream:
+            found = subprocess.run(list(map(str, command)), stdin=stream, capture_output=True, text=True)
+        assert found.returncode == 2 and f"{option} would be written to /dev/stdin, which is read" in found.stderr
+    assert sha256(video) == before
+
+
+def test_drawings_go_to_a_folder_that_is_there_whatever_its_name(world: World, tmp_path: Path) -> None:
+    drawn = folder(tmp_path / "results-1.2")
+    given = ("run", world.fp32, world.images / "0.png", world.images / "1.png")
+    succeeds(*given, "-o", drawn, "--force")
+    assert sorted(file.name for file in drawn.iterdir()) == ["0.png", "1.png"]
+    succeeds(*given[:3], "-o", drawn, "--force")
+    fails(2, "is one file, and there are 2 pictures", *given, "-o", tmp_path / "results-1.3")
+
+
 def test_a_run_that_cannot_begin_leaves_earlier_results(world: World, tmp_path: Path) -> None:
     earlier = tmp_path / "old.jsonl"
     earlier.write_text("old\n")
     given = ("run", world.fp32, world.images / "0.png", "--json", earlier)
     fails(2, "abc", *given, "--view", "abc")
     fails(1, "cannot write /proc/x.csv", *given, "--csv", "/proc/x.csv")
+    (tmp_path / "file").touch()
+    if os.path.isdir("/sys/fs"):  # not even root may write there
+        fails(1, "cannot write /sys/fs", *given, "-o", "/sys/fs/drawn.jpg")
+        fails(1, "cannot write /sys/fs", *given, "-o", "/sys/fs/drawn")
+    fails(2, "is a file, not a directory", *given, "-o", tmp_path / "file" / "drawn.jpg")
+    fails(2, "is a file, not a directory", *given, "-o", tmp_path / "file", "--force")
+    video = tmp_path / "clip.mp4"
+    with contextlib.closing(VideoWriter(video, (64, 48), 5)) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0)
+    given = ("run", world.fp32, video, "--json", earlier)
+    if os.path.isdir("/sys/fs"):
+        fails(1, "cannot write /sys/fs", *given, "-o", "/sys/fs/drawn.mp4")
+    fails(2, "folder.mp4 is a directory", *given, "-o", folder(tmp_path / "folder.mp4"), "--force")
     assert earlier.read_text() == "old\n"
     succeeds("run", world.fp32, world.images / "0.png", "--json", os.devnull, "--csv", os.devnull)
 

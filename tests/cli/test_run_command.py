@@ -112,6 +112,11 @@ def test_run_refuses_landmarks(
     assert result.stdout == ""
 
 
+def test_an_empty_text_is_not_the_working_folder(world: World) -> None:
+    for given in ((), ("--landmarks", world.data), ("--frames", 1)):
+        fails(2, "a source is an empty text", "run", world.fp32, "", *given, cwd=world.images)
+
+
 def test_run_refuses_what_is_not_there(world: World, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     picture = world.images / "0.png"
@@ -290,6 +295,8 @@ def test_options_that_would_do_nothing_are_refused(world: World, tmp_path: Path)
     for idle in (("--min-face", 200), ("--every", 5), ("--smooth", 3), ("--every", 5, "--smooth", 3)):
         names = ", ".join(str(word) for word in idle[::2])
         fails(2, f"{names} goes without --landmarks", *given, *idle)
+    fails(2, "--min-face, --every goes with videos and cameras", *given[:3], "--every", 5, "--min-face", 80)
+    fails(2, "--smooth goes with videos and cameras", *given[:3], "--smooth", 0)
     fails(2, "--blur changes what -o and --view show", "run", world.fp32, picture, "--blur")
     fails(2, "goes alone", "run", world.fp32, picture, "camera:0")
     fails(2, "names no source", "run", world.fp32, "http://localhost/x")
