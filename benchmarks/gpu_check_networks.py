@@ -25,7 +25,7 @@ from ampnet_opt.synthetic.dataset import default_faces
 NETWORKS = ("shipped", "full")
 CALIBRATION_FACES = 32
 TEST_FACES = 70
-TESTS = Path(ampnet_opt.__file__).resolve().parents[1] / "tests"
+RECORDED = Path(ampnet_opt.__file__).resolve().parents[1] / "tests" / "support"
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def _shipped() -> Network:
 
 
 def _full(folder: Path) -> Network:
-    if not TESTS.is_dir():
-        raise AmpnetError(f"the recorded cases are in {TESTS}, which is missing: run the check from a clone")
-    sys.path.append(str(TESTS))
+    if not RECORDED.is_dir():
+        raise AmpnetError(f"the recorded cases are in {RECORDED}, which is missing: run the check from a clone")
+    sys.path.append(str(RECORDED))
     from recorded import DATA, image, published_weights
 
     path = folder / "full.pth"

@@ -1,5 +1,5 @@
 """Writes down the names of a TensorRT Python binding, without the libraries that it binds: no GPU, no driver, no download of
-gigabytes. tests/test_api_surface.py holds the code against these lists.
+gigabytes. tests/runtime/test_api_surface.py holds the code against these lists.
 
 usage: python tools/api_names.py BINDING.so WHEEL > tests/api/tensorrt-10.3.0.txt
 
