@@ -1,7 +1,7 @@
 """Writes down the names of a TensorRT Python binding, without the libraries that it binds: no GPU, no driver, no download of
 gigabytes. tests/runtime/test_api_surface.py holds the code against these lists.
 
-usage: python tools/api_names.py BINDING.so WHEEL > tests/api/tensorrt-10.3.0.txt
+usage: python tools/api_names.py BINDING.so WHEEL > tests/support/api/tensorrt-10.3.0.txt
 
 BINDING.so: `tensorrt.so` or `tensorrt_lean.so` of an unpacked bindings wheel (`pip download --no-deps
 tensorrt-cu12-bindings==10.3.0`, then `unzip`); WHEEL: that wheel's file name, for the first line. The wheel must be for the

@@ -178,7 +178,7 @@ def new_file(path: PathLike, durable: bool = True) -> Iterator[Path]:
     target = Path(path)
     with _place(target, directory=False):
         if durable:
-            _remove_abandoned_files(target)
+            remove_abandoned(target.parent, target.name)
         temporary, handle = _create_beside(target)
         try:
             yield temporary
@@ -218,18 +218,15 @@ def _left_beside(target: Path, suffix: str) -> List[Path]:
     return sorted(found, key=lambda path: path.lstat().st_mtime)
 
 
-def _remove_abandoned_files(target: Path) -> None:
-    with contextlib.suppress(OSError):  # of another user, or just gone
-        for left in _left_beside(target, target.suffix):
-            _remove_unlocked(left)
+def remove_abandoned(folder: Path, name: Optional[str] = None) -> None:
+    """Remove the unfinished files of `new_file` that killed processes left in a folder, which may be missing.
 
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove the unfinished files of `new_file` that killed processes left in a folder, which may be missing."""
+    name: only those of this file.
+    """
     for path in _listing(folder):
         named = re.fullmatch(rf"\.(.+)\.{RANDOM}(\.[^.]*)?", path.name, re.DOTALL)
-        if named and Path(named[1]).suffix == (named[2] or ""):
-            with contextlib.suppress(OSError):  # as above
+        if named and name in (None, named[1]) and Path(named[1]).suffix == (named[2] or ""):
+            with contextlib.suppress(OSError):  # of another user, or just gone
                 _remove_unlocked(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections import deque
 from typing import Any
 
 import onnx
@@ -18,23 +18,23 @@ def serialised(model: onnx.ModelProto) -> bytes:
     protobuf's buffer doubles as it grows and is copied at the end: 256 MB of weights take 1,024 MB more for a moment. Here
     each weight is serialised alone.
     """
-    whole = io.BytesIO()
-    for part in _parts(model):
-        whole.write(part)
+    whole, parts = io.BytesIO(), deque(_parts(model))
+    while parts:
+        whole.write(parts.popleft())  # which frees it
     return whole.getvalue()
 
 
-def _parts(message: Any) -> Iterator[bytes]:
+def _parts(message: Any) -> list[bytes]:
     """A model or graph in parts: protobuf's fields one after the other, by their number."""
+    parts: list[bytes] = []
     for field, value in message.ListFields():
         if field.name == "graph":
-            yield _header(field.number, sum(map(len, _parts(value))))
-            yield from _parts(value)
+            inner = _parts(value)
+            parts += [_header(field.number, sum(map(len, inner))), *inner]
         elif field.name == "initializer":
             for tensor in value:
                 content = tensor.SerializeToString()
-                yield _header(field.number, len(content))
-                yield content
+                parts += [_header(field.number, len(content)), content]
         else:
             alone = type(message)()
             if isinstance(value, (str, bytes, int, float)):
@@ -43,7 +43,8 @@ def _parts(message: Any) -> Iterator[bytes]:
                 getattr(alone, field.name).CopyFrom(value)
             else:  # several
                 getattr(alone, field.name).MergeFrom(value)
-            yield alone.SerializeToString()
+            parts.append(alone.SerializeToString())
+    return parts
 
 
 def _header(number: int, length: int) -> bytes:

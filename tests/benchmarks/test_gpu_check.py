@@ -63,7 +63,9 @@ def test_without_a_gpu_it_says_so_writes_that_down_and_exits_1(no_gpu: None, tmp
 
 def test_the_recorded_cases_are_the_full_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(sys.modules, "recorded", raising=False)
-    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if Path(folder).name != "support"])  # as outside of pytest
+    monkeypatch.setattr(
+        sys, "path", [folder for folder in sys.path if Path(folder).name != "support"]
+    )  # as outside of pytest
     full = network("full", tmp_path)
     assert round(sum(p.numel() for p in full.checkpoint.model.parameters()) / 1e6, 1) == 59.4
     calibration = {face.file.read_bytes() for face in full.calibration}
