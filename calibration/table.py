@@ -44,6 +44,7 @@ class CalibrationTable:
             where the biases belong to the scales already; None in tables from before they were recorded.
         large_tensors: tensor -> its largest magnitude, of those too large to be computed in FP16; None where no build
             needed to know.
+        seen: `faces.repeats.identity` of each of those faces; None in tables from before that was recorded.
     """
 
     method: str
@@ -54,6 +55,7 @@ class CalibrationTable:
     checkpoint_sha256: str = ""
     corrections: Optional[Mapping[str, str]] = None
     large_tensors: Optional[Mapping[str, float]] = None
+    seen: Optional[Sequence[str]] = None
 
     def with_corrections(self, corrections: Mapping[str, np.ndarray]) -> CalibrationTable:
         """The table with these bias corrections, float32 [outputs] by the name of the layer."""

@@ -26,6 +26,7 @@ from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import graph_logits, onnx_session
 from ampnet_opt.core.processor import release_memory
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
+from ampnet_opt.faces.repeats import identity
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.golden import Golden, Proof, require_right
@@ -123,6 +124,7 @@ def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Prog
         graph_sha256=source.sha256,
         scales=scales,
         checkpoint_sha256=source.checkpoint_sha256,
+        seen=[identity(face) for face in faces],
     )
     return Int8(table.with_corrections(corrections))
 

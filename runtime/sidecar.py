@@ -45,6 +45,14 @@ OPTIONS = {
 SEARCHED = {"top1": float, "float_top1": float, "agreement": float, "sqnr_db": Optional[float], "held_out_faces": int}
 # Budgets of `mixed_precision`: the option of each, and what its number is multiplied by for it.
 BUDGET = {"max_drop": ("--max-drop", 1), "min_sqnr": ("--min-sqnr", 1), "min_agreement": ("--min-agreement", 100)}
+# Where the faces of the choice came from, in a `mixed_precision`, of which each may be missing: its type, and its option.
+FACES_FROM = {
+    "split": (str, "--split"),
+    "faces": (int, "--faces"),
+    "held_out": (str, "--held-out"),
+    "landmarks_format": (str, "--landmarks-format"),
+    "drawn": (bool, ""),
+}
 # What `optimized` holds.
 OPTIMIZED = ("goal", "why")
 ATTEMPTS = 5  # at reading an engine that is replaced meanwhile
@@ -244,7 +252,7 @@ def require_outputs(name: str, sidecar: Sidecar, outputs: Optional[int]) -> None
 
 def rebuild_command(sidecar: Sidecar) -> str:
     """The command line that builds this engine once more. CKPT stands for its checkpoint, ENGINE for its old directory, and
-    DATA for the faces that proved its choice of layers."""
+    DATA for the table of the faces that its layers were chosen by."""
     if sidecar.optimized is not None:
         return command("ampnet-opt", "optimize", "CKPT", "--data", "DATA", "--goal", sidecar.optimized["goal"])
     words = ["ampnet-opt", "build", "CKPT", f"--{sidecar.precision}", "--backend", sidecar.backend]
@@ -266,7 +274,10 @@ def rebuild_command(sidecar: Sidecar) -> str:
         for name, (flag, factor) in BUDGET.items():
             if name in budget:
                 words += [flag, f"{factor * budget[name]:g}"]
-        words += ["--data", "DATA"]
+        words += [] if budget.get("drawn") else ["--data", "DATA"]
+        for name, (_, flag) in FACES_FROM.items():
+            if flag and name in budget:
+                words += [flag, budget[name]]
     return command(*words)
 
 
@@ -327,6 +338,9 @@ def _require_search(record: Dict[str, Any]) -> None:
         require_types(record[name], hint, name)
     for name in {*BUDGET} & {*record}:
         require_types(record[name], float, name)
+    for name, (kind, _) in FACES_FROM.items():
+        if name in record:
+            require_types(record[name], kind, name)
     require_types(record["float_layers"], List[Dict[str, Any]], "float_layers")
     for layer in record["float_layers"]:
         require_types(layer["name"], str, "the name of a layer")

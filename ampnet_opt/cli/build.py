@@ -128,7 +128,7 @@ def build(
         if is_bundle(checkpoint):
             _build_bundle(context, checkpoint, output, precisions, backend=backend, compiling=compiling, force=force)
             return
-    from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request
+    from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
     from ampnet_opt.runtime.backend import find_backend
 
     if backend is None:

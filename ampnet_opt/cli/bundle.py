@@ -100,7 +100,8 @@ def bundle(
     Without --int8, --fp16, --bf16 or --fp32 it is --int8, for GPUs --fp16 too, and for arm --fp32.
     """
     from ampnet_opt.bundling.targets import TARGETS
-    from ampnet_opt.cli.inputs import AccuracyBudget, Calibration, ConversionRequest, read_request, table_of
+    from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request
+    from ampnet_opt.cli.inputs import table_of
     from ampnet_opt.core.files import require_apart, require_new_file
     from ampnet_opt.runtime.backend import find_backend
 

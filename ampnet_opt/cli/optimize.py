@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import typer
 
@@ -185,22 +185,16 @@ def _face_sets(data: Optional[Path], form: str, splits: Tuple[str, str, str], ca
     """Faces that calibrate, that choose, and that prove: no face is in two of them."""
     from ampnet_opt.faces.face import ALL, read_faces, read_rows, spread
 
-    sets: List[Any] = []
     names = ("--split", "--held-out", "--final")
-    if data is not None:
-        there = {face.split for face in read_rows(data, True)}
-        if there == {""}:
-            parts = dealt(read_faces(data, ALL, True, form), 3)
-            if not parts[2]:
-                raise MisuseError("the data has no splits, and no class has three faces: to calibrate, to choose, to prove")
-            told = ", ".join(f"{len(part)} {use}" for part, use in zip(parts, ("calibrate", "choose", "prove")))
-            remark(f"data: {data} has no splits; of its faces {told}")
-            return spread(parts[0], calibrating), parts[1], parts[2]
-        if splits[2] not in there and splits[1] in there:
-            sets = [faces_of(data, splits[0], form), *dealt(faces_of(data, splits[1], form), 2)]
-            remark(f"data: {data} has no split {splits[2]}; half of {splits[1]} is used to choose, the other half to prove")
-            names = ("--split", "--held-out", "the other half of --held-out")
-    calibration, choosing, proving = apart(sets or [faces_of(data, split, form) for split in splits], names)
+    there = None if data is None else {face.split for face in read_rows(data, True)}
+    if data is not None and there == {""}:
+        sets = dealt(f"{data} has no splits", read_faces(data, ALL, True, form), names)
+    elif there is not None and splits[2] not in there and splits[1] in there:
+        half = dealt(f"{data} has no split {splits[2]}", faces_of(data, splits[1], form), names[1:])
+        sets = [faces_of(data, splits[0], form), *half]
+    else:
+        sets = [faces_of(data, split, form) for split in splits]
+    calibration, choosing, proving = apart(sets, names)
     return spread(calibration, calibrating), choosing, proving
 
 

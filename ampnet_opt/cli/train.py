@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence
 
 import typer
 
-from ampnet_opt.cli.inputs import read_checkpoint, require_extra, table_of
+from ampnet_opt.cli.inputs import apart, read_checkpoint, require_extra, table_of
 from ampnet_opt.cli.options import (
     FACES_PANEL,
     FORCE,
@@ -105,16 +105,15 @@ def train(
     """Train a network on the splits train and val. Interrupted runs resume."""
     from ampnet_opt.core.files import require_apart, require_new_file, reserved, sha256
     from ampnet_opt.core.labels import PRESETS, parse_classes
-    from ampnet_opt.faces.face import read_faces, spread
+    from ampnet_opt.faces.face import read_tables, spread
 
     if qat is not None:
         _require_qat_alone({"--from": start, "--width": width, "--bf16": bf16 or None})
     if start is not None and width is not None:
         raise MisuseError("--width would do nothing with --from: the network is as wide as its checkpoint's")
     names = PRESETS["rafdb"] if classes is None else parse_classes(classes)
-    faces, held_out = (
-        [face for table in data for face in read_faces(table, split, form=form)] for split in ("train", "val")
-    )
+    sets = [read_tables(data, split, form) for split in ("train", "val")]
+    faces, held_out = apart(sets, ("the split train", "the split val"))
     require_extra()
     from ampnet_opt.network.checkpoint import seeded
     from ampnet_opt.training.loop import Outputs, best, require_device, require_faces

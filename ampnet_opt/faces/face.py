@@ -96,7 +96,13 @@ def read_faces(
     return [replace(face, landmarks=own) for face, own in zip(faces, points)]
 
 
-def _without_repeats(table: str, faces: Sequence[Face], labelled: bool) -> List[Face]:
+def read_tables(paths: Sequence[PathLike], split: str, form: str = AUTO) -> List[Face]:
+    """Labelled rows of several tables, as of `read_faces`; of a face in two of them, the earlier row is kept."""
+    faces = [face for path in paths for face in read_faces(path, split, form=form)]
+    return _without_repeats(listed(paths), faces, True)
+
+
+def _without_repeats(tables: str, faces: Sequence[Face], labelled: bool) -> List[Face]:
     """The first row of each face, and a warning of the others."""
     first = first_of_each(faces)
     repeats = [(faces[row], face) for row, face in zip(first, faces) if face is not faces[row]]
@@ -104,8 +110,9 @@ def _without_repeats(table: str, faces: Sequence[Face], labelled: bool) -> List[
         kept, repeat = repeats[0]
         others = sum(one.label != other.label for one, other in repeats) if labelled else 0
         log.warning(
-            f"{table}: {count(len(repeats), 'row')} left out, with a face that another row has: line {repeat.line} repeats "
-            f"line {kept.line}" + (f"; {others} under another label" if others else "")
+            f"{tables}: {count(len(repeats), 'row')} left out, with a face that another row has: line {repeat.line} "
+            f"({one_line(repeat.file.name, 80)}) repeats line {kept.line} ({one_line(kept.file.name, 80)})"
+            + (f"; {others} under another label" if others else "")
         )
     return [faces[row] for row in sorted(set(first))]
 

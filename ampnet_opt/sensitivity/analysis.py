@@ -130,7 +130,7 @@ def analyse(
     """
     table, full = int8.table, place(graph)
     todo = units(full.layers, kind)
-    measured = {"scales": None, "corrections": None}  # they follow from the faces, the graph and the method
+    measured = {"scales": None, "corrections": None, "seen": None}  # they follow from the faces, the graph and the method
     key = {**asdict(table), **measured, "kind": kind, "mode": mode, "checkpoint": checkpoint_sha256}
     key["labels"] = labels.tolist()
     done = _load_state(state, key)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,12 +39,14 @@ Answers = Callable[[onnx.ModelProto, Batches], np.ndarray]
 class LayerSearch:
     """The fewest layers of int8 in floating point that hold `budget` on the labelled faces `held_out`: a `LayerChoice`.
 
-    ranking: of an analysis made before; without one it is made here, on the labelled calibration faces.
+    ranking: of an analysis made before; without one it is made here, on the labelled calibration faces. faces_from: where
+    the faces come from, for the record (`runtime.sidecar.FACES_FROM`).
     """
 
     budget: Budget
     held_out: Sequence[Face]
     ranking: Sensitivity | None = None
+    faces_from: Mapping[str, Any] = field(default_factory=dict)
 
     def choose(self, checkpoint: Checkpoint, source: Source, int8: Int8, options: Options, step: Steps) -> MixedPrecision:
         """Raises as `choose_layers`."""
@@ -59,7 +62,8 @@ class LayerSearch:
                 labels=labels,
             )
             chosen = choose_layers(judge, ranking, self.budget, progress=progress)
-        return replace(chosen, record={**chosen.record, "held_out_fingerprint": fingerprint(self.held_out)})
+        record = {**chosen.record, "held_out_fingerprint": fingerprint(self.held_out), **self.faces_from}
+        return replace(chosen, record=record)
 
 
 def rank(checkpoint: Checkpoint, source: Source, int8: Int8, faces: Sequence[Face], step: Steps) -> Sensitivity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from drawn_points import drawn_points
 from PIL import Image
 from typer.testing import CliRunner
 
+from ampnet_opt.calibration.table import CalibrationTable
+from ampnet_opt.cli.conversion import independent
 from ampnet_opt.cli.inputs import apart, faces_of
 from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import COLUMNS, read_faces
+from ampnet_opt.faces.repeats import identity
 
 NAMES = ("--split", "--held-out")
 LABELS = ["fear", "anger", "neutral"]
@@ -63,13 +67,13 @@ def test_what_calibrates_does_not_prove(tmp_path: Path, capsys: pytest.CaptureFi
     calibrating, proving = apart([whole, whole], NAMES)
     assert {face.file for face in calibrating}.isdisjoint(face.file for face in proving)
     assert sorted(face.label for face in calibrating) == sorted(face.label for face in proving) == sorted(LABELS * 2)
-    assert "6 faces calibrate, 6 others prove the result" in capsys.readouterr().err
+    assert "data without splits: 6 faces for --split, 6 faces for --held-out" in capsys.readouterr().err
     path = table(tmp_path, ["train"] * 6 + ["val"] * 6)
     train, val = read_faces(path, "train"), read_faces(path, "val")
     assert apart([train, val], NAMES) == [train, val]
     with pytest.raises(MisuseError, match="--split and --held-out share 6 faces"):
         apart([read_faces(path, "all"), val], NAMES)
-    with pytest.raises(MisuseError, match="no class has two faces"):
+    with pytest.raises(MisuseError, match="data without splits: no class has 2 faces, one each for --split, --held-out"):
         apart([whole[:3], whole[:3]], NAMES)
 
 
@@ -94,7 +98,7 @@ def test_optimize_refuses_splits_that_share_faces(splits: tuple[str, str, str], 
     command = ["optimize", "--data", str(path), "-o", str(tmp_path / "engines"), *names]
     result = CliRunner().invoke(application(), command)
     assert isinstance(result.exception, MisuseError)
-    assert re.search("share [36] faces: faces that calibrate or choose cannot prove", str(result.exception))
+    assert re.search("share [36] faces: faces that train, calibrate or choose cannot prove", str(result.exception))
 
 
 def test_what_a_bundle_carries_to_judge_by_has_not_calibrated(tmp_path: Path) -> None:
@@ -111,6 +115,51 @@ def test_what_a_bundle_carries_to_judge_by_has_not_calibrated(tmp_path: Path) ->
     assert "has no rows of split 'nosuch'" in refusal("--with-faces", "--final", "nosuch")
     what[-2:] = ["--split", "test"]
     assert "--split and the drawn faces that the bundle carries share" in refusal()
+
+
+def test_faces_that_gave_the_scales_do_not_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = table(tmp_path, ["train"] * 6 + ["test"] * 6)
+    test = read_faces(path, "test")
+    scales = CalibrationTable("minmax", 3, "ab" * 32, "cd" * 32, {}, seen=[identity(face) for face in test[:2]])
+    assert independent(test, scales, "--final") == test[2:]
+    assert "data: 2 faces of --final left out: the scales (--scales) are of them" in capsys.readouterr().err
+    assert independent(test, replace(scales, seen=None), "--final") == test
+    assert "do not say which faces they are of; some of --final may be among them" in capsys.readouterr().err
+    replace(scales, seen=[identity(face) for face in test]).write(tmp_path / "scales.json")
+    what = ["bundle", "--target", "cpu", "--int8", "--fp32", "-o", str(tmp_path / "b.tar"), "--data", str(path)]
+    result = CliRunner().invoke(application(), [*what, "--with-faces", "--scales", str(tmp_path / "scales.json")])
+    assert str(result.exception).startswith("the scales (--scales) are of all faces of --final")
+
+
+def test_options_of_faces_that_nobody_takes_are_refused(tmp_path: Path) -> None:
+    def refusal(*words: str) -> str:
+        result = CliRunner().invoke(application(), [*words, "-o", str(tmp_path / "out")])
+        assert isinstance(result.exception, MisuseError) and list(tmp_path.iterdir()) == []
+        return str(result.exception)
+
+    idle = "--split, --faces would do nothing without --int8 or --data"
+    assert refusal("build", "--backend", "cpu", "--fp32", "--split", "test", "--faces", "9") == idle
+    assert refusal("bundle", "--target", "cpu", "--fp32", "--split", "test", "--faces", "9") == idle
+    form = "--landmarks-format would do nothing without --data"
+    assert refusal("build", "--backend", "cpu", "--int8", "--landmarks-format", "pixels") == form
+    assert refusal("optimize", "--landmarks-format", "pixels") == form
+
+
+def test_training_does_not_validate_on_what_it_trains_on(tmp_path: Path) -> None:
+    def refusal(*tables: Path) -> str:
+        words = [word for path in tables for word in ("--data", str(path))]
+        result = CliRunner().invoke(application(), ["train", *words, "-o", str(tmp_path / "x.safetensors")])
+        assert isinstance(result.exception, MisuseError)
+        return str(result.exception)
+
+    one = table(tmp_path, ["train"] * 6 + ["val"] * 6)
+    other = tmp_path / "other.csv"
+    swapped = {",val,": ",train,", ",train,": ",val,"}
+    other.write_text(re.sub("|".join(swapped), lambda found: swapped[found[0]], one.read_text()))
+    assert refusal(one, other).startswith("the split train and the split val share 12 faces")
+    (tmp_path / "copies").mkdir()
+    copies = table(tmp_path / "copies", ["val"] * 6 + ["train"] * 6)
+    assert refusal(one, copies).startswith("all faces of the split val are copies of pictures of the split train")
 
 
 def test_training_without_splits_is_refused_in_words(tmp_path: Path) -> None:

@@ -137,6 +137,18 @@ def test_the_command_that_builds_an_engine_again() -> None:
     )
 
 
+def test_the_command_names_the_faces_that_layers_were_chosen_by() -> None:
+    budget = {"min_sqnr": 25.0, "min_agreement": 0.99}
+    own = {"split": "all", "faces": 64, "held_out": "dev set", "landmarks_format": "pixels", "drawn": False}
+    drawn = {"split": "train", "faces": 256, "held_out": "val", "drawn": True}
+    again = [rebuild_command(replace(PLAIN, precision="int8", mixed_precision={**budget, **more})) for more in (own, drawn)]
+    what = "ampnet-opt build CKPT --int8 --backend tensorrt --min-sqnr 25 --min-agreement 99"
+    assert again == [
+        f"{what} --data DATA --split all --faces 64 --held-out 'dev set' --landmarks-format pixels",
+        f"{what} --split train --faces 256 --held-out val",
+    ]
+
+
 EVERYTHING = replace(
     PLAIN,
     precision="int8",

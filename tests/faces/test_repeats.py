@@ -14,7 +14,7 @@ from drawn_points import drawn_points
 from PIL import Image
 
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.faces.face import COLUMNS, read_faces
+from ampnet_opt.faces.face import COLUMNS, read_faces, read_tables
 
 POINTS = drawn_points(4)
 Row = tuple[str, str, str, np.ndarray]  # file, label, split, landmarks
@@ -49,7 +49,7 @@ def test_a_repeated_row_is_left_out_with_a_warning(labelled: bool, tmp_path: Pat
     assert "left out" not in caplog.text
     many = read_faces(table(tmp_path, rows() * 9), "test", labelled)
     assert [face.file for face in many] == [face.file for face in once] and len(once) == 4
-    assert "32 rows left out, with a face that another row has: line 6 repeats line 2" in caplog.text
+    assert "32 rows left out, with a face that another row has: line 6 (0.png) repeats line 2 (0.png)" in caplog.text
     assert caplog.text.count("left out") == 1
 
 
@@ -65,7 +65,10 @@ def test_a_copy_under_another_name_is_left_out(link: object, tmp_path: Path, cap
         link(tmp_path / "images" / "0.png", tmp_path / "images" / name)  # type: ignore[operator]
     copies = [("7.png", "fear", "test", POINTS[0]), ("8.png", "joy", "test", POINTS[0])]
     assert len(read_faces(table(tmp_path, [*rows(), *copies]), "test")) == 4
-    assert "2 rows left out, with a face that another row has: line 6 repeats line 2; 1 under another label" in caplog.text
+    assert (
+        "2 rows left out, with a face that another row has: line 6 (7.png) repeats line 2 (0.png); 1 under another"
+        in caplog.text
+    )
     assert len(read_faces(path, labelled=False)) == 4
 
 
@@ -84,6 +87,15 @@ def test_rows_that_contradict_each_other_are_named(row: Row, words: str, tmp_pat
     message = refusal(path)
     assert words in message and "faces.csv: one face of 0.png" in message and message.endswith("; keep one row")
     assert len(read_faces(path, labelled=False)) >= 4  # what they are called does not matter then
+
+
+def test_a_face_of_two_tables_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    other = [("1.png", "joy", "test", POINTS[1]), ("9.png", "joy", "test", POINTS[3])]
+    tables = [table(tmp_path / "a", rows(3)), table(tmp_path / "b", other)]
+    assert [face.label for face in read_tables(tables, "test")] == ["fear"] * 3 + ["joy"]
+    assert "faces.csv: 1 row left out" in caplog.text and "1 under another label" in caplog.text
 
 
 def test_two_faces_of_a_picture_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

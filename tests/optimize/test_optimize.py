@@ -266,9 +266,9 @@ def test_data_without_splits_is_dealt_into_three(ground: Ground, tmp_path: Path)
     table = ground.data.with_name("plain.csv")
     table.write_text("\n".join(",".join(c for i, c in enumerate(row.split(",")) if i != drop) for row in rows) + "\n")
     told = succeeds("optimize", ground.checkpoint, "--data", table, "--dry-run")
-    assert "has no splits; of its faces 14 calibrate, 14 choose, 14 prove" in told.stderr
+    assert "has no splits: 14 faces for --split, 14 faces for --held-out, 14 faces for --final" in told.stderr
     what = ("--target", "cpu", "--fp32", "--int8", "--data", table, "--with-faces")
     told = succeeds("bundle", ground.checkpoint, *what, "-o", tmp_path / "board.tar")
-    assert "21 faces calibrate, 21 others prove the result" in told.stderr
+    assert "data without splits: 21 faces for --split, 21 faces for --final" in told.stderr
     with open_bundle(tmp_path / "board.tar") as bundle, open_carried(bundle.read(NAME), 7) as (faces, _):
         assert len(faces) == 21
