@@ -38,10 +38,12 @@ from ampnet_opt.benchmarks.workers import Subject, Worker, time_in_turns
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.convert import openvino as cpu
 from ampnet_opt.convert.float16 import to_half
-from ampnet_opt.convert.source import Source, float_ranges, source_of, verify
+from ampnet_opt.convert.graph import reachable
+from ampnet_opt.convert.source import Source, float_ranges, source_of
 from ampnet_opt.core.console import console
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.core.files import sha256, write_json
+from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.labels import label_indices, parse_classes
 from ampnet_opt.core.messages import fail
 from ampnet_opt.core.metrics import Latency, latency, sqnr, wilson
@@ -52,6 +54,7 @@ from ampnet_opt.faces.face import Face, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint, read_checkpoint
 from ampnet_opt.runtime import Engine
 from ampnet_opt.runtime.compile_options import CompileOptions
+from ampnet_opt.runtime.golden import Golden, require_right
 from ampnet_opt.runtime.sidecar import BatchRange, Sidecar
 from ampnet_opt.runtime.tensorrt.compile import build_plan, require_library
 from ampnet_opt.shipped import CHECKPOINT
@@ -66,14 +69,8 @@ LIBRARIES = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt-rtx-cu13")
 
 def activation_pairs(model: onnx.ModelProto) -> int:
     """Number of QuantizeLinear nodes on what depends on the graph's inputs; weights do not count."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    varying = {value.name for value in model.graph.input} - weights
-    pairs = 0
-    for node in model.graph.node:  # in topological order
-        if varying.intersection(node.input):
-            varying.update(node.output)
-            pairs += node.op_type == "QuantizeLinear"
-    return pairs
+    varying = set[str]().union(*(reachable(model.graph, name) for name in INPUTS))
+    return sum(node.op_type == "QuantizeLinear" and node.input[0] in varying for node in model.graph.node)
 
 
 @dataclass(frozen=True)
@@ -262,10 +259,19 @@ def _engine(
             # The pass to UINT8 knows our graphs only. As a float graph, the pairs go to OpenVINO as they are.
             files, library = cpu.write_ir(model, "fp32", directory)
         _sidecar(checkpoint, source, directory, files=files, library=library, precision=precision).write(directory)
-        verify(directory, model, source.graph, *faces)
+        _require_right(directory, model, source.graph, *faces)
         return directory
     except Exception as error:  # as above
         return _reason(error)
+
+
+def _require_right(
+    directory: Path, model: onnx.ModelProto, graph: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray
+) -> None:
+    """AmpnetError when the engine's logits are further from the float graph's than its own graph, `model`, explains."""
+    golden = Golden(images, landmarks, graph_logits(graph, [(images, landmarks)]))
+    own = 0.0 if model is graph else golden.error(graph_logits(model, [(images, landmarks)]))
+    require_right(directory, golden, own)
 
 
 def _sidecar(

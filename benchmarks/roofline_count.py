@@ -7,7 +7,7 @@ from math import prod
 
 import onnx
 
-from ampnet_opt.convert.graph import attribute
+from ampnet_opt.convert.graph import attribute, copy_of
 from ampnet_opt.core.errors import AmpnetError
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
@@ -33,8 +33,7 @@ def count_work(model: onnx.ModelProto, batch: int) -> list[Work]:
     Convolution: output elements x input channels of a group x kernel elements. Matrix product: output elements x inner
     dimension. Raises AmpnetError when the shapes of one cannot be told from the graph.
     """
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = copy_of(model)
     for tensor in fixed.graph.input:
         tensor.type.tensor_type.shape.dim[0].dim_value = batch
     for tensor in fixed.graph.output:

@@ -13,19 +13,26 @@ import onnx
 
 from ampnet_opt.calibration.ranges import DEFAULT
 from ampnet_opt.calibration.table import CalibrationTable
-from ampnet_opt.convert.export import random_faces
-from ampnet_opt.convert.placement import expected_layers, place
-from ampnet_opt.convert.quantize import require_representable
-from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, float_ranges, int8_of, proof_of, source_of
+from ampnet_opt.convert.forms import in_form, writes_half
+from ampnet_opt.convert.placement import place
+from ampnet_opt.convert.source import (
+    Int8,
+    Source,
+    calibrate,
+    float_proof,
+    half_ranges,
+    int8_of,
+    proof_of,
+    source_of,
+)
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.core.files import PathLike, require_new, reserved
 from ampnet_opt.core.graph_interface import ImageInput
-from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.processor import release_memory
 from ampnet_opt.core.progress import Steps
-from ampnet_opt.faces.face import Face, spread
+from ampnet_opt.faces.face import Face
 from ampnet_opt.network.checkpoint import Checkpoint
-from ampnet_opt.runtime.backend import RTX, TYPED, TYPED_FORMS, UNSIGNED, WEAK, Backend, find_backend
+from ampnet_opt.runtime.backend import Backend, find_backend
 from ampnet_opt.runtime.build import EngineRequest, Origin, Prepared, build_engine, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.golden import Proof, WrongAnswers
@@ -35,8 +42,6 @@ __all__ = ["LayerChoice", "MixedPrecision", "Options", "Recipe", "build", "prepa
 log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-RANGING_FACES = 8
-HALF = {"fp16", "int8"}  # precisions whose float part is FP16, where the backend takes its types from the graph
 
 
 @dataclass(frozen=True)
@@ -121,22 +126,37 @@ class Recipe:
         return self.int8.quantize(self.source.graph, place(self.source.graph, kept) if kept else self.source.placement)
 
 
+def float_recipe(
+    checkpoint: Checkpoint,
+    image_input: ImageInput,
+    faces: Sequence[Face],
+    *,
+    half: bool,
+    table: CalibrationTable | None = None,
+    step: Steps,
+) -> Recipe:
+    """Export a checkpoint: what its float engines are made from. half: of `writes_half`, and measure what that asks for.
+
+    faces: of the calibration; table: of an earlier one, which may know the ranges.
+    """
+    with step("exporting the graph", 0):
+        source = source_of(checkpoint, image_input)
+        proof = float_proof(source, faces)
+    ranges = half_ranges(source, faces, table) if half else {}
+    return Recipe(source, origin_of(checkpoint, source), proof, ranges, None, None)
+
+
 def recipe_of(checkpoint: Checkpoint, options: Options, forms: Collection[str], step: Steps) -> Recipe:
     """Export a checkpoint, calibrate it and choose its layers, as far as `options` ask for it. forms: of `prepared`."""
-    with step("exporting the graph", 0):
-        source = source_of(checkpoint, options.image_input)
-        proof = float_proof(source, options.faces)
-    int8, mixed_precision = None, None
-    if "int8" in options.precisions:
-        int8 = _int8(source, options, step)
-        if options.search is not None:
-            mixed_precision = options.search.choose(checkpoint, source, int8, options, step)
-    ranges: dict[str, float] = {}
-    if {*TYPED_FORMS} & {*forms} and HALF & {*options.precisions}:
-        ranges = half_ranges(source, options.faces, options.table)
-        if int8 is not None and options.faces:
-            int8 = with_ranges(int8, ranges)
-    return Recipe(source, origin_of(checkpoint, source), proof, ranges, int8, mixed_precision)
+    half, table = writes_half(forms, options.precisions), options.table
+    recipe = float_recipe(checkpoint, options.image_input, options.faces, half=half, table=table, step=step)
+    if "int8" not in options.precisions:
+        return recipe
+    int8 = _int8(recipe.source, options, step)
+    if recipe.ranges and options.faces:
+        int8 = int8.with_ranges(recipe.ranges)
+    mixed = None if options.search is None else options.search.choose(checkpoint, recipe.source, int8, options, step)
+    return replace(recipe, int8=int8, mixed_precision=mixed)
 
 
 def origin_of(checkpoint: Checkpoint, source: Source) -> Origin:
@@ -164,48 +184,6 @@ def prepared(recipe: Recipe, model: onnx.ModelProto, precision: str, form: str) 
     assert recipe.int8 is not None
     record = None if recipe.mixed_precision is None else recipe.mixed_precision.record
     return replace(ready, mixed_precision=record, table=recipe.int8.table.to_json().encode())
-
-
-def in_form(model: onnx.ModelProto, precision: str, form: str, ranges: Mapping[str, float]) -> Prepared:
-    """A float graph, or for int8 a Q/DQ graph, in the form that a backend takes; errors as of `prepared`.
-
-    Args:
-        model: the graph, which is not changed.
-        precision: of the engine.
-        form: of `runtime.backend`.
-        ranges: largest magnitude of each float tensor, for a typed graph.
-    """
-    if form == UNSIGNED:
-        from ampnet_opt.convert.openvino import cpu_graph
-
-        model = cpu_graph(model, precision)
-    kept, expected, plain = None, expected_layers(model, precision), model
-    if form == WEAK:
-        from ampnet_opt.convert.weakly_typed import float_weights
-
-        model = float_weights(model)
-    elif form in TYPED_FORMS and precision in HALF:
-        from ampnet_opt.convert.float16 import to_half
-
-        if form == RTX and precision == "int8":
-            from ampnet_opt.convert.rtx import rtx_graph
-
-            model = rtx_graph(model)
-        model, kept = to_half(model, ranges)
-    elif form in TYPED_FORMS and precision == "bf16":
-        from ampnet_opt.convert.float16 import to_bfloat16
-
-        model, kept = to_bfloat16(model)
-    if precision != "int8":
-        return Prepared(precision, serialised(model), float32_layers=kept, expected=expected)
-    require_representable(model)
-    return Prepared(
-        precision,
-        serialised(model),
-        float32_layers=kept,
-        expected=expected,
-        float32_scales=serialised(plain) if form == TYPED else None,
-    )
 
 
 def build(checkpoint: Checkpoint, options: Options, output: PathLike, step: Steps, force: bool = False) -> dict[Path, str]:
@@ -298,25 +276,3 @@ def _int8(source: Source, options: Options, step: Steps) -> Int8:
         with step(f"calibrating ({options.method})", len(options.faces)) as progress:
             return calibrate(source, options.faces, options.method, progress)
     return int8_of(source, options.table)
-
-
-def half_ranges(source: Source, faces: Sequence[Face], table: CalibrationTable | None = None) -> dict[str, float]:
-    """What FP16 has to hold: `few_ranges`, and the large tensors that a table knows. Without faces these are enough."""
-    known = None if table is None else table.large_tensors
-    if known is not None and not faces:
-        return dict(known)
-    found = few_ranges(source, faces)
-    return {name: max(largest, (known or {}).get(name, 0.0)) for name, largest in found.items()}
-
-
-def with_ranges(int8: Int8, ranges: Mapping[str, float]) -> Int8:
-    """Record the large ones of `ranges`, which were measured on faces, for builds from the table."""
-    from ampnet_opt.convert.float16 import too_large
-
-    return Int8(replace(int8.table, large_tensors=too_large(ranges)))
-
-
-def few_ranges(source: Source, faces: Sequence[Face]) -> dict[str, float]:
-    """`float_ranges` on a few faces, or on noise when there are none."""
-    few = spread(faces, RANGING_FACES)
-    return float_ranges(source.graph, source.batches(few, 1) if few else [random_faces(1, source.image_input)])

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ampnet_opt.convert.graph import GraphIndex
+from ampnet_opt.convert.graph import GraphIndex, copy_of
 
 SMALLEST = 1e-4  # of the largest range: a channel that holds nothing is not blown up further
 
@@ -50,8 +50,7 @@ def equalise(model: onnx.ModelProto, ranges: Mapping[str, np.ndarray]) -> onnx.M
         model: float, constants as initializers that no two layers share.
         ranges: largest magnitude of each channel of `Pair.between`, float32 [channels].
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     index = GraphIndex(changed.graph)
     for first, between, second in pairs(changed.graph):
         weight = index.array(second.input[1])

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ampnet_opt.convert.graph import replace_nodes, static_shapes, without_unneeded
+from ampnet_opt.convert.graph import copy_of, reachable, replace_nodes, static_shapes, without_unneeded
 from ampnet_opt.core.graph_interface import INPUTS, OUTPUT
 from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.runtime.backend import LoadOptions, pad_batch
@@ -80,8 +80,7 @@ def first_difference(
 
 def cut(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     """`model` up to a float tensor, which becomes its output, in float32."""
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
+    part = copy_of(model)
     graph = part.graph
     nodes = list(graph.node)
     if tensor != OUTPUT:
@@ -102,10 +101,7 @@ def _comparable(model: onnx.ModelProto, reference: onnx.ModelProto) -> list[str]
         bare = onnx.shape_inference.infer_shapes(graph).graph
         shapes = static_shapes(graph.graph, graph.opset_import)
         types = {value.name: value.type.tensor_type.elem_type for value in (*bare.value_info, *bare.output)}
-        from_image = {INPUTS[0]}
-        for node in graph.graph.node:
-            if from_image & {*node.input}:
-                from_image.update(node.output)
+        from_image = reachable(graph.graph, INPUTS[0])
         both.append(
             {
                 name: None

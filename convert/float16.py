@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from ampnet_opt.convert.graph import GraphIndex, constants_to_initializers, replace_nodes
+from ampnet_opt.convert.graph import GraphIndex, constants_to_initializers, reachable, replace_nodes
 from ampnet_opt.convert.quantize import is_half_scale
 from ampnet_opt.core.graph_interface import INPUTS
 from ampnet_opt.core.onnx_bytes import serialised
@@ -33,11 +33,8 @@ def to_half(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.M
     does not hold. Inputs and outputs keep their types. Casts stand where the precision changes. Raises nothing of its
     own; the result is checked by onnx.
     """
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        converted = version_converter.convert_version(model, QUANTIZED_OPSET)
-    else:
-        converted = onnx.ModelProto()
-        converted.CopyFrom(model)
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    converted = version_converter.convert_version(model, QUANTIZED_OPSET) if quantised else model
     converted = onnx.shape_inference.infer_shapes(serialised(converted))
     graph = converted.graph
     floats = _floats(graph)
@@ -80,7 +77,7 @@ def _floats(graph: onnx.GraphProto) -> set[str]:
 
 def _on_landmarks(graph: onnx.GraphProto) -> list[str]:
     """Names of the nodes that compute on landmarks alone, in the order of the graph."""
-    from_image, from_landmarks = (_reachable(graph, name) for name in INPUTS)
+    from_image, from_landmarks = (reachable(graph, name) for name in INPUTS)
     return [node.name for node in graph.node if node.output[0] in from_landmarks - from_image]
 
 
@@ -103,14 +100,6 @@ def _float32_nodes(graph: onnx.GraphProto, floats: set[str], ranges: Mapping[str
             if layer.name in kept or node.name in kept:
                 kept += [name for name in (node.name, layer.name) if name not in kept]
     return kept
-
-
-def _reachable(graph: onnx.GraphProto, start: str) -> set[str]:
-    found = {start}
-    for node in graph.node:
-        if found.intersection(node.input):
-            found.update(node.output)
-    return found
 
 
 def _fits(values: np.ndarray) -> bool:

@@ -77,6 +77,22 @@ class NewNodes:
         return add_constant(self._graph, f"{self._prefix}/{name}", np.asarray(value))
 
 
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, to be changed: protobuf's messages are changed in place."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def reachable(graph: onnx.GraphProto, tensor: str) -> set[str]:
+    """The tensors that depend on one, and it itself."""
+    found = {tensor}
+    for node in graph.node:
+        if found.intersection(node.input):
+            found.update(node.output)
+    return found
+
+
 def constants_to_initializers(graph: onnx.GraphProto) -> None:
     """Turn Constant nodes into initializers, so that a weight is looked up in one place."""
     kept = []

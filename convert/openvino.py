@@ -18,6 +18,7 @@ from ampnet_opt.convert.graph import (
     NewNodes,
     add_constant,
     attribute,
+    copy_of,
     exchange_nodes,
     in_order,
     replace_nodes,
@@ -33,11 +34,7 @@ POOLS = {"GlobalAveragePool": "AveragePool", "GlobalMaxPool": "MaxPool", "Reduce
 
 def cpu_graph(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """A copy of a float graph, or for int8 of a Q/DQ graph, for `build_ir`; its results are equal but for float rounding."""
-    if precision == "int8":
-        changed = to_unsigned(model)
-    else:
-        changed = onnx.ModelProto()
-        changed.CopyFrom(model)
+    changed = to_unsigned(model) if precision == "int8" else copy_of(model)
     quantise_first(changed.graph)
     gather_crops(changed.graph)
     join_gates(changed.graph, changed.opset_import)
@@ -94,8 +91,7 @@ KEEPS_SIGN |= (MOVES := {"Gather", "Reshape", "Slice", "Split", "Transpose", "Un
 
 def to_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a Q/DQ graph whose non-negative activations are UINT8; its results are equal but for float rounding."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     graph = changed.graph
     index = GraphIndex(graph)
     add_constant(graph, "unsigned_zero_point", np.zeros((), np.uint8))

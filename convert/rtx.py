@@ -7,15 +7,14 @@ import onnx
 from onnx import helper
 
 from ampnet_opt.convert.float16 import LARGEST
-from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
+from ampnet_opt.convert.graph import GraphIndex, add_constant, copy_of, replace_nodes
 from ampnet_opt.convert.quantize import LEVELS, SMALLEST_HALF, is_half_scale, pair_behind
 from ampnet_opt.core.onnx_bytes import serialised
 
 
 def rtx_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model`, a float32 Q/DQ graph, with `pairs_behind_pools` and `scales_behind_convolutions`."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     pairs_behind_pools(changed.graph)
     scales_behind_convolutions(changed.graph)
     onnx.checker.check_model(serialised(changed), full_check=True)

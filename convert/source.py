@@ -1,41 +1,41 @@
-"""What engines and analyses start from: the float graph of a checkpoint, its INT8 scales and its bias corrections."""
+"""What engines and analyses start from: the float graph of a checkpoint, what INT8 and FP16 have to know, and its proof."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from ampnet_opt.calibration.histogram import Progress, arrays, collect, doubts, histograms
 from ampnet_opt.calibration.ranges import METHODS
 from ampnet_opt.calibration.table import CalibrationTable, shared_scales
-from ampnet_opt.convert.export import export
-from ampnet_opt.convert.graph import GraphIndex, replace_nodes, without_unneeded
+from ampnet_opt.convert.bias_correction import bias_corrections
+from ampnet_opt.convert.export import export, random_faces
+from ampnet_opt.convert.float16 import too_large
+from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.core.errors import MisuseError
-from ampnet_opt.core.graph_interface import INPUTS, ImageInput
+from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.onnx_bytes import serialised
-from ampnet_opt.core.onnx_session import graph_logits, onnx_session
+from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.processor import release_memory
 from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
 from ampnet_opt.faces.repeats import identity
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import engine_inputs
-from ampnet_opt.runtime.golden import Golden, Proof, require_right
+from ampnet_opt.runtime.golden import Golden, Proof
 from ampnet_opt.shipped import GOLDEN_FACES
 
 log = logging.getLogger(__name__)
 
 CORRECTING_FACES = 64  # means over all positions settle long before ranges do
-IN_INT8 = "_in_int8"  # end of the names of the INT8 copy's nodes and tensors
+RANGING_FACES = 8  # that FP16 is measured on
 PROOF_FACES = 4  # of the calibration's, that engines are compared on
 
 
@@ -66,6 +66,10 @@ class Int8:
         """Of the layers' biases, float32 [outputs]; None: they stay."""
         return self.table.decoded_corrections() or None
 
+    def with_ranges(self, ranges: Mapping[str, float]) -> Int8:
+        """The same, whose table names the large ones of `half_ranges`, measured on faces, for builds from the table."""
+        return Int8(replace(self.table, large_tensors=too_large(ranges)))
+
     def quantize(self, graph: onnx.ModelProto, placement: Placement) -> onnx.ModelProto:
         """The Q/DQ graph of `graph`, which may be a part of the network."""
         return quantize(graph, placement, self.table.scales, self.corrections)
@@ -83,6 +87,19 @@ def source_of(checkpoint: Checkpoint, image_input: ImageInput) -> Source:
     graph = export(checkpoint, image_input)
     digest = sha256(serialised(graph)).hexdigest()
     return Source(graph, digest, image_input, place(graph), checkpoint.sha256)
+
+
+def half_ranges(source: Source, faces: Sequence[Face], table: CalibrationTable | None = None) -> dict[str, float]:
+    """Largest magnitude of each float tensor, which FP16 has to hold: on a few of the faces, or on noise without any.
+
+    table: knows which tensors are large; without faces these are enough.
+    """
+    known = None if table is None else table.large_tensors
+    if known is not None and not faces:
+        return dict(known)
+    few = spread(faces, RANGING_FACES)
+    found = float_ranges(source.graph, source.batches(few, 1) if few else [random_faces(1, source.image_input)])
+    return {name: max(largest, (known or {}).get(name, 0.0)) for name, largest in found.items()}
 
 
 def calibrate(source: Source, faces: Sequence[Face], method: str, progress: Progress = lambda done: None) -> Int8:
@@ -159,66 +176,6 @@ def int8_of(source: Source, table: CalibrationTable) -> Int8:
     return int8
 
 
-def bias_corrections(
-    graph: onnx.ModelProto,
-    placement: Placement,
-    scales: Mapping[str, float],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    progress: Callable[[int], object] = lambda done: None,
-) -> dict[str, np.ndarray]:
-    """What to add to the bias of every placed layer, float32 [outputs], by the layer's name: bias correction.
-
-    It cancels the mean error that quantisation adds to each output channel: E[W x + b] - E[Wq Q(x) + b] over faces and
-    positions, where x is what the layer reads in the float network (Nagel et al. 2019, "Data-Free Quantization Through
-    Weight Equalization and Bias Correction", section 4.2, with means from faces). It thus depends on no other layer, and
-    holds for every choice of INT8 layers.
-
-    graph: float; batches: (image, landmarks) as it takes them; progress: called with the number of faces seen.
-    """
-    session = onnx_session(serialised(_differences(graph, placement, scales)))
-    totals = {name: np.zeros(()) for name in placement.layers}
-    seen = 0
-    for images, landmarks in batches:
-        means = session.run(placement.layers, dict(zip(INPUTS, (images, landmarks), strict=True)))
-        for name, mean in zip(placement.layers, means, strict=True):
-            totals[name] = totals[name] + len(images) * mean.astype(np.float64)
-        seen += len(images)
-        progress(seen)
-    return {name: (total / seen).astype(np.float32) for name, total in totals.items()}
-
-
-def _differences(graph: onnx.ModelProto, placement: Placement, scales: Mapping[str, float]) -> onnx.ModelProto:
-    """The float network beside its INT8 layers, each fed from the float network; an output per layer, named like it."""
-    both = onnx.ModelProto()
-    both.CopyFrom(graph)
-    quantized = quantize(graph, placement, scales)
-    float_constants = {tensor.name for tensor in graph.graph.initializer}
-    both.graph.initializer.extend(t for t in quantized.graph.initializer if t.name not in float_constants)
-    constants = {tensor.name for tensor in both.graph.initializer}
-    nodes = list(both.graph.node)
-    for original in quantized.graph.node:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
-        node.name += IN_INT8
-        for i, name in enumerate(node.input):
-            # A pair reads the float network's tensor; all behind it is the INT8 copy's own.
-            from_float = name in constants or name in INPUTS or (node.op_type == "QuantizeLinear" and i == 0)
-            node.input[i] = name if from_float or not name else name + IN_INT8
-        for i, name in enumerate(node.output):
-            node.output[i] = name + IN_INT8
-        nodes.append(node)
-    for node in graph.graph.node:
-        if node.name in placement.layers:
-            difference = f"{node.output[0]}_difference"
-            axes = [0, 2, 3] if node.op_type == "Conv" else [0]
-            nodes.append(helper.make_node("Sub", [node.output[0], node.output[0] + IN_INT8], [difference]))
-            nodes.append(helper.make_node("ReduceMean", [difference], [node.name], axes=axes, keepdims=0))
-    del both.graph.output[:]
-    both.graph.output.extend(onnx.ValueInfoProto(name=name) for name in placement.layers)
-    replace_nodes(both.graph, without_unneeded(nodes, placement.layers))
-    return both
-
-
 def float_proof(source: Source, calibration: Sequence[Face]) -> Proof:
     """A drawn face of each expression, then a few of `calibration` (may be none), with the float graph's logits.
 
@@ -235,16 +192,3 @@ def proof_of(proof: Proof, model: onnx.ModelProto, precision: str) -> Proof:
     """`float_proof` for engines of `model`, which is the float graph, or for int8 the Q/DQ graph."""
     golden = proof.golden
     return proof.explained(graph_logits(model, [(golden.images, golden.landmarks)])) if precision == "int8" else proof
-
-
-def verify(
-    directory: Path, model: onnx.ModelProto, graph: onnx.ModelProto, images: np.ndarray, landmarks: np.ndarray
-) -> None:
-    """AmpnetError when the engine's logits are further from the float graph's than the graph it was built from explains.
-
-    model: what the engine was built from; graph: the float graph; both run in ONNX Runtime as the second opinion. images,
-    landmarks: as the graph takes them, more than one.
-    """
-    golden = Golden(images, landmarks, graph_logits(graph, [(images, landmarks)]))
-    own = 0.0 if model is graph else golden.error(graph_logits(model, [(images, landmarks)]))
-    require_right(directory, golden, own)

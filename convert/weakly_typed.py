@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from ampnet_opt.convert.graph import GraphIndex, add_constant, attribute, replace_nodes
+from ampnet_opt.convert.graph import GraphIndex, add_constant, attribute, copy_of, replace_nodes
 
 
 def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,8 +16,7 @@ def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     folds the pair of a constant. Each float is the INT8 value times its scale, and the scales are not denormal, so that
     quantising gives the same INT8 value back.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     graph = changed.graph
     index = GraphIndex(graph)
     nodes: list[onnx.NodeProto] = []

@@ -25,7 +25,8 @@ from ampnet_opt.convert.equalise import equalise, pairs
 from ampnet_opt.convert.graph import GraphIndex, add_constant, replace_nodes
 from ampnet_opt.convert.openvino import to_unsigned
 from ampnet_opt.convert.placement import Placement
-from ampnet_opt.convert.quantize import quantize, violations
+from ampnet_opt.convert.qdq_rules import violations
+from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.detection.centerface import SMALLEST, network_input
 from ampnet_opt.detection.detector import installed_file
 from ampnet_opt.detection.scales import one_pass

@@ -12,14 +12,15 @@ from ampnet_opt.benchmarks.bench_layers import layer_times
 from ampnet_opt.benchmarks.compare import REFERENCE
 from ampnet_opt.benchmarks.workers import Subject
 from ampnet_opt.calibration.ranges import DEFAULT, METHODS
-from ampnet_opt.convert.build import HALF, MixedPrecision, Recipe, half_ranges, origin_of, request_of, with_ranges
-from ampnet_opt.convert.source import Int8, Source, calibrate, float_proof, source_of
+from ampnet_opt.convert.build import MixedPrecision, Recipe, float_recipe, origin_of, request_of
+from ampnet_opt.convert.forms import writes_half
+from ampnet_opt.convert.source import Int8, Source, calibrate
 from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.progress import Steps
 from ampnet_opt.faces.face import Face, fingerprint, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.optimize.candidates import PRECISIONS, Candidate, Faces
-from ampnet_opt.runtime.backend import TYPED_FORMS, find_backend
+from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.build import EngineRequest, engine_name
 from ampnet_opt.runtime.compile_options import CompileOptions
 from ampnet_opt.runtime.layers import node_of
@@ -132,13 +133,9 @@ class CheckpointMaker:
 
     def _float_recipe(self, step: Steps) -> Recipe:
         if self._recipe is None:
-            with step("exporting the graph", 0):
-                source = source_of(self._checkpoint, self._image_input)
-                proof = float_proof(source, self._calibrating)
-            forms = {find_backend(name).graph_form(self._compiling.builder) for name, _ in self._backends}
-            halves = HALF & {precision for _, able in self._backends for precision in able}
-            ranges = half_ranges(source, self._calibrating) if forms & {*TYPED_FORMS} and halves else {}
-            self._recipe = Recipe(source, origin_of(self._checkpoint, source), proof, ranges, None, None)
+            forms = [find_backend(name).graph_form(self._compiling.builder) for name, _ in self._backends]
+            half = writes_half(forms, [precision for _, able in self._backends for precision in able])
+            self._recipe = float_recipe(self._checkpoint, self._image_input, self._calibrating, half=half, step=step)
         return self._recipe
 
     def _int8(self, method: str, step: Steps) -> Int8:
@@ -146,7 +143,7 @@ class CheckpointMaker:
             with step(f"calibrating ({method})", len(self._calibrating)) as progress:
                 recipe = self._float_recipe(step)
                 int8 = calibrate(recipe.source, self._calibrating, method, progress)
-                self._int8s[method] = with_ranges(int8, recipe.ranges) if recipe.ranges else int8
+                self._int8s[method] = int8.with_ranges(recipe.ranges) if recipe.ranges else int8
         return self._int8s[method]
 
     def _ranking(self, source: Source, int8: Int8, file: Path, step: Steps) -> Sensitivity:

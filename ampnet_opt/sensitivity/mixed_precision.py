@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ampnet_opt.convert.build import MixedPrecision, Options, in_form, origin_of
+from ampnet_opt.convert.build import MixedPrecision, Options, origin_of
+from ampnet_opt.convert.forms import in_form
 from ampnet_opt.convert.placement import place
 from ampnet_opt.convert.source import Int8, Source
 from ampnet_opt.core.errors import MisuseError

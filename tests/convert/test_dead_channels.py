@@ -14,7 +14,8 @@ from ampnet_opt.calibration.table import scale_of
 from ampnet_opt.convert.float16 import to_half
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.openvino import cpu_graph
-from ampnet_opt.convert.quantize import quantize, require_representable
+from ampnet_opt.convert.qdq_rules import require_representable
+from ampnet_opt.convert.quantize import quantize
 from ampnet_opt.convert.weakly_typed import float_weights
 from ampnet_opt.core.errors import AmpnetError
 from ampnet_opt.runtime.compile_options import CompileOptions

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from small import faces, float_graph, placement, run, scales
 
 from ampnet_opt.calibration.table import CalibrationTable
+from ampnet_opt.convert.bias_correction import bias_corrections
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize
-from ampnet_opt.convert.source import Int8, bias_corrections
+from ampnet_opt.convert.source import Int8
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.sensitivity.analysis import FORMAT, Sensitivity, analyse, name_of, read_sensitivity, units
 from ampnet_opt.sensitivity.effect import effect, kl_divergence

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from ampnet_opt.calibration.histogram import collect
 from ampnet_opt.calibration.table import read_table, shared_scales
+from ampnet_opt.convert.bias_correction import bias_corrections
 from ampnet_opt.convert.export import export, module_path, random_faces
 from ampnet_opt.convert.placement import Placement, place
 from ampnet_opt.convert.quantize import quantize, quantize_weight
-from ampnet_opt.convert.source import bias_corrections
 from ampnet_opt.core.errors import AmpnetError, MisuseError
 from ampnet_opt.faces.face import Face, fingerprint
 from ampnet_opt.network.checkpoint import read_checkpoint, save_checkpoint, seeded

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 from small import faces, float_graph, placement, quantized, run, scales
 
+from ampnet_opt.convert.bias_correction import bias_corrections
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.quantize import quantize, quantize_weight
-from ampnet_opt.convert.source import bias_corrections
 
 
 def corrections() -> dict[str, np.ndarray]:

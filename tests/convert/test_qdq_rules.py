@@ -12,7 +12,8 @@ from small import float_graph, placement, quantized, scales
 
 from ampnet_opt.convert.graph import GraphIndex
 from ampnet_opt.convert.placement import Placement, place
-from ampnet_opt.convert.quantize import quantize, violations
+from ampnet_opt.convert.qdq_rules import violations
+from ampnet_opt.convert.quantize import quantize
 
 
 def test_the_whole_network_in_int8_breaks_no_rule() -> None:
