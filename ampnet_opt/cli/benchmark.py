@@ -98,7 +98,7 @@ def benchmark(
     ),
     force: bool = FORCE,
 ) -> None:
-    """Latency, throughput, memory and energy of engines, and which differences are more than noise."""
+    """Measure latency, throughput, memory and energy of engines, and tell which differences are more than noise."""
     _require_one_kind(context, pipeline is not None)
     if pipeline is not None:
         from ampnet_opt.benchmarks.pipeline_passes import PipelineRequest

@@ -97,7 +97,7 @@ def bundle(
 ) -> None:
     """Pack what a machine needs to build and run engines without torch or data: graphs, scales, the package, a README.
 
-    Without --int8, --fp16, --bf16 or --fp32 it is --int8, for GPUs --fp16 too, and for arm --fp32.
+    Without --int8, --fp16, --bf16 or --fp32, the bundle is for --int8; for GPUs also for --fp16; for arm for --fp32 alone.
     """
     from ampnet_opt.bundling.targets import TARGETS
     from ampnet_opt.cli.conversion import AccuracyBudget, Calibration, ConversionRequest, read_request

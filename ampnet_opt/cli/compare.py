@@ -119,7 +119,7 @@ def compare(
     detector_backend: Optional[str] = DETECTOR_BACKEND,
     json_file: Optional[Path] = json_option("everything measured"),
 ) -> None:
-    """Accuracy and latency of engines against the PyTorch checkpoint, measured in one run."""
+    """Measure accuracy and latency of engines beside the PyTorch checkpoint, in one run."""
     from ampnet_opt.core.console import console
 
     for option, value in (("--detector", detector), ("--detector-backend", detector_backend)):

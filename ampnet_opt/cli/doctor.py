@@ -10,7 +10,7 @@ from ampnet_opt.cli.options import STDOUT, json_option, write_json
 
 
 def doctor(json_file: Optional[Path] = json_option("everything found")) -> None:
-    """What this machine can do, and what to do about what it cannot."""
+    """Show what this machine can do, and how to get what is missing."""
     from ampnet_opt.core.console import console
     from ampnet_opt.pipeline.sources.available import available_sources
     from ampnet_opt.system.doctor import examine, render_findings

@@ -29,7 +29,7 @@ def inspect(
     layers: bool = typer.Option(False, "--layers", help="List every layer instead of one line for each kind and precision."),
     json_file: Optional[Path] = json_option("everything, with every layer, as one JSON object"),
 ) -> None:
-    """What an engine is: inputs, batches, target, files, and its layers with precision and size."""
+    """Show what an engine is: inputs, batches, target, files, and its layers with precision and size."""
     from ampnet_opt.core.console import console
     from ampnet_opt.core.files import size_on_disk
     from ampnet_opt.runtime.sidecar import NAME, UNCHANGED, file_states, parse_sidecar, rebuild_command

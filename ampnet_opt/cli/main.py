@@ -130,21 +130,21 @@ def _choices(command: Any, parameter: Any) -> Any:
 
 # In the order of the help; each is the function of its name in the module of its name, with _ for -.
 COMMANDS = (
+    "doctor",
+    "run",
+    "prepare",
+    "train",
     "init",
     "export",
     "build",
     "optimize",
-    "run",
     "compare",
     "benchmark",
-    "doctor",
+    "sensitivity",
+    "report",
     "inspect",
     "bundle",
     "serve-files",
-    "prepare",
-    "train",
-    "sensitivity",
-    "report",
 )
 
 

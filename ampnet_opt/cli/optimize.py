@@ -114,7 +114,7 @@ def optimize(
     json_file: Optional[Path] = json_option("everything measured"),
     force: bool = FORCE,
 ) -> None:
-    """Find the fastest engine that is still right: build and measure all that this machine runs, and keep the best.
+    """Find the fastest engine that is still right: build and measure all that run on this machine.
 
     An engine is right if, on faces that chose nothing, top-1 drops by at most --max-drop points and at least --min-agreement
     per cent of the answers stay PyTorch's, both shown at a confidence of 95 %. Without --backend, all that run here compete.

@@ -125,7 +125,7 @@ RADIUS = typer.Option(
     "--patch-radius",
     min=1,
     max=LARGEST_RADIUS,
-    help="Patch radius of the authors' files, which do not carry it (published: 5).",
+    help="Patch radius, which the authors' files do not hold (published: 5).",
     rich_help_panel=NETWORK_PANEL,
 )
 INPUT = typer.Option(
@@ -200,7 +200,7 @@ MIN_AGREEMENT = typer.Option(
     rich_help_panel=BUDGET_PANEL,
 )
 HELD_OUT = typer.Option(
-    "val", "--held-out", help="With either: split of the table that it is proved on.", rich_help_panel=BUDGET_PANEL
+    "val", "--held-out", help="With either: split of the table on which the budget is checked.", rich_help_panel=BUDGET_PANEL
 )
 FINAL = typer.Option(
     "test",

@@ -94,7 +94,8 @@ def prepare(
             progress=lambda finished: bar(finished, title),
             skipped=dataset.skipped,
         )
-    several = f", {count(done.several, 'picture')} had several" if done.several else ""
+    taken = "all" if every else "the largest"
+    several = f"; several in {count(done.several, 'picture')}, {taken} taken" if done.several else ""
     say(f"{done.table}: {count(done.faces, 'face')}{several}")
     for reason, number in done.skipped.items():
         remark(f"skipped: {number}, {reason} (listed in {done.table.with_name(SKIPPED)})")

@@ -50,7 +50,7 @@ def report(
     ),
     force: bool = FORCE,
 ) -> None:
-    """Compare engines with PyTorch as an HTML page, with the layers and faces that INT8 changes most."""
+    """Write the comparison of engines with PyTorch as an HTML page, with the layers and faces that INT8 changes most."""
     from ampnet_opt.cli.compare import ComparisonRequest, require_apart_from, run_comparison
     from ampnet_opt.core.errors import MisuseError
     from ampnet_opt.core.files import require_new_file, sha256, write_text

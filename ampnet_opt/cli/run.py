@@ -105,14 +105,14 @@ def run(
         None,
         "--ray",
         metavar="ADDRESS",
-        help="Do pictures on this Ray cluster: host:port, auto, or local for one on this machine; with --parquet.",
+        help="Classify pictures on this Ray cluster: host:port, auto, or local for one on this machine; needs --parquet.",
         rich_help_panel=BATCH_PANEL,
     ),
     parquet: Optional[Path] = typer.Option(
         None,
         "--parquet",
         metavar="FOLDER",
-        help="Where --ray writes its results, a file for 256 pictures; what is there already is not done again.",
+        help="Folder for the results of --ray, one file for 256 pictures; files that exist are kept and not computed again.",
         rich_help_panel=BATCH_PANEL,
     ),
     workers: Optional[int] = typer.Option(
@@ -120,7 +120,7 @@ def run(
         "--workers",
         min=1,
         max=MOST_WORKERS,
-        help="With --ray: workers, of --threads each, by default 1 (default: as many as there are CPUs for).",
+        help="Number of workers of --ray, each with --threads CPUs, 1 unless given (default: as many as the CPUs allow).",
         rich_help_panel=BATCH_PANEL,
     ),
     warm_up: bool = typer.Option(
@@ -137,7 +137,7 @@ def run(
         rich_help_panel=INFERENCE_PANEL,
     ),
 ) -> None:
-    """Find the faces in pictures, videos and cameras, and say which expression each has."""
+    """Find the faces in pictures, videos and cameras, and name the expression of each."""
     from ampnet_opt.core.files import require_new
     from ampnet_opt.core.tables import find_table
 
@@ -228,7 +228,7 @@ def run(
 
 
 def _run_ray(context: typer.Context, address: Optional[str], output: Optional[Path], workers: Optional[int]) -> None:
-    """Do pictures on a Ray cluster; all else is in the command's parameters."""
+    """Classify pictures on a Ray cluster; all else is in the command's parameters."""
     if address is None or output is None:
         raise MisuseError("--ray ADDRESS and --parquet FOLDER go together, and --workers with them")
     others = given(context) - WITH_RAY

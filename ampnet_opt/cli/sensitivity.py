@@ -67,7 +67,7 @@ def sensitivity(
     picture: Optional[Path] = picture_option("the most sensitive units"),
     force: bool = FORCE,
 ) -> None:
-    """Which layers INT8 hurts most: divergence, agreement, top-1 and SQNR of each. Interrupted runs resume."""
+    """Show which layers lose most in INT8: divergence, agreement, top-1 and SQNR of each. Interrupted runs resume."""
     from ampnet_opt.core.files import new_file, require_apart, require_new_file, reserved
     from ampnet_opt.faces.face import spread
     from ampnet_opt.shipped import CHECKPOINT

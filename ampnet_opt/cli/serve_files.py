@@ -19,7 +19,7 @@ def serve_files(
     detector: Optional[Path] = DETECTOR,
     force: bool = FORCE,
 ) -> None:
-    """Write a model repository for Triton: for each engine a model of faces, and one that takes pictures and finds them.
+    """Write a model repository for Triton: for each engine, a model that takes faces and one that takes pictures.
 
     OpenVINO Model Server reads the same files of cpu engines. The README in the folder says which server images fit.
     """
