@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampnet_opt.faces.detection import Detection
-from ampnet_opt.pipeline.tracking import Tracker, closeness
+from ampnet_opt.faces.detection import Detection, overlap
+from ampnet_opt.pipeline.tracking import BESIDE, Tracker, closeness
 
 sides = st.floats(20, 300)
 places = st.floats(-100, 2000)
@@ -20,6 +20,11 @@ def face(x: float, y: float, side: float, score: float = 0.9) -> Detection:
     """A detection round a centre, with landmarks that depend on it."""
     points = np.array([[-0.2, -0.1], [0.2, -0.1], [0, 0.05], [-0.15, 0.2], [0.15, 0.2]]) * side + [x, y]
     return Detection((x - side / 2, y - side / 2, side, side), score, points.astype(np.float32))
+
+
+def beside_another(one: Detection, faces: Sequence[Detection], numbers: Sequence[Optional[int]]) -> bool:
+    """Whether a face may wait for its number: it touches one that has a number."""
+    return any(number is not None and overlap(one.box, other.box) >= BESIDE for other, number in zip(faces, numbers))
 
 
 @st.composite
@@ -47,8 +52,10 @@ def test_each_face_of_a_frame_has_a_number_of_its_own_and_none_comes_back(shown:
     for index, faces in enumerate(shown):
         numbers = tracker.update(faces, index * gap)
         ended |= set(tracker.ended)
-        assert len(set(numbers)) == len(faces) and all(number >= 1 for number in numbers)
-        assert not ended & set(numbers)
+        tracked = [number for number in numbers if number is not None]
+        assert len(set(tracked)) == len(tracked) and all(number >= 1 for number in tracked)
+        assert not ended & set(tracked)
+        assert all(number is not None or beside_another(one, faces, numbers) for one, number in zip(faces, numbers))
 
 
 @settings(max_examples=40, deadline=None)
@@ -150,6 +157,27 @@ def test_following_leaves_the_tracks_as_they_are() -> None:
     assert [number for number, _ in tracker.follow(0.7)] == [2]  # a face that the last detection missed is not shown
 
 
+def test_a_face_that_comes_out_from_behind_another_waits_until_it_can_be_told() -> None:
+    front, behind, half = face(260, 200, 120), face(330, 200, 100), face(320, 200, 60)
+    tracker = Tracker()
+    assert tracker.update([front, behind], 0.0) == [1, 2]
+    assert tracker.update([front], 0.04) == [1]
+    assert tracker.update([front, half], 0.08) == [1, None]  # too small to be the one that was covered
+    assert [number for number, _ in tracker.follow(0.1)] == [1]
+    assert tracker.update([front, behind], 0.12) == [1, 2]
+    assert tracker.update([front, behind, half], 0.16) == [1, 2, 3]  # nobody is missed
+
+
+def test_a_face_beside_another_waits_for_its_number_no_longer_than_that() -> None:
+    front, behind, part = face(260, 200, 120), face(330, 200, 100), face(316, 200, 54)
+    apart = face(500, 200, 60)
+    tracker = Tracker()
+    tracker.update([front, behind], 0.0)
+    given = [tracker.update([front, part, apart], 0.04 * index)[1:] for index in range(1, 13)]
+    assert given[:10] == [[None, 3]] * 10
+    assert given[10:] == [[4, 3]] * 2
+
+
 def painted(*shown: Tuple[Detection, Tuple[int, int, int]]) -> np.ndarray:
     """A grey frame of 640 x 480 with faces of one colour each, the last in front."""
     image = np.full((480, 640, 3), 128, np.uint8)
@@ -201,7 +229,7 @@ def test_a_weak_detection_takes_no_track_that_a_face_can_have() -> None:
 @settings(max_examples=60, deadline=None)
 @given(frames(), st.data())
 def test_weak_detections_never_take_what_faces_have(shown: List[List[Detection]], data: st.DataObject) -> None:
-    """Frame by frame, no number is given twice, faces all have one, and weak ones only numbers that were given before."""
+    """Frame by frame, no number is given twice, faces have one unless they wait, and weak ones have those given before."""
     tracker, given_before = Tracker(0.5), set()
     for index, faces in enumerate(shown):
         weak = data.draw(st.lists(st.booleans(), min_size=len(faces), max_size=len(faces)))
@@ -209,7 +237,8 @@ def test_weak_detections_never_take_what_faces_have(shown: List[List[Detection]]
         numbers = tracker.update(mixed, index / 10)
         tracked = [number for number in numbers if number is not None]
         assert len(set(tracked)) == len(tracked)
-        assert all(number is not None for number, low in zip(numbers, weak) if not low)
+        sure = [(face, number) for face, number, low in zip(mixed, numbers, weak) if not low]
+        assert all(number is not None or beside_another(one, mixed, numbers) for one, number in sure)
         assert {number for number, low in zip(numbers, weak) if low and number is not None} <= given_before
         given_before |= set(tracked)
 
