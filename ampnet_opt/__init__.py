@@ -6,7 +6,7 @@ from ampnet_opt.core.errors import AmpnetError, MisuseError
 
 __all__ = ["AmpnetError", "MisuseError"]
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 # ONNX Runtime reports to its makers unless it finds this when it is loaded. Here, as whatever imports it imports this first,
 # and child processes inherit it.

@@ -76,6 +76,7 @@ def sensitivity(
     if picture is not None:
         require_new_file(picture, force)
     context.with_resource(reserved(output))  # to the end of the command
+    state = output.with_name(f"{output.name}.partial")  # kept until the result is written
     chosen = spread(faces_of(data, split, form), faces)
     inputs = [checkpoint or CHECKPOINT, table_of(data), *(face.file for face in chosen)]
     require_apart({"-o": output, "--picture": picture}, inputs)
@@ -103,10 +104,11 @@ def sensitivity(
             labels=labels,
             kind=units.value,
             mode=mode.value,
-            state=output.with_name(f"{output.name}.partial"),
+            state=state,
             progress=lambda done, total: progress(f"measuring each {units.value}", done, total),
         )
     found.write(output)
+    state.unlink(missing_ok=True)
     if picture is not None:
         with new_file(picture) as temporary:
             draw_ranking(temporary, found)

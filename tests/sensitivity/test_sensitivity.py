@@ -171,7 +171,7 @@ def test_a_stopped_analysis_goes_on(tmp_path: Path, found: Sensitivity) -> None:
     resumed = analysed(state)
     assert resumed.rows[0].effect.kl == 77.0
     assert resumed.rows[0].name == kept[0]["name"]
-    assert not state.exists()
+    assert analysed(state).rows == resumed.rows  # if the result cannot be written, nothing is lost
     names = {row.name: row.effect for row in found.rows}
     assert all(names[row.name] == row.effect for row in resumed.rows[1:])
 

@@ -165,6 +165,18 @@ def test_a_repository_is_whole_or_not_there(engine: Path, repository: Path, tmp_
     assert left_in(repository) == before and left_in(repository.parent)[0] == "repository"
 
 
+def test_force_replaces_a_repository_and_nothing_else(
+    engine: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.jpg").write_bytes(b"a picture")
+    fails(2, "is no model repository, and is not replaced", "serve-files", engine, "-o", photos, "--force")
+    assert (photos / "holiday.jpg").is_file()
+    monkeypatch.chdir(repository)
+    fails(2, "give the name of a directory", "serve-files", engine, "-o", ".", "--force")
+
+
 def test_an_engine_whose_classes_are_not_its_outputs_is_not_served(engine: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(engine, tmp_path / "damaged"))
     replace(parse_sidecar(engine), classes=["a", "b"]).write(damaged)
