@@ -15,6 +15,7 @@ def test_an_analysis_is_not_overwritten_and_asks_for_what_there_is(analysed: Ana
     before = analysed.sensitivity.read_bytes()
     fails(2, "--force", "sensitivity", analysed.checkpoint, "--data", analysed.faces, "-o", analysed.sensitivity)
     assert analysed.sensitivity.read_bytes() == before
+    assert not analysed.sensitivity.with_name("sensitivity.json.partial").exists()
     fails(
         2,
         "--units",
