@@ -43,6 +43,7 @@ class FrameScaler:
             self._av: Any = load_av()
         except AmpnetError:  # cameras need no PyAV
             self._av = None
+        self._frame: Any = None  # that the pixels are copied into: a new one for each would keep 15 to 20 MB in use
         self._reformatter: Any = self._av and self._av.video.reformatter.VideoReformatter()
 
     def planes(self, image: np.ndarray, scale: Scale) -> np.ndarray:
@@ -56,13 +57,19 @@ class FrameScaler:
         elif self._av is None:
             _fill(inside, Image.fromarray(image).resize(scale.size, Image.Resampling.BILINEAR, reducing_gap=1.0))
         else:
-            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             with self._lock:
-                scaled = self._reformatter.reformat(frame, *scale.size, PLANES, interpolation="BILINEAR")
+                if self._frame is None or (self._frame.width, self._frame.height) != (width, height):
+                    self._frame = self._av.VideoFrame(width, height, "rgb24")
+                _pixels(self._frame.planes[0])[:height, : 3 * width] = image.reshape(height, 3 * width)
+                scaled = self._reformatter.reformat(self._frame, *scale.size, PLANES, interpolation="BILINEAR")
             for plane, place in zip(inside, OF_RED_GREEN_BLUE):
-                own = scaled.planes[place]
-                plane[:] = np.frombuffer(own, np.uint8).reshape(-1, own.line_size)[: scale.size[1], : scale.size[0]]
+                plane[:] = _pixels(scaled.planes[place])[: scale.size[1], : scale.size[0]]
         return planes
+
+
+def _pixels(plane: Any) -> np.ndarray:
+    """The memory of a plane of FFmpeg's: uint8 [height, bytes of a row]."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
 
 
 def _black(scale: Scale) -> Tuple[np.ndarray, np.ndarray]:
