@@ -44,7 +44,7 @@ class CalibrationTable:
             where the biases belong to the scales already; None in tables from before they were recorded.
         large_tensors: tensor -> its largest magnitude, of those too large to be computed in FP16; None where no build
             needed to know.
-        seen: `faces.repeats.identity` of each of those faces; None in tables from before that was recorded.
+        seen: `faces.face.identity` of each of those faces; None in tables from before that was recorded.
     """
 
     method: str

@@ -25,8 +25,7 @@ from ampnet_opt.core.graph_interface import ImageInput
 from ampnet_opt.core.onnx_bytes import serialised
 from ampnet_opt.core.onnx_session import graph_logits
 from ampnet_opt.core.processor import release_memory
-from ampnet_opt.faces.face import Face, fingerprint, load_batches, read_faces, spread
-from ampnet_opt.faces.repeats import identity
+from ampnet_opt.faces.face import Face, fingerprint, identity, load_batches, read_faces, spread
 from ampnet_opt.network.checkpoint import Checkpoint
 from ampnet_opt.runtime.engine import engine_inputs
 from ampnet_opt.runtime.golden import Golden, Proof

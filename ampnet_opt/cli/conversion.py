@@ -175,7 +175,7 @@ def _face_sets(request: ConversionRequest) -> Tuple[List[Any], List[Any], List[A
 def independent(faces: List[Any], table: Any, name: str) -> List[Any]:
     """Those of the faces that did not give the scales of a table. name: the option that chose them."""
     from ampnet_opt.core.text import count
-    from ampnet_opt.faces.repeats import identity
+    from ampnet_opt.faces.face import identity
 
     if not faces or table.seen is None:
         if faces:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
@@ -34,12 +33,6 @@ def first_of_each(faces: Sequence[Face]) -> List[int]:
     first: Dict[Tuple[Tuple[bytes, int], str], int] = {}
     keys = ((alike, contents.get(place, place)) for place, alike in zip(places, likely))
     return [first.setdefault(key, row) for row, key in enumerate(keys)]
-
-
-def identity(face: Face) -> str:
-    """16 hexadecimal digits that a face shares with its copies alone: of its picture's bytes and its landmarks."""
-    content = sha256(face.file).encode() + np.ascontiguousarray(face.landmarks, "<f4").tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def unseen(faces: Sequence[Face], earlier: Sequence[Face]) -> Tuple[int, List[Face]]:

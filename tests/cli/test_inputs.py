@@ -19,8 +19,7 @@ from ampnet_opt.cli.conversion import independent
 from ampnet_opt.cli.inputs import apart, faces_of
 from ampnet_opt.cli.main import application
 from ampnet_opt.core.errors import AmpnetError, MisuseError
-from ampnet_opt.faces.face import COLUMNS, read_faces
-from ampnet_opt.faces.repeats import identity
+from ampnet_opt.faces.face import COLUMNS, identity, read_faces
 
 NAMES = ("--split", "--held-out")
 LABELS = ["fear", "anger", "neutral"]
